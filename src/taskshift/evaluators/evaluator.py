@@ -1,0 +1,111 @@
+"""What an evaluator is, what it is given, and what it gives back."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from loss_landscape import LossSurface
+from loss_landscape.lanczos import Eigenpairs
+from taskshift import randomness
+from taskshift.learners.learner import Learner
+from taskshift.shifts.task import Batch, Task
+from taskshift.stream import TaskStream
+
+Phase = Literal["start", "end"]
+Row = Mapping[str, float]
+Artifact = Callable[[Path], None]
+"""Writes one file at the path it is given."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """How many eigenpairs of the Hessian an evaluator will ask for, at either end of the spectrum."""
+
+    top: int = 0
+    bottom: int = 0
+
+    def __or__(self, other: Request) -> Request:
+        return Request(max(self.top, other.top), max(self.bottom, other.bottom))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Numbers for every recorder, files for the run folder only."""
+
+    scalars: Mapping[str, float]
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)  # path below the evaluator's folder → its writer
+
+
+class Evaluator(ABC):
+    """Measures one thing about a learner on a task. Gets eval mode, random state, timing and clean-up from `measure`."""
+
+    request: Request = Request()
+
+    @abstractmethod
+    def __call__(self, measurement: Measurement) -> Findings:
+        """Measure; names of scalars come without the evaluator's own name, which is put before them."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All that an evaluator is given; nothing in it can change the run."""
+
+    task: Task
+    phase: Phase
+    learner: Learner
+    stream: TaskStream
+    batches: Sequence[Batch]  # evaluation data, the same for every evaluator of a task
+    trajectory: Sequence[Path]  # state dicts of the net over the task's steps, first to last; empty at a task's start
+    rows: Sequence[Row]  # the task's epochs so far
+    scratch: Path  # this evaluator's partial results, kept until it ends
+    seed: int
+    epochs: int
+    dtype: torch.dtype
+    memory_budget_mb: int
+    solve: Callable[[Measurement], Eigenpairs]  # eigenpairs for the largest request, solved once and kept on disk
+    make_learner: Callable[[int], Learner]  # a new learner as the config describes it, from this seed
+
+    @cached_property
+    def surface(self) -> LossSurface:
+        """The task's loss around the learner's parameters, over the evaluation batches."""
+        return LossSurface(self.learner.net, self.task.loss, self.batches, dtype=self.dtype)
+
+    @cached_property
+    def _eigenpairs(self) -> Eigenpairs:
+        return self.solve(self)
+
+    def eigenpairs(self, top: int = 0, bottom: int = 0) -> Eigenpairs:
+        """The `top` largest and `bottom` smallest eigenpairs of the Hessian, within what `request` announced."""
+        return self._eigenpairs.select(top, bottom)
+
+    def generator(self, name: str) -> torch.Generator:
+        """A generator on the CPU from (seed, task, phase, name), never from the order of visits."""
+        return randomness.generator(self.seed, "evaluator", self.task.index, self.phase, name)
+
+    def fresh_learner(self) -> Learner:
+        """A learner that has seen no task, its initial parameters drawn for this task."""
+        return self.make_learner(randomness.seed_from(self.seed, "fresh", self.task.index))
+
+
+def json_file(content: Any) -> Artifact:
+    """An artifact that writes `content` as indented JSON; NaN and infinities stay readable by Python."""
+    return lambda path: path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def array_file(array: np.ndarray) -> Artifact:
+    """An artifact that writes a NumPy array as .npy."""
+    return lambda path: np.save(path, array)
+
+
+def arrays_file(**arrays: np.ndarray) -> Artifact:
+    """An artifact that writes named NumPy arrays as .npz."""
+    return lambda path: np.savez(path, **arrays)

@@ -1,0 +1,55 @@
+"""The sequence of tasks, and their examples in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from taskshift.data.labelled_data import LabelledData
+from taskshift.randomness import generator, seed_from
+from taskshift.shifts.task import Batch, Task, TaskShift
+
+
+class TaskStream(Sequence[Task]):
+    """Tasks by index. Every batch is a function of (seed, task, epoch, batch), so that resuming costs nothing."""
+
+    def __init__(self, data: LabelledData, shift: TaskShift, *, num_tasks: int, batch_size: int, seed: int):
+        self.data, self.shift, self.batch_size, self.seed = data, shift, batch_size, seed
+        self._num_tasks = num_tasks
+
+    def __len__(self) -> int:
+        return self._num_tasks
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(f"task {index} was asked for; the stream has tasks 0 to {len(self) - 1}")
+        return self.shift.task(self.data, index)
+
+    def num_batches(self, task: Task) -> int:
+        """Batches in one epoch of `task`; the last one may be smaller."""
+        return -(-len(task.train) // self.batch_size)
+
+    def epoch(self, task: Task, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """The training batches of one epoch from number `start` on, shuffled and augmented."""
+        order = torch.randperm(len(task.train), generator=generator(self.seed, "order", task.index, epoch))
+        shuffled = task.train[order.to(task.train.device)].split(self.batch_size)
+        noise = torch.Generator(device=self.data.device)
+        for number in range(start, len(shuffled)):
+            noise.manual_seed(seed_from(self.seed, "augmentation", task.index, epoch, number))
+            yield self.gather(task, shuffled[number], noise)
+
+    def batches(self, task: Task, indices: Tensor, batch_size: int | None = None) -> Iterator[Batch]:
+        """The examples `indices` in their order, as `task` shows them, never augmented."""
+        for part in indices.split(batch_size or self.batch_size):
+            yield self.gather(task, part)
+
+    def gather(self, task: Task, indices: Tensor, noise: torch.Generator | None = None) -> Batch:
+        """One batch: gathered, augmented where `noise` is given and the data ask for it, then shifted."""
+        inputs, targets = self.data.inputs[indices], self.data.targets[indices]
+        if noise is not None and self.data.augment is not None:
+            inputs = self.data.augment(inputs, noise)
+        return task.view(inputs, targets, indices)
