@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -28,13 +29,20 @@ Artifact = Callable[[Path], None]
 
 @dataclass(frozen=True)
 class Request:
-    """How many eigenpairs of the Hessian an evaluator will ask for, at either end of the spectrum."""
+    """How many eigenpairs of the Hessian an evaluator will ask for, at either end of the spectrum, and how exact.
+
+    `tolerance` bounds a pair's residual, relative to the largest |eigenvalue|.
+    """
 
     top: int = 0
     bottom: int = 0
+    tolerance: float = 1e-3
 
     def __or__(self, other: Request) -> Request:
-        return Request(max(self.top, other.top), max(self.bottom, other.bottom))
+        return Request(max(self.top, other.top), max(self.bottom, other.bottom), min(self.tolerance, other.tolerance))
+
+    def __bool__(self) -> bool:
+        return self.top + self.bottom > 0
 
 
 @dataclass(frozen=True)
@@ -66,12 +74,13 @@ class Measurement:
     batches: Sequence[Batch]  # evaluation data, the same for every evaluator of a task
     trajectory: Sequence[Path]  # state dicts of the net over the task's steps, first to last; empty at a task's start
     rows: Sequence[Row]  # the task's epochs so far
+    initial: Mapping[str, torch.Tensor]  # the net's state dict before the run's first step
     scratch: Path  # this evaluator's partial results, kept until it ends
     seed: int
     epochs: int
     dtype: torch.dtype
     memory_budget_mb: int
-    solve: Callable[[Measurement], Eigenpairs]  # eigenpairs for the largest request, solved once and kept on disk
+    solve: Callable[[Measurement], Eigenpairs]  # the eigenpairs for the largest request, solved once and kept on disk
     make_learner: Callable[[int], Learner]  # a new learner as the config describes it, from this seed
 
     @cached_property
@@ -90,6 +99,12 @@ class Measurement:
     def generator(self, name: str) -> torch.Generator:
         """A generator on the CPU from (seed, task, phase, name), never from the order of visits."""
         return randomness.generator(self.seed, "evaluator", self.task.index, self.phase, name)
+
+    def for_evaluator(self, name: str) -> Measurement:
+        """The same measurement, sharing what it has cached, with a scratch folder for one evaluator."""
+        own = copy.copy(self)
+        object.__setattr__(own, "scratch", self.scratch / name)
+        return own
 
     def fresh_learner(self) -> Learner:
         """A learner that has seen no task, its initial parameters drawn for this task."""

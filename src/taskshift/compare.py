@@ -1,0 +1,104 @@
+"""Are two run folders the same run, bit for bit? Timings and memory apart."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taskshift import checkpoint
+from taskshift.run_folder import RunFolder
+
+TIMED = ("seconds", "memory_mb")
+"""The last part of a name that says how long or how much, which no two runs share."""
+
+ATTEMPT = ("partial", "latest.pt", "train.log", "run.json", "config.yaml")
+"""Files that tell of the attempts, or are compared by their own rules."""
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Every difference between two run folders, a sentence each; empty where they are equal.
+
+    Compared: the record row by row, arrays and numbers of every evaluator byte by byte, checkpoints tensor by tensor.
+    """
+    return [*_row_differences(one, other), *_file_differences(one, other), *_latest_differences(one, other)]
+
+
+def _row_differences(one: Path, other: Path) -> Iterator[str]:
+    rows, others = (RunFolder(path, "").read_rows() for path in (one, other))
+    if len(rows) != len(others):
+        yield f"metrics.jsonl: {len(rows)} and {len(others)} rows"
+    for number, (row, twin) in enumerate(zip(rows, others, strict=False)):
+        for name in dict.fromkeys([*row, *twin]):
+            if not _is_timed(name) and not _same(row.get(name), twin.get(name)):
+                yield f"metrics.jsonl row {number}: {name} is {row.get(name)} and {twin.get(name)}"
+
+
+def _file_differences(one: Path, other: Path) -> Iterator[str]:
+    files, others = _files(one), _files(other)
+    yield from (f"{name}: only in one of them" for name in sorted(files ^ others))
+    for name in sorted(files & others):
+        if (difference := _COMPARED.get(Path(name).suffix, _no_difference)(one / name, other / name)) is not None:
+            yield f"{name}: {difference}"
+
+
+def _latest_differences(one: Path, other: Path) -> Iterator[str]:
+    states = [checkpoint.load(RunFolder(path, "").latest) for path in (one, other)]
+    for state in states:
+        del state["task_seconds"]
+    if (at := checkpoint.first_difference(*states)) is not None:
+        yield f"checkpoints/latest.pt: {at}"
+
+
+def _files(folder: Path) -> set[str]:
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix in _COMPARED and path.name not in ATTEMPT)
+    names = (path.relative_to(folder) for path in paths)
+    return {str(name) for name in names if name.parts[0] not in ("wandb", "summary")}
+
+
+def _tensor_difference(one: Path, other: Path) -> str | None:
+    return checkpoint.first_difference(_without_timings(checkpoint.load(one)), _without_timings(checkpoint.load(other)))
+
+
+def _array_difference(one: Path, other: Path) -> str | None:
+    return None if np.load(one).tobytes() == np.load(other).tobytes() else "other values"
+
+
+def _json_difference(one: Path, other: Path) -> str | None:
+    return checkpoint.first_difference(*(_without_timings(json.loads(path.read_text())) for path in (one, other)))
+
+
+def _text_difference(one: Path, other: Path) -> str | None:
+    return None if one.read_bytes() == other.read_bytes() else "other text"
+
+
+def _no_difference(one: Path, other: Path) -> None:
+    return None
+
+
+_COMPARED = {
+    ".pt": _tensor_difference,
+    ".npy": _array_difference,
+    ".json": _json_difference,
+    ".csv": _text_difference,
+}
+
+
+def _without_timings(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _without_timings(value) for key, value in node.items() if not _is_timed(str(key))}
+    return [_without_timings(value) for value in node] if isinstance(node, list) else node
+
+
+def _is_timed(name: str) -> bool:
+    return name.rpartition("/")[2] in TIMED
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one == other or (math.isnan(one) and math.isnan(other))

@@ -1,0 +1,79 @@
+"""How long a run will take and how much disk it will use, said before it begins and again after its first task."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from taskshift.clock import synchronize
+from taskshift.config.build import Parts
+
+PROBE_SECONDS = 0.2
+
+
+def before(parts: Parts, first_task: int) -> str:
+    """A sentence from a few training steps of a learner that is thrown away; the analysis is not in it yet."""
+    top, task = parts.top, parts.stream[first_task]
+    num_tasks, batches = top.num_tasks - first_task, parts.stream.num_batches(task)
+    seconds = num_tasks * top.epochs * batches * _step_seconds(parts, first_task)
+    kept = min(top.num_tasks, top.checkpoints.keep or top.num_tasks)
+    size = _bytes(parts.learner.net.state_dict())
+    snapshots = parts.lla.training.max_checkpoints if parts.evaluators else 0
+    disk = size * (kept + snapshots) + _bytes(parts.learner.state_dict())
+    return (
+        f"{num_tasks} tasks × {top.epochs} epochs × {batches} batches: about {duration(seconds)} of training and"
+        f" {megabytes(disk)} of checkpoints; the analysis is timed at the first task's end"
+    )
+
+
+def after_first(parts: Parts, task_seconds: float, folder: Path) -> str:
+    """A sentence from what the first task really took."""
+    left = parts.top.num_tasks - 1
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    per_task = sum(path.stat().st_size for path in folder.glob("task_*/**/*") if path.is_file())
+    return (
+        f"the first task took {duration(task_seconds)}, its analysis included: about {duration(left * task_seconds)} to go,"
+        f" and {megabytes(used + left * per_task)} on disk at the end"
+    )
+
+
+def _step_seconds(parts: Parts, task_index: int) -> float:
+    """Seconds a training step, from a throw-away learner; random state as before."""
+    task, device = parts.stream[task_index], parts.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        learner = parts.make_learner(0)
+        learner.begin(task)
+        inputs, targets = next(iter(parts.stream.epoch(task, 0)))
+        learner.learn(task, inputs, targets)  # the first step allocates, and would be too slow to count
+        synchronize(device)
+        begin, count = time.perf_counter(), 0
+        while count < 1 or time.perf_counter() - begin < PROBE_SECONDS:
+            learner.learn(task, inputs, targets)
+            count += 1
+        synchronize(device)
+        return (time.perf_counter() - begin) / count
+
+
+def _bytes(state: object) -> int:
+    """The size of every tensor in nested containers."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, dict):
+        return sum(_bytes(value) for value in state.values())
+    return sum(_bytes(value) for value in state) if isinstance(state, list | tuple) else 0
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
+
+
+def megabytes(count: float) -> str:
+    """Bytes as MB, or GB where there are many."""
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"

@@ -1,0 +1,215 @@
+"""One run: its objects, where it stands, and how it is saved."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from taskshift import checkpoint, trajectory
+from taskshift.clock import Clock
+from taskshift.config.build import Parts
+from taskshift.faults import Fault
+from taskshift.origin import cpu_model, describe_run
+from taskshift.progress import EpochSums, Phase, Progress
+from taskshift.recorders.numbers import scalar
+from taskshift.recorders.recorder import Moment, Opening
+from taskshift.run_folder import RunFolder, refuse_another_identity
+from taskshift.shifts.task import Task
+
+log = logging.getLogger(__name__)
+
+
+class Job:
+    """A run in progress. `opened()` brings it to where it was cut off; `move` and `save` keep it there."""
+
+    def __init__(self, config: Mapping[str, Any], parts: Parts, folder: RunFolder, command: str):
+        self.config, self.parts, self.folder, self.resume_command = config, parts, folder, command
+        self.progress = Progress()
+        self.sums = EpochSums()
+        self.num_rows = 0
+        self.task_rows: list[dict[str, float]] = []  # the present task's epochs
+        self.task_seconds = 0.0  # spent on the present task before `_since`
+        self.failed: list[str] = []  # evaluators that failed and were marked, by their FAILED files
+        self.last_eigenpairs: str | None = None  # where the next Lanczos starts from, below the folder
+        self._clock = Clock(parts.top.checkpoints.every_seconds)
+        self._since = Clock(float("inf"))
+
+    # -- the life of a run ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make and lock the folder, refuse another identity, load the last checkpoint, cut the record to it, open the mirrors."""
+        with ExitStack() as stack:
+            stack.enter_context(_disk_faults(self.folder))
+            stack.enter_context(self.folder.locked())
+            stack.enter_context(_logged_to(self.folder))
+            self._take_identity()
+            rows = self._go_on() if self.folder.latest.exists() else self._begin()
+            self._since.restart()
+            self._clock.restart()
+            opening = Opening(
+                self.folder.path, self.config, self.config["run_name"], rows, self.parts.top.num_tasks, self.parts.top.epochs
+            )
+            for recorder in self.parts.recorders.values():
+                recorder.open(opening)
+            ok = False
+            try:
+                yield
+                ok = True
+            finally:
+                for recorder in self.parts.recorders.values():
+                    recorder.close(ok and not self.failed)
+
+    def _take_identity(self) -> None:
+        known = self.folder.known_run()
+        about = describe_run(self.config, self.resume_command, self.parts.device)
+        if known is None:
+            threads = self.parts.top.num_threads or torch.get_num_threads()
+        else:
+            refuse_another_identity(known["config"], self.config, self.folder.path)
+            threads = self.parts.top.num_threads or known["num_threads"]
+            about = known | {"config": about["config"], "command": about["command"]}
+            _warn_of_another_machine(known, self.parts.device, threads)
+        torch.set_num_threads(threads)
+        self.folder.write_run(about | {"num_threads": threads})
+        self.folder.write_configs(self.config)
+
+    def _begin(self) -> list[dict[str, float]]:
+        checkpoint.save(self.folder.initial, self.parts.learner.net.state_dict())
+        return self.folder.cut_rows(0)
+
+    def _go_on(self) -> list[dict[str, float]]:
+        state = checkpoint.load(self.folder.latest, self.parts.device)
+        self.progress = Progress(**state["progress"])
+        self.sums = EpochSums(**state["sums"])
+        self.num_rows, self.task_seconds = state["num_rows"], state["task_seconds"]
+        self.failed, self.last_eigenpairs = state["failed"], state["last_eigenpairs"]
+        self.parts.learner.load_state_dict(state["learner"])
+        checkpoint.set_random_state(state["random"], self.parts.device)
+        rows = self.folder.cut_rows(self.num_rows)
+        self.task_rows = [row for row in rows if row["task_idx"] == self.progress.task and "epoch_loss" in row]
+        return rows
+
+    def save(self) -> None:
+        """Write all that is needed to go on from here."""
+        state = {
+            "progress": self.progress.to_dict(),
+            "sums": self.sums.state_dict(),
+            "num_rows": self.num_rows,
+            "task_seconds": self.seconds_on_task(),
+            "failed": self.failed,
+            "last_eigenpairs": self.last_eigenpairs,
+            "learner": self.parts.learner.state_dict(),
+            "random": checkpoint.random_state(self.parts.device),
+        }
+        checkpoint.save(self.folder.latest, state)
+        self._clock.restart()
+
+    def save_if_due(self) -> None:
+        """Save when `checkpoints.every_seconds` have passed since the last time."""
+        if self._clock.due():
+            self.save()
+
+    # -- where it stands --------------------------------------------------------------------------------------
+
+    def remaining_tasks(self) -> Iterator[Task]:
+        """The task that is under way and those after it."""
+        for index in range(self.progress.task, self.parts.top.num_tasks):
+            yield self.parts.stream[index]
+
+    def is_at(self, phase: Phase) -> bool:
+        return self.progress.phase == phase
+
+    def move(self, **where: Any) -> None:
+        """Go to another task, phase, epoch or batch; what is not named stays."""
+        self.progress = replace(self.progress, **where)
+
+    def next_task(self) -> None:
+        """Leave the present task for good."""
+        self.progress = Progress(task=self.progress.task + 1)
+        self.task_rows, self.task_seconds = [], 0.0
+        self._since.restart()
+
+    def seconds_on_task(self) -> float:
+        """Time spent on the present task, over all attempts."""
+        return self.task_seconds + self._since.elapsed()
+
+    def analyses(self, task: Task, phase: Phase) -> bool:
+        """Whether evaluators run at this phase of this task."""
+        lla = self.parts.lla
+        return bool(self.parts.evaluators) and phase in lla.at and task.index % lla.every == 0
+
+    def trajectory_steps(self, task: Task) -> frozenset[int]:
+        """The step counts of the task at which the net's state is kept for its end's analysis."""
+        if not self.analyses(task, "end"):
+            return frozenset()
+        num_steps = self.parts.top.epochs * self.parts.stream.num_batches(task)
+        return trajectory.steps(num_steps, self.parts.lla.training.max_checkpoints)
+
+    def tick(self, task: Task, evaluator: str | None = None) -> None:
+        """Tell the displays where the run is."""
+        at = self.progress
+        moment = Moment(task.index, at.phase, at.epoch, at.batch, self.parts.stream.num_batches(task), evaluator)
+        for recorder in self.parts.recorders.values():
+            recorder.tick(moment)
+
+    # -- the record -------------------------------------------------------------------------------------------
+
+    def log(self, step: int, task: Task, metrics: Mapping[str, float]) -> None:
+        """Add a row to the record, then to its mirrors."""
+        row = {"global_epoch": step, "task_idx": task.index, **{name: scalar(name, value) for name, value in metrics.items()}}
+        self.folder.append_row(row)
+        self.num_rows += 1
+        if "epoch_loss" in row:
+            self.task_rows.append(row)
+        for recorder in self.parts.recorders.values():
+            recorder.record(row)
+
+
+@contextmanager
+def _disk_faults(folder: RunFolder) -> Iterator[None]:
+    """A disk that is full or may not be written is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise
+        raise Fault(
+            f"cannot write in {folder.path}: {error.strerror} ({error.filename}); mend that and start the same command again,"
+            " what was saved is whole"
+        ) from error
+
+
+@contextmanager
+def _logged_to(folder: RunFolder) -> Iterator[None]:
+    """Copy this package's log to `train.log` while the run is open."""
+    handler = logging.FileHandler(folder.path / "train.log", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("taskshift")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _warn_of_another_machine(known: Mapping[str, Any], device: torch.device, threads: int) -> None:
+    changes = [
+        (name, before, now)
+        for name, before, now in (
+            ("processor", known["cpu"], cpu_model()),
+            ("device", known["device"], str(device)),
+            ("num_threads", known["num_threads"], threads),
+        )
+        if before != now
+    ]
+    if changes:
+        said = ", ".join(f"{name} {before} → {now}" for name, before, now in changes)
+        log.warning("this run began elsewhere (%s): its numbers may differ in the last bits from an uninterrupted run's", said)

@@ -1,0 +1,53 @@
+"""Training on one task, from wherever it was cut off."""
+
+from __future__ import annotations
+
+from taskshift import checkpoint, trajectory
+from taskshift.evaluation import averages
+from taskshift.job import Job
+from taskshift.progress import EpochSums
+from taskshift.shifts.task import Task
+
+TEST_BATCH_SIZE = 256  # a constant: the batch size of training must not change a test's last bits
+
+
+def train(job: Job, task: Task) -> None:
+    """Carry the task's epochs to their end; log a row an epoch."""
+    if not job.is_at("train"):
+        return
+    if job.progress.epoch == 0 and job.progress.batch == 0:
+        job.parts.learner.begin(task)
+    for epoch in range(job.progress.epoch, job.parts.top.epochs):
+        _train_epoch(job, task, epoch)
+        _finish_epoch(job, task, epoch)
+    checkpoint.save(job.folder.task_checkpoint(task.index), {"net": job.parts.learner.net.state_dict(), "task": task.index})
+    job.move(phase="end", epoch=0, batch=0)
+    job.save()
+
+
+def _train_epoch(job: Job, task: Task, epoch: int) -> None:
+    learner, snapshots = job.parts.learner, job.trajectory_steps(task)
+    first = epoch * job.parts.stream.num_batches(task)
+    for batch in job.parts.stream.epoch(task, epoch, start=job.progress.batch):
+        if first + job.progress.batch in snapshots:
+            trajectory.keep_point(job.folder, task.index, first + job.progress.batch, learner.net)
+        step = learner.learn(task, batch.inputs, batch.targets)
+        job.sums.add(task, step, batch.targets)
+        job.move(batch=job.progress.batch + 1)
+        job.tick(task)
+        job.save_if_due()
+
+
+def _finish_epoch(job: Job, task: Task, epoch: int) -> None:
+    means, top = job.sums.means(), job.parts.top
+    job.parts.learner.end_epoch(task, means["loss"])
+    metrics = {f"epoch_{name}": value for name, value in means.items()}
+    if (epoch + 1) % top.evaluate_every == 0:
+        batches = job.parts.stream.batches(task, task.test, TEST_BATCH_SIZE)
+        metrics |= {f"test_{name}": value for name, value in averages(job.parts.learner.net, task, batches).items()}
+    job.log(task.index * top.epochs + epoch, task, metrics)
+    job.sums = EpochSums()
+    job.move(epoch=epoch + 1, batch=0)
+    last = (epoch + 1) * job.parts.stream.num_batches(task)
+    if epoch + 1 == top.epochs and last in job.trajectory_steps(task):
+        trajectory.keep_point(job.folder, task.index, last, job.parts.learner.net)

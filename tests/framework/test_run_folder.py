@@ -1,0 +1,96 @@
+"""A folder belongs to one run and one process; its record is cut and read whole."""
+
+import copy
+
+import pytest
+
+from taskshift.faults import Fault
+from taskshift.run_folder import RunFolder, identity, refuse_another_identity
+
+CONFIG = {
+    "seed": 0, "arch": "mlp", "data": {"root": "a", "download": False, "train_size": 5}, "net": {"width": 3}, "learner": {"lr": 0.1},
+    "task_shift_mode": "permuted", "task_shift": {"across_channels": False}, "epochs": 2, "batch_size": 4, "evaluate_every": 1,
+    "plugins": [], "lla": {"enable_sam": True, "enable_rank": False, "on_error": "stop", "every": 1}, "num_tasks": 3, "device": "cpu",
+}  # fmt: skip
+
+
+def changed(**changes):
+    config = copy.deepcopy(CONFIG)
+    for dotted, value in changes.items():
+        *path, last = dotted.split("__")
+        node = config
+        for key in path:
+            node = node[key]
+        node[last] = value
+    return config
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run", "mlp")
+
+
+def test_two_processes_are_refused(folder):
+    with folder.locked(), pytest.raises(Fault, match="another process is at work"), RunFolder(folder.path, "mlp").locked():
+        pass
+
+
+def test_a_lock_is_free_after_use(folder):
+    for _ in range(2):
+        with folder.locked():
+            pass
+
+
+def test_a_strangers_folder_is_left_alone(folder):
+    folder.path.mkdir()
+    (folder.path / "thesis.tex").write_text("mine")
+    with pytest.raises(Fault, match="not a run of ours"), folder.locked():
+        pass
+    assert (folder.path / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_tasks": 9}, {"device": "cuda"}, {"data__root": "b"}, {"data__download": True}, {"lla__on_error": "mark"},
+        {"lla__enable_sam": False},
+    ],
+)  # fmt: skip
+def test_what_is_free_on_resume(change, tmp_path):
+    refuse_another_identity(CONFIG, changed(**change), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 1}, "seed: this folder's run has 0, the command says 1"),
+        ({"net__width": 4}, "net.width: this folder's run has 3, the command says 4"),
+        ({"data__train_size": 6}, "data.train_size: this folder's run has 5, the command says 6"),
+        ({"lla__enable_rank": True}, "lla.enable_rank: this folder's run has False, the command says True"),
+        ({"lla__every": 2}, "lla.every"),
+        ({"plugins": ["mine"]}, "plugins"),
+        ({"num_tasks": 2}, "num_tasks: this folder's run has 3; it may be extended, not cut to 2"),
+        ({"learner": {"lr": 0.1, "momentum": 0.9}}, "learner.momentum: this folder's run has 'no such key'"),
+    ],
+)
+def test_another_identity_is_refused_by_key(change, said, tmp_path):
+    with pytest.raises(Fault) as fault:
+        refuse_another_identity(CONFIG, changed(**change), tmp_path)
+    assert said in str(fault.value)
+
+
+def test_identity_has_no_free_key():
+    assert not {"data.root", "data.download", "lla.on_error", "num_tasks", "device"} & identity(CONFIG).keys()
+
+
+def test_the_record_is_cut_and_a_half_line_is_ignored(folder):
+    folder.path.mkdir()
+    for value in (1.0, float("inf"), 3.0):
+        folder.append_row({"task_idx": 0, "loss": value})
+    with folder.metrics.open("a") as file:
+        file.write('{"task_idx": 0, "lo')
+    assert [row["loss"] for row in folder.read_rows()] == [1.0, float("inf"), 3.0]
+    assert [row["loss"] for row in folder.cut_rows(2)] == [1.0, float("inf")]
+    assert folder.metrics.read_text().count("\n") == 2
+    assert folder.cut_rows(0) == []
+    assert folder.metrics.read_text() == ""
