@@ -1,0 +1,42 @@
+# Everything happens in .venv; `make help` lists the targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help setup run test test-slow check format bench docs clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## make .venv and install everything into it
+
+$(VENV)/.ready: setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/python -m pip install --quiet -e '.[train,curvature,dev]'
+	touch $@
+
+run: setup ## the main command on the embedded data
+	$(BIN)/python train.py task_shift_mode=permuted lla.enable_sam=true
+
+test: setup ## the test suite, some minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup ## what takes longer: real images, a real install
+	$(BIN)/python -m pytest -m slow
+
+check: setup ## style, imports' directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: setup ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## loader against per-sample pipelines
+	$(BIN)/python scripts/bench_data.py
+
+docs: setup ## remake the tables in docs/ and the picture in README
+	$(BIN)/python scripts/bench_data.py --markdown
