@@ -1,0 +1,142 @@
+"""What the analyses give back: values with their errors, grids, densities."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+AXES = ("alpha", "beta", "gamma")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its standard error, and how many independent samples it rests on. Exact values have error 0."""
+
+    value: float
+    standard_error: float
+    num_samples: int
+
+    @classmethod
+    def from_samples(cls, samples: Tensor) -> Estimate:
+        """The mean of independent samples [n]; the error of a single one is unknown, NaN."""
+        samples = samples.double()
+        count = len(samples)
+        error = float(samples.std()) / math.sqrt(count) if count > 1 else math.nan
+        return cls(float(samples.mean()), error, count)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Losses on a regular grid: `losses[i, j]` at `coordinates[0][i]` along axis one and `coordinates[1][j]` along axis two."""
+
+    losses: np.ndarray  # float64, one dimension for each axis
+    coordinates: tuple[np.ndarray, ...]
+    meta: dict[str, Any]
+
+    def save(self, folder: str | Path) -> None:
+        """Write grid.npy, grid.csv and meta.json; each file appears whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "grid.npy", lambda path: np.save(path, self.losses))
+        write_whole(folder / "grid.csv", self._write_csv)
+        write_whole(folder / "meta.json", lambda path: path.write_text(json.dumps(self.meta, indent=2) + "\n"))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Grid:
+        """A grid that `save` wrote."""
+        folder = Path(folder)
+        meta = json.loads((folder / "meta.json").read_text())
+        coordinates = tuple(np.array(axis, dtype=np.float64) for axis in meta["coordinates"])
+        return cls(np.load(folder / "grid.npy"), coordinates, meta)
+
+    def _write_csv(self, path: Path) -> None:
+        count = self.losses.ndim
+        with path.open("w", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow([*"ijk"[:count], *AXES[:count], "loss"])
+            for index in np.ndindex(self.losses.shape):
+                place = [repr(float(axis[i])) for axis, i in zip(self.coordinates, index, strict=True)]
+                rows.writerow([*index, *place, repr(float(self.losses[index]))])
+
+
+@dataclass(frozen=True, eq=False)
+class Density:
+    """The spectrum of a P×P operator as a weighted sum of points, a row for each probe. The weights of a row sum to 1."""
+
+    nodes: Tensor  # [num_probes, m], float64; unused places hold 0
+    weights: Tensor  # [num_probes, m], float64; unused places hold 0
+    size: int  # P
+    zero: float  # |λ| up to here is rounding
+
+    def expectation(self, function: Callable[[Tensor], Tensor]) -> Estimate:
+        """The mean of `function` over the P eigenvalues, with its standard error over the probes."""
+        known = torch.where(self.nodes.isnan(), torch.nan, function(self.nodes).double())
+        return Estimate.from_samples((self.weights * known).sum(dim=1))
+
+    def trace_of(self, function: Callable[[Tensor], Tensor]) -> Estimate:
+        """tr f(H), the sum of `function` over the P eigenvalues."""
+        mean = self.expectation(function)
+        return Estimate(mean.value * self.size, mean.standard_error * self.size, mean.num_samples)
+
+    @property
+    def trace(self) -> Estimate:
+        """tr H."""
+        return self.trace_of(lambda nodes: nodes)
+
+    def moment(self, order: int) -> Estimate:
+        """The mean of λ^order, tr(H^order)/P."""
+        return self.expectation(lambda nodes: nodes**order)
+
+    @property
+    def negative_mass(self) -> Estimate:
+        """The share of eigenvalues below 0, those within rounding of 0 left out."""
+        return self.expectation(lambda nodes: nodes < -self.zero)
+
+    def effective_dimension(self, scale: float) -> Estimate:
+        """Σ λ/(λ + scale) over the positive eigenvalues: how many are large compared with `scale`."""
+        if scale <= 0:
+            raise ValueError(f"scale must be > 0, got {scale}")
+        return self.trace_of(lambda nodes: nodes.clamp_min(0) / (nodes.clamp_min(0) + scale))
+
+    def epsilon_rank(self, epsilon: float) -> Estimate:
+        """How many eigenvalues have |λ| > epsilon · max |λ|."""
+        threshold = max(epsilon * float(self.nodes.abs().max()), self.zero)
+        return self.trace_of(lambda nodes: nodes.abs() > threshold)
+
+    def density(self, x: Tensor | np.ndarray, sigma: float | None = None) -> Tensor:
+        """The density at `x`, float64, each node smoothed to a Gaussian of width `sigma`; its integral is 1.
+
+        Unless given, sigma follows the resolution of m nodes over their range R: R / ((m − 1) √(8 ln 3)) (Papyan 2020).
+        """
+        x = torch.as_tensor(x, dtype=torch.float64)
+        sigma = sigma or self.default_sigma
+        bumps = torch.exp(-0.5 * ((x.reshape(-1, 1) - self.nodes.reshape(1, -1)) / sigma) ** 2) @ self.weights.reshape(-1)
+        return (bumps / (len(self.nodes) * sigma * math.sqrt(2 * math.pi))).reshape(x.shape)
+
+    @property
+    def default_sigma(self) -> float:
+        """The smoothing width that `density` takes."""
+        used = self.nodes[self.weights > 0]
+        spread = float(used.max() - used.min())
+        steps = max(self.nodes.shape[1] - 1, 1)
+        return spread / (steps * math.sqrt(8 * math.log(3))) or max(1e-3 * float(used.abs().max()), 1e-12)
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file beside `path`, then put it in place."""
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

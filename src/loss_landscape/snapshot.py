@@ -1,0 +1,55 @@
+"""Reading a net without leaving a trace on it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+def private_clone(model: nn.Module) -> nn.Module:
+    """A copy with its own modules, modes and hooks that shares the parameters and buffers of `model`.
+
+    Run it through `functional_call` with every parameter and buffer given, and nothing of the user's is read or written.
+    """
+    shared = {id(t): t for t in chain(model.parameters(), model.buffers())}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and value.grad_fn is not None:  # weight_norm's product, which can't be deep-copied
+                shared[id(value)] = value.detach()
+    return copy.deepcopy(model, shared)
+
+
+def use_batch_statistics(net: nn.Module) -> None:
+    """Let the batch norms of `net` normalise by each batch's own statistics, in eval mode, and record nothing."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+
+
+@contextlib.contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Exact arithmetic inside, nobody's settings or random numbers changed outside.
+
+    No autocast and no TF32, attention by its plain formula (the fused ones have no second derivative), outside inference mode.
+    """
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    cuda = [device] if device.type == "cuda" else []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.random.fork_rng(devices=cuda))
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        try:
+            torch.backends.mha.set_fastpath_enabled(False)
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fastpath)
+            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32

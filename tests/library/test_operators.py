@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from nets import cases, mlp, whole_batch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loss_landscape import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator, LossSurface, eigenpairs, trace
+from loss_landscape.operator import CurvatureOperator
+
+ALL = {case.name: case for case in cases()}
+OPERATORS = [HessianOperator, GaussNewtonOperator, EmpiricalFisherOperator]
+
+
+def dense(operator: CurvatureOperator) -> Tensor:
+    return operator @ torch.eye(operator.size, dtype=operator.dtype, device=operator.device)
+
+
+def linear(outputs: int, bias: bool = False) -> tuple[nn.Linear, Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    net = nn.Linear(4, outputs, bias=bias).double()
+    return net, torch.randn(10, 4, generator=draw, dtype=torch.float64)
+
+
+def cut(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    return list(zip(*(t.split([7, 3]) for t in tensors), strict=True))
+
+
+# Closed forms
+
+
+def test_linear_regression_has_the_hessian_of_its_inputs():
+    net, x = linear(1)
+    surface = LossSurface(net, nn.MSELoss(), cut(x, torch.ones(10, 1, dtype=torch.float64)))
+    expected = 2 / 10 * x.T @ x
+    torch.testing.assert_close(dense(HessianOperator(surface)), expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(dense(GaussNewtonOperator(surface)), expected, rtol=1e-9, atol=0)
+
+
+def test_logistic_regression():
+    net, x = linear(1)
+    surface = LossSurface(net, nn.BCEWithLogitsLoss(), cut(x, torch.ones(10, 1, dtype=torch.float64)))
+    p = torch.sigmoid(net(x)).detach()
+    torch.testing.assert_close(dense(HessianOperator(surface)), x.T @ (p * (1 - p) * x) / 10, rtol=1e-9, atol=1e-12)
+
+
+def test_softmax_regression():
+    net, x = linear(3)
+    surface = LossSurface(net, nn.CrossEntropyLoss(), cut(x, torch.arange(10) % 3))
+    p = net(x).softmax(dim=1).detach()
+    middle = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    expected = torch.einsum("nab,ni,nj->aibj", middle, x, x).reshape(12, 12) / 10
+    torch.testing.assert_close(dense(HessianOperator(surface)), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_loss_linear_in_the_parameters_has_no_curvature():
+    net, x = linear(1)
+    surface = LossSurface(net, batches=[x], batch_loss=lambda model, batch: model(batch).mean())
+    assert torch.equal(dense(HessianOperator(surface)), torch.zeros(4, 4, dtype=torch.float64))
+
+
+# Against definitions
+
+
+def own_gradients(case, surface: LossSurface) -> tuple[Tensor, Tensor]:
+    """Each example's gradient [n, P] and weight [n], by a backward pass for each."""
+    inputs, targets = whole_batch(case)
+    gradients, weights = [], []
+    for i in range(len(targets)):
+        one = {k: v[i : i + 1] for k, v in inputs.items()} if isinstance(inputs, dict) else inputs[i : i + 1]
+        target = targets[i : i + 1]
+        leaves = surface.leaves()
+        loss = case.loss_fn.to(torch.float64)(surface.outputs(leaves, (one, target)), target)
+        if not loss.isfinite():  # an ignored target alone
+            gradients.append(torch.zeros(surface.size, dtype=torch.float64))
+            weights.append(0.0)
+            continue
+        gradients.append(surface.layout.flatten(torch.autograd.grad(loss, list(leaves.values()))))
+        class_weights = getattr(case.loss_fn, "weight", None)
+        weights.append(1.0 if class_weights is None or target.is_floating_point() else float(class_weights[target]))
+    return torch.stack(gradients), torch.tensor(weights, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "class_weights", "ignored_targets", "soft_targets", "mse", "bce", "conv", "sum"])
+def test_the_empirical_fisher_weighs_examples_as_the_criterion_does(name):
+    case = copy.deepcopy(ALL[name])
+    case.model.eval()
+    surface = LossSurface(case.model, case.loss_fn, case.batches)
+    gradients, weights = own_gradients(case, surface)
+    total = 1.0 if name == "sum" else weights.sum()
+    expected = (gradients * weights[:, None]).T @ gradients / total
+    torch.testing.assert_close(dense(EmpiricalFisherOperator(surface)), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "tied"])
+def test_gauss_newton_is_positive_semidefinite_and_symmetric(name):
+    case = copy.deepcopy(ALL[name])
+    matrix = dense(GaussNewtonOperator(LossSurface(case.model, case.loss_fn, case.batches)))
+    torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-12)
+    assert torch.linalg.eigvalsh(matrix)[0] > -1e-12
+
+
+def test_the_hessian_is_gauss_newton_where_the_net_is_linear():
+    net, x = linear(3, bias=True)
+    surface = LossSurface(net, nn.CrossEntropyLoss(), cut(x, torch.arange(10) % 3))
+    torch.testing.assert_close(dense(HessianOperator(surface)), dense(GaussNewtonOperator(surface)), rtol=0, atol=1e-14)
+
+
+# Properties
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_graphs_beyond_the_memory_budget_are_rebuilt_with_the_same_result(kind):
+    case = ALL["cross_entropy"]
+    surface = LossSurface(case.model, case.loss_fn, case.batches)
+    kept, rebuilt = kind(surface), kind(surface, memory_budget_mb=0)
+    vector = torch.randn(surface.size, dtype=torch.float64)
+    assert torch.equal(kept @ vector, rebuilt @ vector)
+
+
+def test_a_frozen_tensor_leaves_the_submatrix():
+    case = copy.deepcopy(ALL["cross_entropy"])
+    whole = dense(HessianOperator(LossSurface(case.model, case.loss_fn, case.batches)))
+    case.model[0].bias.requires_grad_(False)
+    part = dense(HessianOperator(LossSurface(case.model, case.loss_fn, case.batches)))
+    kept = torch.tensor([*range(30), *range(35, 53)])
+    torch.testing.assert_close(part, whole[kept][:, kept], rtol=1e-12, atol=1e-15)
+
+
+def test_an_l2_term_lifts_every_eigenvalue():
+    case, strength = ALL["cross_entropy"], 0.3
+
+    def regularised(model: nn.Module, batch) -> Tensor:
+        penalty = sum(parameter.square().sum() for parameter in model.parameters())
+        return F.cross_entropy(model(batch[0]), batch[1]) + strength * penalty
+
+    weight = {"batch_weight": lambda batch: len(batch[1])}
+    plain = HessianOperator(LossSurface(case.model, case.loss_fn, case.batches))
+    lifted = HessianOperator(LossSurface(case.model, batches=case.batches, batch_loss=regularised, **weight))
+    rise = trace(lifted, num_products=plain.size).value - trace(plain, num_products=plain.size).value
+    assert rise == pytest.approx(2 * strength * plain.size, rel=1e-10)
+    before, after = eigenpairs(plain, 2, 1, 1e-9), eigenpairs(lifted, 2, 1, 1e-9)
+    torch.testing.assert_close(after.values, before.values + 2 * strength, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_columns_are_products_with_single_vectors_and_are_counted(kind, device):
+    case = copy.deepcopy(ALL["class_weights"]).to(device)
+    operator = kind(LossSurface(case.model, case.loss_fn, case.batches))
+    block = torch.randn(operator.size, 3, dtype=torch.float64, device=device)
+    assert operator.products == 0
+    columns = torch.stack([operator @ column for column in block.T], dim=1)
+    assert operator.products == 3
+    assert torch.equal(operator @ block, columns)
+    assert operator.products == 6
+    with pytest.raises(ValueError, match=r"expected a vector \[P\] or columns \[P, K\] with P = 53, got \[2\]"):
+        operator @ torch.zeros(2)
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_an_operator_that_goes_away_frees_its_graph(kind):
+    case = ALL["cross_entropy"]
+    operator = kind(LossSurface(case.model, case.loss_fn, case.batches))
+    operator @ torch.zeros(operator.size)
+    graphs = operator._slopes if kind is HessianOperator else operator._graphs
+    leaves = [weakref.ref(leaf) for graph in graphs._kept for leaf in graph.leaves]
+    gc.disable()
+    try:
+        del operator, graphs
+        assert all(leaf() is None for leaf in leaves)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", OPERATORS[1:])
+def test_outputs_and_loss_must_be_apart(kind):
+    surface = LossSurface(mlp(), batches=[torch.randn(3, 6)], batch_loss=lambda model, batch: model(batch).square().mean())
+    with pytest.raises(ValueError, match="needs outputs and loss apart"):
+        kind(surface)
+
+
+def test_scipy_gets_the_same_matrix():
+    case = ALL["cross_entropy"]
+    operator = HessianOperator(LossSurface(case.model, case.loss_fn, case.batches))
+    matrix = dense(operator).numpy()
+    linear_operator = operator.to_scipy()
+    block = torch.randn(operator.size, 2, dtype=torch.float64).numpy()
+    assert linear_operator.dtype == matrix.dtype
+    assert abs(linear_operator @ block - matrix @ block).max() < 1e-12
+    assert abs(linear_operator @ block[:, 0] - matrix @ block[:, 0]).max() < 1e-12
