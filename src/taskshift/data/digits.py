@@ -1,0 +1,50 @@
+"""scikit-learn's handwritten digits: 1797 grey images of 8×8 that come with the package, so nothing is downloaded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from taskshift.data.augment import Augment
+from taskshift.data.labelled_data import LabelledData
+from taskshift.data.normalised import Images, normalised
+from taskshift.randomness import generator
+
+
+def digits(
+    test_fraction: float = 0.2,
+    split_seed: int = 0,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    augment: Augment | None = None,
+) -> LabelledData:
+    """The digits as [1797, 1, 8, 8]; `test_fraction` of every class, chosen by `split_seed`, is the test split."""
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction={test_fraction} was asked for; give a share between 0 and 1, such as 0.2")
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)  # whole numbers from 0 to 16
+    labels = torch.from_numpy(bunch.target).to(torch.int64)
+    train, test = stratified_split(labels, test_fraction, split_seed)
+    return normalised(
+        "digits",
+        Images(pixels[train], labels[train]),
+        Images(pixels[test], labels[test]),
+        num_classes=10,
+        train_size=train_size,
+        test_size=test_size,
+        subset_seed=split_seed,
+        augment=augment,
+    )
+
+
+def stratified_split(labels: Tensor, test_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Ascending indices of a training and a test part; each class gives its rounded share to the test part."""
+    draw = generator(seed, "stratified split")
+    in_test = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        chosen = torch.randperm(len(members), generator=draw)[: round(test_fraction * len(members))]
+        in_test[members[chosen]] = True
+    return (~in_test).nonzero().flatten(), in_test.nonzero().flatten()

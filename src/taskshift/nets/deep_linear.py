@@ -1,0 +1,41 @@
+"""A deep linear net: what it computes is linear in its input, how it learns is not."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import prod
+
+from torch import Tensor, nn
+
+from taskshift.nets.initialisation import InitializationName, initialise
+from taskshift.nets.layers import at_least_one
+from taskshift.nets.weights import load_checkpoint
+
+
+class DeepLinear(nn.Module):
+    """`depth` linear layers of `width` units without activations, then a linear head (Saxe et al. 2014)."""
+
+    smallest_side = 1
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        num_outputs: int,
+        depth: int = 2,
+        width: int = 100,
+        bias: bool = False,
+        initialization: InitializationName = "default",
+        checkpoint: str | None = None,
+    ):
+        super().__init__()
+        at_least_one(depth=depth, width=width)
+        widths = [prod(input_shape)] + [width] * depth
+        pairs = enumerate(zip(widths, widths[1:], strict=False), start=1)
+        self.hidden = nn.Sequential(OrderedDict((f"linear_{number}", nn.Linear(*pair, bias=bias)) for number, pair in pairs))
+        self.head = nn.Linear(width, num_outputs, bias=bias)
+        initialise(self, initialization, "identity", head=self.head)
+        load_checkpoint(self, checkpoint)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, …] → [B, num_outputs]."""
+        return self.head(self.hidden(inputs.flatten(1)))

@@ -1,0 +1,241 @@
+"""Nets: shapes, parameters, activations, traces, initial weights and checkpoints."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import get_args
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from taskshift.nets.activations import ACTIVATIONS, ActivationName, activation_module
+from taskshift.nets.convnet import ConvNet
+from taskshift.nets.deep_linear import DeepLinear
+from taskshift.nets.mlp import MLP
+from taskshift.nets.resnet18 import ResNet18
+from taskshift.nets.vgg16 import VGG16
+
+NAMES = get_args(ActivationName)
+SMALL = {
+    "mlp": partial(MLP, depth=2, width=7),
+    "convnet": partial(ConvNet, channels=(3, 4, 5), width=6),
+    "resnet18": partial(ResNet18, width=4),
+    "resnet18_imagenet": partial(ResNet18, width=4, stem="imagenet"),
+    "vgg16": partial(VGG16, width=2, classifier_width=8),
+    "deep_linear": partial(DeepLinear, depth=3, width=7),
+}
+WITH_NORM = ("mlp", "convnet", "resnet18")
+IMAGE_NETS = (ConvNet, ResNet18, VGG16)
+
+
+def sides(make) -> list[int]:
+    return [side for side in sorted({make.func.smallest_side, 8, 28, 32}) if side >= make.func.smallest_side]
+
+
+def images(side: int, channels: int = 1, batch: int = 3) -> torch.Tensor:
+    return torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(side))
+
+
+def assert_learns_from(net: nn.Module, inputs: torch.Tensor, num_outputs: int) -> None:
+    """The right shape, finite, and a gradient for every parameter."""
+    outputs = net(inputs)
+    assert outputs.shape == (len(inputs), num_outputs)
+    assert outputs.isfinite().all()
+    outputs.square().sum().backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def assert_each_module_runs_once(net: nn.Module, inputs: torch.Tensor) -> None:
+    """A module that ran twice would give two meanings to one hook."""
+    runs: dict[str, int] = {}
+    for name, module in net.named_modules():
+        module.register_forward_hook(lambda *_, name=name: runs.__setitem__(name, runs.get(name, 0) + 1))
+    net(inputs)
+    assert {name: count for name, count in runs.items() if count != 1} == {}
+    assert not any(getattr(module, "inplace", False) for module in net.modules())
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_net_takes_every_side_from_its_smallest_on(name, channels):
+    for side in sides(SMALL[name]):
+        net = SMALL[name](input_shape=(channels, side, side), num_outputs=5)
+        assert_learns_from(net, images(side, channels), 5)
+
+
+@pytest.mark.parametrize("activation", NAMES)
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "deep_linear"])
+def test_every_net_has_the_activation_it_was_asked_for(name, activation):
+    side = SMALL[name].func.smallest_side
+    net = SMALL[name](input_shape=(1, max(side, 8), max(side, 8)), num_outputs=3, activation=activation)
+    assert_each_module_runs_once(net, images(max(side, 8)))
+    asked = type(activation_module(activation))
+    others = {type(activation_module(other)) for other in NAMES} - {asked, nn.Identity}
+    assert any(isinstance(module, asked) for module in net.modules())
+    assert not any(type(module) in others for module in net.modules())
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize("name", WITH_NORM)
+def test_every_norm_is_in_its_net(name, norm):
+    make = partial(SMALL[name], norm=norm)
+    side = max(make.func.smallest_side, 8)
+    net = make(input_shape=(1, side, side), num_outputs=3)
+    assert_learns_from(net, images(side), 3)
+    kinds = {"none": (), "batch": (nn.BatchNorm1d, nn.BatchNorm2d), "layer": (nn.LayerNorm, nn.GroupNorm)}
+    norms = [module for module in net.modules() if isinstance(module, sum(kinds.values(), ()))]
+    assert bool(norms) == (norm != "none")
+    assert all(isinstance(module, kinds[norm]) for module in norms)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_vgg16_with_and_without_batch_norm(batch_norm):
+    net = SMALL["vgg16"](input_shape=(1, 32, 32), num_outputs=3, batch_norm=batch_norm)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()) == (13 if batch_norm else 0)
+    assert_learns_from(net, images(32), 3)
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet"])
+def test_layer_norm_does_not_mix_examples(name):
+    net = SMALL[name](input_shape=(1, 28, 28), num_outputs=3, norm="layer")
+    inputs = images(28, batch=4)
+    torch.testing.assert_close(net(inputs)[:1], net(inputs[:1]))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_net_can_be_traced(name):
+    side = max(SMALL[name].func.smallest_side, 8)
+    net = SMALL[name](input_shape=(1, side, side), num_outputs=3).eval()
+    traced = torch.fx.symbolic_trace(net)
+    assert torch.equal(traced(images(side)), net(images(side)))
+
+
+@pytest.mark.parametrize(
+    ("net", "input_shape", "options", "count"),
+    [
+        (ConvNet, (3, 28, 28), {}, 129_098),
+        (ConvNet, (3, 32, 32), {}, 178_250),
+        (ConvNet, (3, 28, 28), {"norm": "batch"}, 130_058),
+        (ConvNet, (3, 32, 32), {"norm": "batch"}, 179_210),
+        (ResNet18, (3, 224, 224), {}, 11_181_642),
+        (MLP, (1, 28, 28), {"depth": 2, "width": 2000}, 784 * 2000 + 2000 + 2000 * 2000 + 2000 + 20_010),
+        (MLP, (5,), {"depth": 1, "width": 4, "bias": False}, 5 * 4 + 4 * 10),
+        (DeepLinear, (5,), {"depth": 3, "width": 4}, 5 * 4 + 4 * 4 * 2 + 4 * 10),
+        (VGG16, (3, 32, 32), {"batch_norm": False}, 14_714_688 + 2 * (512 * 512 + 512) + 5130),
+    ],
+)
+def test_numbers_of_parameters(net, input_shape, options, count):
+    with torch.device("meta"):
+        made = net(input_shape, 10, **options)
+    assert sum(parameter.numel() for parameter in made.parameters()) == count
+
+
+def test_resnet18_is_torchvisions():
+    oracle = torchvision.models.resnet18(num_classes=10).eval()
+    net = ResNet18((3, 64, 64), 10).eval()
+    net.load_state_dict(oracle.state_dict())
+    inputs = images(64, channels=3, batch=2)
+    torch.testing.assert_close(net(inputs), oracle(inputs))
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_vgg16s_features_are_torchvisions(batch_norm):
+    oracle = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], batch_norm=batch_norm).eval()
+    net = VGG16((3, 32, 32), 10, batch_norm=batch_norm).eval()
+    net.features.load_state_dict(oracle.state_dict())
+    inputs = images(32, channels=3, batch=2)
+    torch.testing.assert_close(net.features(inputs), oracle(inputs))
+
+
+@pytest.mark.parametrize(
+    ("side", "stem", "stride"), [(32, "auto", 1), (63, "auto", 1), (64, "auto", 2), (64, "cifar", 1), (32, "imagenet", 2)]
+)
+def test_resnet18s_stem_follows_the_size_or_the_option(side, stem, stride):
+    net = ResNet18((3, side, side), 2, stem=stem, width=2)
+    assert net.conv1.stride == (stride, stride)
+    assert isinstance(net.maxpool, nn.MaxPool2d) == (stride == 2)
+
+
+def test_oblong_images_fit():
+    for net in (SMALL["convnet"], SMALL["vgg16"], SMALL["resnet18"], SMALL["mlp"]):
+        assert net(input_shape=(2, 32, 40), num_outputs=3)(torch.zeros(2, 2, 32, 40)).shape == (2, 3)
+
+
+def test_mlps_take_vectors():
+    for net in (SMALL["mlp"], SMALL["deep_linear"]):
+        assert net(input_shape=(12,), num_outputs=3)(torch.zeros(2, 12)).shape == (2, 3)
+
+
+def test_deep_linear_is_linear():
+    net = SMALL["deep_linear"](input_shape=(1, 5, 5), num_outputs=4).double()
+    one, other = images(5, batch=2).double(), images(6, batch=2)[..., :5, :5].double()
+    torch.testing.assert_close(net(2 * one - 3 * other), 2 * net(one) - 3 * net(other))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_the_smallest_side_of_convnet_and_vgg16_is_the_smallest(monkeypatch):
+    for net in (ConvNet, VGG16):
+        side = net.smallest_side - 1
+        monkeypatch.setattr(net, "smallest_side", 1)
+        with pytest.raises(RuntimeError, match="Output size is too small"):
+            net((1, side, side), 2).features(images(side))
+
+
+@pytest.mark.parametrize("net", IMAGE_NETS)
+def test_a_smaller_image_is_refused(net):
+    side = net.smallest_side - 1
+    name = net.__name__.lower()
+    with pytest.raises(
+        ValueError, match=rf"{name} takes images of at least {side + 1}×{side + 1}, but an example is {side}×40; enlarge"
+    ):
+        net((1, side, 40), 10)
+
+
+@pytest.mark.parametrize("net", IMAGE_NETS)
+def test_vectors_are_refused_by_image_nets(net):
+    with pytest.raises(ValueError, match=r"takes images \[C, H, W\], but an example has the shape \[784\]; choose net=mlp"):
+        net((784,), 10)
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "sentence"),
+    [
+        (MLP, {"activation": "rleu"}, r"activation='rleu' is not known; choose one of relu, leaky_relu"),
+        (MLP, {"norm": "group"}, r"norm='group' is not known; choose one of none, batch, layer"),
+        (MLP, {"initialization": "he"}, r"initialization='he' is not known; choose one of default, kaiming_uniform"),
+        (MLP, {"depth": 0}, r"depth=0 was asked for; give a whole number, 1 or more"),
+        (DeepLinear, {"width": -1}, r"width=-1 was asked for"),
+        (ConvNet, {"channels": (8, 0, 8)}, r"channels\[1\]=0 was asked for"),
+        (ResNet18, {"stem": "tiny"}, r"stem='tiny' is not known; choose one of auto, cifar, imagenet"),
+        (VGG16, {"classifier_width": 0}, r"classifier_width=0 was asked for"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence(net, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        net((1, 32, 32), 10, **options)
+
+
+def test_activations_compute_what_their_names_say():
+    z = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    scale, alpha = 1.0507009873554805, 1.6732632423543772
+    expected = {
+        "relu": z.clamp(min=0),
+        "leaky_relu": torch.where(z > 0, z, 0.01 * z),
+        "tanh": (z.exp() - (-z).exp()) / (z.exp() + (-z).exp()),
+        "sigmoid": 1 / (1 + (-z).exp()),
+        "elu": torch.where(z > 0, z, z.exp() - 1),
+        "selu": scale * torch.where(z > 0, z, alpha * (z.exp() - 1)),
+        "gelu": z * normal.cdf(z),
+        "silu": z / (1 + (-z).exp()),
+        "identity": z,
+    }
+    assert set(expected) == set(NAMES) == set(ACTIVATIONS)
+    for name, values in expected.items():
+        before = z.clone()
+        torch.testing.assert_close(activation_module(name)(z), values)
+        assert torch.equal(z, before), f"{name} works in place"
