@@ -89,12 +89,13 @@ class Measurement:
         return LossSurface(self.learner.net, self.task.loss, self.batches, dtype=self.dtype)
 
     @cached_property
-    def _eigenpairs(self) -> Eigenpairs:
+    def requested_eigenpairs(self) -> Eigenpairs:
+        """The eigenpairs for the largest request of all evaluators."""
         return self.solve(self)
 
     def eigenpairs(self, top: int = 0, bottom: int = 0) -> Eigenpairs:
         """The `top` largest and `bottom` smallest eigenpairs of the Hessian, within what `request` announced."""
-        return self._eigenpairs.select(top, bottom)
+        return self.requested_eigenpairs.select(top, bottom)
 
     def generator(self, name: str) -> torch.Generator:
         """A generator on the CPU from (seed, task, phase, name), never from the order of visits."""

@@ -1,0 +1,129 @@
+"""What planes and SAM surfaces share: a grid's options, the Hessian's axes, and its plane, evaluated once for both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from loss_landscape import Directions, Grid, LossSurface, evaluate_grid, hessian_directions
+from taskshift.evaluators.evaluator import Artifact, Measurement, Request
+from taskshift.randomness import seed_from
+
+HIGH_RESOLUTION = 51
+
+HessianAxes = Literal["top", "signed"]
+Normalization = Literal["filter", "layer", "weight", "model", "none"]
+
+
+@dataclass(frozen=True)
+class BatchNormOptions:
+    """How norm layers take part."""
+
+    eval_mode_only: bool = True  # false: batch norms use each batch's own statistics instead of the running ones
+    exclude_bn_and_bias: bool = False  # true: random axes leave norm layers and biases where they are
+
+
+RUNNING_STATISTICS = BatchNormOptions()
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """How many cells, how far out, and how the net is evaluated in them."""
+
+    grid_resolution: int
+    high_res: bool
+    span: tuple[float, float]
+    chunk_size: int | None
+    max_eval_points_cap: int
+    bn: BatchNormOptions
+
+    def __post_init__(self) -> None:
+        if self.grid_resolution < 2:
+            raise ValueError(f"grid_resolution is {self.grid_resolution}; give at least 2 cells a side")
+        if not self.span[0] < self.span[1] or not all(map(math.isfinite, self.span)):
+            raise ValueError(f"span is {list(self.span)}; give its lower end, then its upper end, as in [-1.0, 1.0]")
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ValueError(f"chunk_size is {self.chunk_size}; give at least 1, or null for the size that suits the net")
+        if self.max_eval_points_cap < 9:
+            raise ValueError(f"max_eval_points_cap is {self.max_eval_points_cap}; give at least 9, for 3 cells a side")
+        if not self.high_res and self.resolution**2 > self.max_eval_points_cap:
+            side = math.isqrt(self.max_eval_points_cap)
+            raise ValueError(
+                f"grid_resolution is {self.grid_resolution}, {self.resolution**2} cells, more than max_eval_points_cap = "
+                f"{self.max_eval_points_cap}; the largest odd resolution that fits is {side - 1 + side % 2}, or set high_res=true"
+            )
+
+    @property
+    def resolution(self) -> int:
+        """Cells a side."""
+        return max(self.grid_resolution, HIGH_RESOLUTION) if self.high_res else self.grid_resolution
+
+    def surface(self, measurement: Measurement) -> LossSurface:
+        """The task's surface with batch norm as these options want it."""
+        if self.bn.eval_mode_only:
+            return measurement.surface
+        return LossSurface(
+            measurement.learner.net, measurement.task.loss, measurement.batches, dtype=measurement.dtype, batch_norm="batch"
+        )
+
+    def evaluate(self, surface: LossSurface, directions: Directions, partial: Path) -> Grid:
+        """The plane along `directions`; what is finished of it is kept in `partial` until it is whole."""
+        grid = evaluate_grid(surface, directions, self.resolution, self.span, chunk=self.chunk_size, partial=partial)
+        return self.described(grid)
+
+    def described(self, grid: Grid) -> Grid:
+        """The grid with what these options did to it in its meta."""
+        centred = all((axis == 0).any() for axis in grid.coordinates)
+        added = {
+            "batch_norm": "running statistics" if self.bn.eval_mode_only else "batch statistics",
+            "centre": "a cell" if centred else "between cells: the resolution is even, or the span not symmetric about 0",
+        }
+        return replace(grid, meta={**grid.meta, **added})
+
+
+def request(axes: HessianAxes) -> Request:
+    """The eigenpairs that these axes take."""
+    return Request(top=2) if axes == "top" else Request(top=1, bottom=1)
+
+
+def hessian_axes(measurement: Measurement, axes: HessianAxes, normalization: Normalization) -> Directions:
+    """Eigenvectors of the two largest eigenvalues (`top`), or of the largest and the smallest (`signed`).
+
+    `model` makes each as long as the parameters: then a coordinate means the same relative distance as on a filter-normalised
+    random plane, and the axes are still eigenvectors. `none` leaves them at length 1.
+    """
+    wanted = request(axes)
+    pairs = measurement.eigenpairs(wanted.top, wanted.bottom)
+    return hessian_directions(measurement.surface, pairs, "top2" if axes == "top" else "extremes", normalization)
+
+
+def hessian_plane(measurement: Measurement, options: GridOptions, axes: HessianAxes, normalization: Normalization) -> Grid:
+    """The loss on the Hessian's plane; every evaluator of this task and phase that asks for the same one gets this one."""
+    shared = measurement.scratch.parent / "shared"
+    name = f"hessian_{axes}_{normalization}_{seed_from(repr(options))}"
+
+    def evaluate() -> Grid:
+        directions = hessian_axes(measurement, axes, normalization)
+        return options.evaluate(options.surface(measurement), directions, shared / f"{name}.partial.npz")
+
+    return kept(shared / name, evaluate)
+
+
+def kept(folder: Path, evaluate: Callable[[], Grid]) -> Grid:
+    """The grid that `folder` holds, evaluated and saved there first where it holds none."""
+    if not (folder / "meta.json").exists():  # the last file that is written
+        evaluate().save(folder)
+    return Grid.load(folder)
+
+
+def copy_of(path: Path) -> Artifact:
+    """An artifact that is a copy of the file at `path`."""
+    return lambda target: target.write_bytes(path.read_bytes())
+
+
+def text_file(text: str) -> Artifact:
+    """An artifact that writes `text`."""
+    return lambda target: target.write_text(text)

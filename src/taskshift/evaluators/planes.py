@@ -1,0 +1,200 @@
+"""The loss on planes through the trained parameters: Hessian-aligned, random, and along the way that training took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loss_landscape import Directions, Grid, LossSurface, random_directions, trajectory_directions
+from taskshift.evaluators.axes import (
+    RUNNING_STATISTICS,
+    BatchNormOptions,
+    GridOptions,
+    HessianAxes,
+    Normalization,
+    copy_of,
+    hessian_plane,
+    kept,
+    request,
+    text_file,
+)
+from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Request
+from taskshift.randomness import generator
+
+FEWEST_POINTS = 3  # of a trajectory that has a plane
+
+
+class LeftOut(Exception):
+    """Says in a sentence why there is no such plane."""
+
+
+class Planes(Evaluator):
+    """Up to three planes of the task's loss, each on a square grid whose centre is the net as it is.
+
+    Random axes are Gaussian, drawn from the run's seed alone: tasks share the draw, while its normalisation follows each task's
+    own parameters. Hessian axes are eigenvectors (see `axes.hessian_axes`). Trajectory axes are the principal ones of the task's
+    snapshots about their last, stretched so that the farthest snapshot lies at 0.9.
+    """
+
+    def __init__(
+        self,
+        grid_resolution: int = 41,
+        high_res: bool = False,
+        span: tuple[float, float] = (-1.0, 1.0),
+        normalization: Normalization = "filter",
+        include_random: bool = True,
+        include_hessian: bool = True,
+        include_trajectory: bool = True,
+        hessian_axes: HessianAxes = "top",
+        hessian_normalization: Normalization = "model",
+        bn: BatchNormOptions = RUNNING_STATISTICS,
+        chunk_size: int | None = None,
+        max_eval_points_cap: int = 4096,
+        save_numpy: bool = True,
+        save_csv: bool = True,
+        save_plots: bool = True,
+    ):
+        self.options = GridOptions(grid_resolution, high_res, span, chunk_size, max_eval_points_cap, bn)
+        self.normalization, self.hessian_axes, self.hessian_normalization = normalization, hessian_axes, hessian_normalization
+        kinds = {"hessian": include_hessian, "random": include_random, "trajectory": include_trajectory}
+        self.kinds = [kind for kind, included in kinds.items() if included]
+        self.save_numpy, self.save_csv, self.save_plots = save_numpy, save_csv, save_plots
+        self.request = request(hessian_axes) if include_hessian else Request()
+
+    def __call__(self, measurement: Measurement) -> Findings:
+        scalars: dict[str, float] = {}
+        artifacts: dict[str, Artifact] = {}
+        for kind in self.kinds:
+            if kind == "trajectory" and measurement.phase == "start":
+                continue
+            try:
+                found, files = self._measured(kind, measurement)
+            except LeftOut as reason:
+                found, files = {}, {"LEFT_OUT.txt": text_file(f"{reason}\n")}
+            scalars |= {f"{kind}/{name}": value for name, value in found.items()}
+            artifacts |= {f"{kind}/{name}": file for name, file in files.items()}
+        return Findings(scalars, artifacts)
+
+    def _measured(self, kind: str, measurement: Measurement) -> tuple[dict[str, float], dict[str, Artifact]]:
+        """A plane's numbers and files; a plane that is finished is read from `scratch`."""
+        loss = measurement.surface.loss()
+        if not math.isfinite(loss):
+            raise LeftOut(f"The loss at the net's parameters is {loss}, so no plane around them has a centre.")
+        folder = measurement.scratch / kind
+        evaluate = {"hessian": self._hessian, "random": self._random, "trajectory": self._trajectory}[kind]
+        grid = kept(folder, lambda: evaluate(measurement))
+        saved = {"grid.npy": self.save_numpy, "grid.csv": self.save_csv, "meta.json": True}
+        files = {name: copy_of(folder / name) for name, wanted in saved.items() if wanted}
+        if self.save_plots:
+            title = f"{kind.capitalize()} plane, {measurement.phase} of task {measurement.task.index}"
+            files |= {
+                "contour.png": partial(_contour, grid=grid, title=title),
+                "surface.png": partial(_relief, grid=grid, title=title),
+            }
+        return numbers_of(grid), files
+
+    def _hessian(self, measurement: Measurement) -> Grid:
+        return hessian_plane(measurement, self.options, self.hessian_axes, self.hessian_normalization)
+
+    def _random(self, measurement: Measurement) -> Grid:
+        surface = self.options.surface(measurement)
+        draw = generator(measurement.seed, "planes", "random")  # no task in it: see the class
+        directions = random_directions(surface, 2, self.normalization, draw, self.options.bn.exclude_bn_and_bias)
+        return self._evaluated(surface, directions, measurement, "random")
+
+    def _trajectory(self, measurement: Measurement) -> Grid:
+        points = measurement.trajectory
+        if len(points) < FEWEST_POINTS:
+            raise LeftOut(
+                f"A plane along the trajectory takes {FEWEST_POINTS} snapshots and this task has {len(points)}; train for more "
+                "steps, or raise lla.training.max_checkpoints."
+            )
+        surface = self.options.surface(measurement)
+        try:
+            directions = trajectory_directions(surface, points, steps=[step_of(point) for point in points])
+        except ValueError as error:  # snapshots on a line, or all the same: the library says which
+            raise LeftOut(f"The task's {len(points)} snapshots give no plane: {error}.") from error
+        grid = self._evaluated(surface, directions, measurement, "trajectory")
+        return replace(grid, meta={**grid.meta, "trajectory": with_losses(surface, directions, points)})
+
+    def _evaluated(self, surface: LossSurface, directions: Directions, measurement: Measurement, kind: str) -> Grid:
+        return self.options.evaluate(surface, directions, measurement.scratch / f"{kind}.partial.npz")
+
+
+def numbers_of(grid: Grid) -> dict[str, float]:
+    """What a plane says in numbers. Those of its centre are there only where a cell lies at the centre."""
+    meta, finite = grid.meta, grid.losses[np.isfinite(grid.losses)]
+    found = {
+        "baseline_loss": meta["baseline_loss"],
+        "min_loss": float(finite.min()) if finite.size else math.nan,
+        "max_loss": float(finite.max()) if finite.size else math.nan,
+        "num_nonfinite": float(meta["num_nonfinite"]),
+        "seconds": meta["seconds"],
+    }
+    noise = meta["noise_floor"]
+    if noise is not None:
+        found["noise_floor"] = noise
+    for number, share in enumerate(meta.get("explained_variance", ()), start=1):
+        found[f"explained_variance_{number}"] = share
+    if meta["centre_difference"] is not None:
+        found |= {"centre_difference": meta["centre_difference"]} | centre_of(grid, noise or 0.0)
+    return found
+
+
+def centre_of(grid: Grid, noise: float) -> dict[str, float]:
+    """Where along each axis through the centre the loss is lowest, and whether that is the centre itself.
+
+    A cell counts as lower than the centre only where it is so by more than twice `noise`, in units of the loss.
+    """
+    alpha, beta = grid.coordinates
+    i, j = int(np.flatnonzero(alpha == 0)[0]), int(np.flatnonzero(beta == 0)[0])
+    centre, offsets = grid.losses[i, j], []
+    for axis, line in ((alpha, grid.losses[:, j]), (beta, grid.losses[i, :])):
+        lowest = int(np.nanargmin(line))
+        offsets.append(float(axis[lowest]) if line[lowest] < centre - 2 * noise else 0.0)
+    return {
+        "centre_is_minimum": float(offsets == [0.0, 0.0]),
+        "minimum_offset_alpha": offsets[0],
+        "minimum_offset_beta": offsets[1],
+    }
+
+
+def step_of(snapshot: Path) -> int:
+    """How many steps of the task lie before the snapshot, from its file's name, step_000000120.pt."""
+    return int(snapshot.stem.removeprefix("step_"))
+
+
+def with_losses(surface: LossSurface, directions: Directions, snapshots: Sequence[Path]) -> list[dict[str, float]]:
+    """The trajectory's points with the loss at each (`loss`) and at its projection on the plane (`plane_loss`).
+
+    Both are the surface's: the net's buffers, such as batch norm's statistics, are those it has now.
+    """
+    told = directions.meta["trajectory"]
+    places = torch.tensor([[point["alpha"], point["beta"]] for point in told], dtype=torch.float64)
+    projected = surface.along(directions, places).tolist()
+    own = [surface.at((_opened(surface, snapshot) - surface.origin)[None]).item() for snapshot in snapshots]
+    return [{**point, "loss": loss, "plane_loss": plane} for point, loss, plane in zip(told, own, projected, strict=True)]
+
+
+def _opened(surface: LossSurface, snapshot: Path) -> Tensor:
+    state = torch.load(snapshot, map_location=surface.device, weights_only=True)
+    return surface.layout.flatten({name: state[name].to(surface.dtype) for name in surface.layout.names})
+
+
+def _contour(path: Path, grid: Grid, title: str) -> None:
+    from loss_landscape.plot import plot_plane_contour  # imports matplotlib
+
+    plot_plane_contour(path, grid, title=title)
+
+
+def _relief(path: Path, grid: Grid, title: str) -> None:
+    from loss_landscape.plot import plot_plane_surface
+
+    plot_plane_surface(path, grid, title=title)

@@ -1,0 +1,102 @@
+"""How well and how fast does the net learn this task, and would a new net do better?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from taskshift.evaluation import averages
+from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Row, json_file
+from taskshift.learners.learner import Learner
+from taskshift.progress import EpochSums
+from taskshift.randomness import generator
+from taskshift.shifts.task import Batch
+
+
+class Plasticity(Evaluator):
+    """Test and train metrics, the first epoch, the area under the task's learning curve; by option a control net beside them.
+
+    The control is a new net with a new optimizer that is trained on this task alone, on the same batches in the same order for
+    as many epochs. A task that is merely harder lowers both; a gap between the two is plasticity lost. It doubles the cost of
+    training. At a task's start there is no curve and no control.
+    """
+
+    def __init__(self, control: bool = False, max_train_examples: int | None = 10_000, batch_size: int = 256):
+        if max_train_examples is not None and max_train_examples < 1:
+            raise ValueError(f"max_train_examples is {max_train_examples}; give at least 1, or null for all")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; give at least 1")
+        self.control, self.max_train_examples, self.batch_size = control, max_train_examples, batch_size
+
+    def __call__(self, measurement: Measurement) -> Findings:
+        found = self._standing(measurement, measurement.learner) | learning_curve(measurement.rows)
+        if not self.control or measurement.phase == "start":
+            return Findings(found)
+        control = measurement.fresh_learner()
+        rows = self._train(measurement, control)
+        control_found = self._standing(measurement, control) | learning_curve(rows)
+        gaps = {f"gap_{name}": value - control_found[name] for name, value in found.items() if name in control_found}
+        scalars = found | {f"control_{name}": value for name, value in control_found.items()} | gaps
+        return Findings(scalars, {"control.json": json_file(rows)})
+
+    def _standing(self, measurement: Measurement, learner: Learner) -> dict[str, float]:
+        """The metrics on the task's test and training examples, by a net as it is now."""
+        splits = {"test": measurement.task.test, "train": self._train_examples(measurement)}
+        found = {}
+        for split, examples in splits.items():
+            batches = measurement.stream.batches(measurement.task, examples, self.batch_size)
+            means = averages(learner.net, measurement.task, batches)
+            found |= {f"{split}_{name}": value for name, value in means.items()}
+        return found
+
+    def _train_examples(self, measurement: Measurement) -> Tensor:
+        """The task's training examples, or a part of them drawn once for the task."""
+        train = measurement.task.train
+        if self.max_train_examples is None or len(train) <= self.max_train_examples:
+            return train
+        order = torch.randperm(len(train), generator=generator(measurement.seed, "plasticity", measurement.task.index))
+        return train[order[: self.max_train_examples].to(train.device)]
+
+    def _train(self, measurement: Measurement, learner: Learner) -> list[dict[str, float]]:
+        """Train `learner` as the run's own learner was trained on the task; its rows, one an epoch."""
+        task, stream, rows = measurement.task, measurement.stream, []
+        learner.begin(replace(task, index=0))  # its first task: nothing to switch from
+        for epoch, epoch_row in enumerate(measurement.rows):
+            means = _learn(learner, measurement, stream.epoch(task, epoch))
+            learner.end_epoch(task, means["loss"])
+            row = {f"epoch_{name}": value for name, value in means.items()}
+            if "test_loss" in epoch_row:
+                batches = stream.batches(task, task.test, self.batch_size)
+                row |= {f"test_{name}": value for name, value in averages(learner.net, task, batches).items()}
+            rows.append(row)
+        return rows
+
+
+def learning_curve(rows: Sequence[Row]) -> dict[str, float]:
+    """What the task's epochs say of its speed: nothing where there are none.
+
+    `first_epoch_<metric>` and `area_under_<metric>` are of the training examples as they came, each before the step on its batch;
+    their mean over equally long epochs is the area under that curve. `first_epoch_test_<metric>` is of the test split after the
+    first epoch, where it was measured then.
+    """
+    if not rows:
+        return {}
+    metrics = [name.removeprefix("epoch_") for name in rows[0] if name.startswith("epoch_")]
+    found = {f"first_epoch_{name}": rows[0][f"epoch_{name}"] for name in metrics}
+    found |= {f"first_epoch_{name}": value for name, value in rows[0].items() if name.startswith("test_")}
+    return found | {f"area_under_{name}": _mean([row[f"epoch_{name}"] for row in rows]) for name in metrics}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _learn(learner: Learner, measurement: Measurement, batches: Iterable[Batch]) -> Mapping[str, float]:
+    """One epoch; the loss and metrics of its examples as they came."""
+    sums = EpochSums()
+    for inputs, targets in batches:
+        sums.add(measurement.task, learner.learn(measurement.task, inputs, targets), targets)
+    return sums.means()

@@ -1,0 +1,168 @@
+"""How curved is the loss at the net's parameters: eigenvalues, trace, and the whole spectrum's density."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loss_landscape import HessianOperator, spectral_density, trace
+from loss_landscape.lanczos import Eigenpairs
+from loss_landscape.results import Density, Estimate
+from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Request, arrays_file, json_file
+from taskshift.metrics.signed_spectrum import SignedSpectrum
+
+PADDING = 3.0  # of the smoothing's widths, on either side of the outermost nodes
+
+
+@dataclass(frozen=True)
+class DensityOptions:
+    """Of the density by stochastic Lanczos quadrature; it takes num_probes × lanczos_steps products with the Hessian."""
+
+    num_probes: int = 8
+    lanczos_steps: int = 40
+    bins: int = 200  # points at which the smoothed density is taken
+    n_kh: float = 0.5  # the power n of K_h(n)
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_probes", 1), ("lanczos_steps", 1), ("bins", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"esd.{name} is {getattr(self, name)}; give at least {least}")
+        if not self.n_kh > 0:
+            raise ValueError(f"esd.n_kh is {self.n_kh}; the power of K_h(n) is above 0")
+
+
+class Spectrum(Evaluator):
+    """The Hessian's ends, trace and density over the evaluation data, what is estimated with its standard error."""
+
+    def __init__(
+        self,
+        top_k: int = 5,
+        bottom_k: int = 1,
+        tolerance: float = 1e-3,
+        hutchinson_probes: int = 30,
+        esd: DensityOptions = DensityOptions(),
+        rank_epsilon: float = 1e-3,
+        save_numpy: bool = True,
+        save_plots: bool = True,
+    ):
+        if top_k < 1 or bottom_k < 0:
+            raise ValueError(f"top_k is {top_k} and bottom_k is {bottom_k}; give at least 1 and 0")
+        if not 0 < tolerance < 1:
+            raise ValueError(f"tolerance is {tolerance}; a relative residual lies between 0 and 1")
+        if hutchinson_probes < 2:
+            raise ValueError(f"hutchinson_probes is {hutchinson_probes}; a standard error takes at least 2")
+        if not 0 < rank_epsilon < 1:
+            raise ValueError(f"rank_epsilon is {rank_epsilon}; it is relative to the largest |eigenvalue|, between 0 and 1")
+        self.top_k, self.bottom_k, self.hutchinson_probes, self.esd = top_k, bottom_k, hutchinson_probes, esd
+        self.rank_epsilon, self.save_numpy, self.save_plots = rank_epsilon, save_numpy, save_plots
+        self.request = Request(top_k, bottom_k, tolerance)
+
+    def __call__(self, measurement: Measurement) -> Findings:
+        pairs = measurement.eigenpairs(self.top_k, self.bottom_k)
+        hessian = HessianOperator(measurement.surface, memory_budget_mb=measurement.memory_budget_mb)
+        total = trace(hessian, method="hutchinson", num_products=self.hutchinson_probes, generator=measurement.generator("trace"))
+        density = spectral_density(
+            hessian, self.esd.num_probes, self.esd.lanczos_steps, generator=measurement.generator("spectral density")
+        )
+        x, curve = self._curve(density)
+        top = pairs.values[: pairs.num_top].sum().item()
+        scalars = _ends(pairs) | _estimate("trace", total)
+        scalars |= {"partial_topk_sum": top, "trace_fraction_topk": top / total.value if total.value else float("nan")}
+        scalars |= self._signed(density) | _sides(x, curve)
+        scalars |= _estimate("epsilon_rank", density.epsilon_rank(self.rank_epsilon))
+        return Findings(scalars, self._files(measurement, scalars, pairs, density, x, curve))
+
+    def _signed(self, density: Density) -> dict[str, float]:
+        """The statistics of the two signs, each the mean over the probes, and the extreme nodes."""
+        signed = SignedSpectrum(density.nodes, density.weights, density.zero)
+        per_probe = {
+            "negative_mass": signed.negative_mass(),
+            "positive_mass": signed.positive_mass(),
+            "zero_mass": signed.zero_mass(),
+            "negative_fraction": signed.negative_fraction(),
+            "signed_balance": signed.signed_balance(),
+            "re": signed.extreme_ratio(),
+            "khn": signed.weighted_ratio(self.esd.n_kh),
+        }
+        found: dict[str, float] = {}
+        for name, samples in per_probe.items():
+            found |= _estimate(name, Estimate.from_samples(samples))
+        live = density.nodes[density.weights != 0]
+        return found | {"min_ritz_value": live.min().item(), "max_ritz_value": live.max().item()}
+
+    def _curve(self, density: Density) -> tuple[Tensor, Tensor]:
+        """Where the smoothed density is taken, and its values there, [bins] each; NaN for a net that has diverged."""
+        if not _is_finite(density):
+            nowhere = torch.full((self.esd.bins,), math.nan, dtype=torch.float64)
+            return nowhere, nowhere
+        live, pad = density.nodes[density.weights > 0], PADDING * density.default_sigma
+        steps = torch.linspace(0, 1, self.esd.bins, dtype=torch.float64)
+        low, high = live.min() - pad, live.max() + pad
+        x = low + (high - low) * steps
+        return x, density.density(x)
+
+    def _files(
+        self, measurement: Measurement, scalars: dict[str, float], pairs: Eigenpairs, density: Density, x: Tensor, curve: Tensor
+    ) -> dict[str, Artifact]:
+        title = f"Hessian spectrum, {measurement.phase} of task {measurement.task.index}"
+        files = {"metrics.json": json_file(scalars | _details(pairs, density))}
+        if self.save_numpy:
+            arrays = {"nodes": density.nodes, "weights": density.weights, "x": x, "density": curve}
+            files["quadrature.npz"] = arrays_file(**{name: array.cpu().numpy() for name, array in arrays.items()})
+        if self.save_plots and _is_finite(density):
+            files["esd.png"] = partial(_plot, density=density, title=title, eigenvalues=pairs.values.tolist())
+        return files
+
+
+def _ends(pairs: Eigenpairs) -> dict[str, float]:
+    """Eigenvalues and residuals of both ends, numbered outwards in, and how many have not converged."""
+    found: dict[str, float] = {}
+    values, residuals = pairs.values.tolist(), pairs.residuals.tolist()
+    for end, first, last in (("top", 0, pairs.num_top), ("bottom", pairs.num_top, len(values))):
+        for number, index in enumerate(range(first, last), start=1):
+            found[f"{end}_eigenvalue_{number}"] = values[index]
+            found[f"{end}_residual_{number}"] = residuals[index]
+    return found | {"num_unconverged": float((~pairs.converged).sum())}
+
+
+def _estimate(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_standard_error": estimate.standard_error}
+
+
+def _is_finite(density: Density) -> bool:
+    return bool(density.nodes.isfinite().all() and density.weights.isfinite().all())
+
+
+def _sides(x: Tensor, curve: Tensor) -> dict[str, float]:
+    """The smoothed density's integral and highest value on either side of zero."""
+    found = {}
+    for side, mask in (("negative", x < 0), ("positive", x > 0)):
+        there = curve * mask  # NaN stays NaN
+        found[f"{side}_density_integral"] = torch.trapezoid(there, x).item()
+        found[f"{side}_density_peak"] = there.max().item()
+    return found
+
+
+def _details(pairs: Eigenpairs, density: Density) -> dict[str, Any]:
+    return {
+        "num_parameters": density.size,
+        "eigenvalues": pairs.values.tolist(),
+        "residuals": pairs.residuals.tolist(),
+        "converged": pairs.converged.tolist(),
+        "verified": pairs.verified,
+        "products": pairs.products,
+        "zero": density.zero,
+        "smoothing_width": density.default_sigma if _is_finite(density) else math.nan,
+    }
+
+
+def _plot(path: Path, density: Density, title: str, eigenvalues: list[float]) -> None:
+    from loss_landscape.plot import plot_spectrum  # imports matplotlib
+
+    plot_spectrum(path, density, title=title, eigenvalues=eigenvalues)
