@@ -1,0 +1,1 @@
+"""The config groups, as data of the package."""

@@ -1,0 +1,43 @@
+"""What the distribution `taskshift` holds and needs; tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+PACKAGES = find_namespace_packages("src", include=["loss_landscape*", "taskshift*", "hydra_plugins.*"])
+
+EXTRAS = {
+    "train": [
+        "torchvision>=0.19",
+        "hydra-core>=1.3.8,<1.4",
+        "omegaconf>=2.3,<2.4",
+        "pydantic>=2.7,<3",
+        "wandb>=0.31,<0.32",  # its private switches keep all but numbers back
+        "submitit>=1.5.2,<2",
+        "hydra-submitit-launcher>=1.2,<2",
+        "scikit-learn>=1.4",
+        "duckdb>=1.0",
+    ],
+    "sweepers": ["hydra-optuna-sweeper>=1.2"],
+    "writer": ["duckdb>=1.0", "plotly>=5.20"],
+    "curvature": ["curvlinops-for-pytorch>=3.0"],
+    "bench": ["curvlinops-for-pytorch>=3.0", "backpack-for-pytorch>=1.6"],
+    "docs": ["nbformat>=5.9", "nbclient>=0.10", "ipykernel>=6.29"],
+    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.6", "import-linter>=2.0", "curvlinops-for-pytorch>=3.0"],
+}
+
+setup(
+    name="taskshift",
+    version="0.1.0",
+    description="Train networks through task shifts; measure their plasticity and their loss landscape.",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    package_dir={"": "src", "taskshift.conf": "conf"},
+    packages=[*PACKAGES, "taskshift.conf"],
+    package_data={"taskshift.conf": ["*.yaml", "**/*.yaml"]},
+    install_requires=["torch>=2.4", "numpy>=1.26", "scipy>=1.11", "matplotlib>=3.8", "rich>=13"],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["taskshift = taskshift.cli:main"]},
+)

@@ -1,0 +1,1 @@
+"""How `--multirun` expands and carries out its jobs."""

@@ -1,0 +1,179 @@
+"""Every object of a run, constructed and checked; no disk is touched. Stage 2 of the checks is this."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from taskshift.config.check import check_quick, enabled, evaluator_blocks
+from taskshift.config.construct import Recipe, construct, read_block
+from taskshift.config.first_pass import pass_two_examples
+from taskshift.config.schema import LlaHead, Top
+from taskshift.config.targets import import_plugins
+from taskshift.data.labelled_data import LabelledData
+from taskshift.data.resize import enlarged
+from taskshift.evaluators.evaluator import Evaluator
+from taskshift.faults import Fault
+from taskshift.learners.learner import Learner
+from taskshift.recorders.recorder import Recorder
+from taskshift.shifts.task import TaskShift
+from taskshift.stream import TaskStream
+
+log = logging.getLogger(__name__)
+
+__all__ = ["Parts", "build_parts", "construct"]
+
+WANDB = "taskshift.recorders.wandb"
+"""The module whose recorder `use_wandb=false` takes out."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of a run."""
+
+    top: Top
+    lla: LlaHead
+    device: torch.device
+    data: LabelledData
+    shift: TaskShift
+    stream: TaskStream
+    learner: Learner
+    evaluators: Mapping[str, Evaluator]  # those switched on, by name
+    recorders: Mapping[str, Recorder]
+    make_learner: Callable[[int], Learner]  # another learner, its net drawn from this seed; leaves no trace in the random state
+
+
+@dataclass(frozen=True)
+class _Recipes:
+    data: Recipe
+    shift: Recipe
+    net: Recipe
+    learner: Recipe
+    evaluators: Mapping[str, Recipe]
+    recorders: Mapping[str, Recipe]
+
+
+def build_parts(config: Mapping[str, Any]) -> Parts:
+    """Construct all that the resolved `config` describes. Seeds torch with `seed`; raises Fault, one sentence a fault."""
+    top, lla = check_quick(config)
+    device = _device(top.device)
+    if top.num_threads is not None:
+        torch.set_num_threads(top.num_threads)
+    import_plugins(top.plugins)
+    recipes, attempt = _read(config, top), _Attempts()
+    evaluators = {name: attempt(recipe.make, seed=top.seed) for name, recipe in recipes.evaluators.items()}
+    recorders = {name: attempt(recipe.make) for name, recipe in recipes.recorders.items()}
+    shift = attempt(recipes.shift.make, seed=top.seed)
+    data = attempt(_make_data, recipes, top.seed, device)
+    learner = make_learner = stream = None
+    if shift is not None and data is not None:
+        attempt(_refuse_more_tasks, top, shift, data)
+        stream = TaskStream(data, shift, num_tasks=top.num_tasks, batch_size=top.batch_size, seed=top.seed)
+        learner, make_learner = attempt(_make_learner, recipes, stream, device) or (None, None)
+    attempt.settle()
+    on = {name: evaluator for name, evaluator in evaluators.items() if enabled(config["lla"], name)}
+    mirrors = {name: one for name, one in recorders.items() if top.use_wandb or type(one).__module__ != WANDB}
+    return Parts(top, lla, device, data, shift, stream, learner, on, mirrors, make_learner)
+
+
+class _Attempts:
+    """Calls what makes objects, so that all faults are known before the first is raised."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def __call__(self, make: Callable[..., Any], *positional: Any, **given: Any) -> Any:
+        try:
+            return make(*positional, **given)
+        except Fault as fault:
+            self.faults.extend(fault.sentences)
+            return None
+
+    def settle(self) -> None:
+        if self.faults:
+            raise Fault(*self.faults)
+
+
+def _read(config: Mapping[str, Any], top: Top) -> _Recipes:
+    """Every block checked against its signature, those of switched-off evaluators as well."""
+    faults: list[str] = []
+
+    def one(name: str, wanted: type) -> Recipe | None:
+        return read_block(name, config[name], wanted, top.plugins, faults)
+
+    def many(at: str, blocks: Mapping[str, Any], wanted: type) -> dict[str, Recipe | None]:
+        return {name: read_block(f"{at}.{name}", block, wanted, top.plugins, faults) for name, block in blocks.items()}
+
+    recipes = _Recipes(
+        one("data", LabelledData),
+        one("task_shift", TaskShift),
+        one("net", nn.Module),
+        one("learner", Learner),
+        many("lla", evaluator_blocks(config["lla"]), Evaluator),
+        many("recorder", config["recorder"], Recorder),
+    )
+    if faults:
+        raise Fault(*faults)
+    return recipes
+
+
+def _make_data(recipes: _Recipes, seed: int, device: torch.device) -> LabelledData:
+    """The data on the device, images enlarged to what the net takes."""
+    small: LabelledData = recipes.data.make(seed=seed)
+    try:
+        data = enlarged(small.to(device), getattr(recipes.net.target, "smallest_side", 1))
+    except ValueError as error:
+        raise Fault(f"net: {error}") from error
+    if data.input_shape != small.input_shape:
+        sizes = ["×".join(map(str, one.input_shape[1:])) for one in (small, data)]
+        log.info("%s: images enlarged from %s to %s, the smallest that %s takes", data.name, *sizes, recipes.net.target.__name__)
+    return data
+
+
+def _refuse_more_tasks(top: Top, shift: TaskShift, data: LabelledData) -> None:
+    limit = shift.num_tasks(data)
+    if limit is not None and top.num_tasks > limit:
+        ends = f"{top.task_shift_mode} ends after {limit} tasks on {data.name}"
+        raise Fault(f"num_tasks={top.num_tasks}: {ends}; give 1 to {limit}")
+
+
+def _make_learner(recipes: _Recipes, stream: TaskStream, device: torch.device) -> tuple[Learner, Callable[[int], Learner]]:
+    """The run's learner, and what makes others like it."""
+    num_outputs = stream.shift.num_outputs(stream.data)
+
+    def seeded(seed: int) -> Learner:
+        torch.manual_seed(seed)
+        given = {"seed": seed, "input_shape": stream.data.input_shape, "num_outputs": num_outputs}
+        return recipes.learner.make(**given, net=recipes.net.make(**given).to(device))
+
+    def apart(seed: int) -> Learner:
+        with _random_state_kept(device):
+            return seeded(seed)
+
+    learner = seeded(stream.seed)
+    with _random_state_kept(device):
+        pass_two_examples(learner.net, stream, num_outputs, recipes.net.target.__name__)
+    return learner, apart
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        number = torch.cuda.device_count()
+        found = f"this machine shows torch {number} GPU{'s' if number > 1 else ''}" if number else "torch sees no GPU here"
+        raise Fault(f"device={name}: {found}; give auto or cpu" + (f", or cuda:0 to cuda:{number - 1}" if number else ""))
+    return device
+
+
+@contextmanager
+def _random_state_kept(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

@@ -1,0 +1,90 @@
+"""Configs composed by Hydra: for a command, and for a test or notebook in its own process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+import taskshift
+from taskshift.boundary import faults_end_here
+from taskshift.config.check import check_quick
+from taskshift.config.hydra_faults import from_hydra, reworded
+from taskshift.config.words import no_such_key
+from taskshift.faults import Fault
+
+Job = Callable[[dict[str, Any], Sequence[str]], Any]
+"""(resolved and checked config, the overrides it was composed from) → whatever comes of it."""
+
+VERSION_BASE = "1.3"
+
+
+def conf_folder() -> Path:
+    """The folder of the config groups: inside the package where it is installed, at the top of the repository otherwise."""
+    package = Path(taskshift.__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parents[1] / "conf"
+
+
+def hydra_command(job: Job, conf: Path, config_name: str = "config") -> Callable[[], None]:
+    """A main function that reads the command line, composes a config, and hands it to `job`; with `--multirun`, to many."""
+
+    @hydra.main(version_base=VERSION_BASE, config_path=str(conf.resolve()), config_name=config_name)
+    @faults_end_here
+    @functools.wraps(job)
+    def main(cfg: DictConfig) -> None:
+        known = HydraConfig.get()
+        config = plain(cfg, known)
+        check_quick(config)
+        job(config, list(known.overrides.task))
+
+    return main
+
+
+def compose(*overrides: str, conf: Path | None = None, config_name: str = "config") -> dict[str, Any]:
+    """The config that a command with these overrides would run, after the quick checks; raises Fault as the command would."""
+    with hydra.initialize_config_dir(str((conf or conf_folder()).resolve()), version_base=VERSION_BASE):
+        try:
+            cfg = hydra.compose(config_name, list(overrides), return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            if not from_hydra(error):
+                raise
+            raise Fault(reworded(error, overrides)) from error
+        config = without_hydra(cfg)
+    check_quick(config)
+    return config
+
+
+def without_hydra(cfg: DictConfig) -> dict[str, Any]:
+    """A composed config as `plain` wants it."""
+    own = cfg.copy()
+    with open_dict(own):
+        del own["hydra"]
+    return plain(own, cfg.hydra)
+
+
+def plain(cfg: DictConfig, known: DictConfig) -> dict[str, Any]:
+    """Resolved dicts and lists, with `arch`, the choice of net, put in; `known` is Hydra's own part of the config."""
+    choices = known.runtime.choices
+    try:
+        config = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        raise Fault(reworded(error, known.overrides.task)) from error
+    if "arch" in config:
+        raise Fault(no_such_key("", "arch", set(config) - {"arch"}))
+    for group in ("data", "net", "learner", "task_shift_mode"):
+        if choices.get(group) is None:
+            raise Fault(f"{group}: a run needs exactly one; `python train.py --help` lists the choices")
+    if config["task_shift_mode"] != choices["task_shift_mode"]:
+        raise Fault(
+            f"task_shift_mode={config['task_shift_mode']}: the group chosen is {choices['task_shift_mode']}; "
+            "a file chooses a mode by the line `- override /task_shift_mode: …` in its defaults"
+        )
+    return config | {"arch": choices["net"].replace("/", "_")}

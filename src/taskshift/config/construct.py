@@ -1,0 +1,181 @@
+"""Objects from `_target_` blocks: everything is checked against the signature first, and only then called."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from taskshift.config.targets import TRUSTED, resolve
+from taskshift.config.typed import members, typed
+from taskshift.config.words import MISSING, no_such_key, no_value, shown
+from taskshift.faults import Fault
+
+SUPPLIED = frozenset({"input_shape", "num_outputs", "seed", "net", "params", "optimizer"})
+"""Arguments that the framework gives where a signature asks for them and the block does not."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A block that passed every check that its signature allows; `make` calls the constructor."""
+
+    where: str
+    target: Any
+    wanted: type
+    arguments: Mapping[str, Any]  # values as the annotations want them; nested recipes, and mappings of recipes
+
+    def make(self, *positional: Any, **given: Any) -> Any:
+        """The object. What the block does not say is taken from `given`, where the signature has the name."""
+        supplied = {name: given[name] for name in _parameters(self.target) if name in given and name not in self.arguments}
+        arguments = {name: _made(value, given) for name, value in self.arguments.items()}
+        try:
+            made = self.target(*positional, **supplied, **arguments)
+        except (ValueError, TypeError, OSError) as error:
+            if not self.is_ours():
+                raise  # a bug in a plugin keeps its traceback
+            raise Fault(_placed(self.where, error, self.target)) from error
+        if not isinstance(made, self.wanted):
+            raise Fault(f"{self.where}: {self.target.__name__} returned {type(made).__name__}; expected {self.wanted.__name__}")
+        return made
+
+    def is_ours(self) -> bool:
+        """Whether its errors are sentences about its arguments, as ours and torch's are."""
+        return self.target.__module__.split(".")[0] in TRUSTED
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A nested block whose owner calls it with what only the owner has: an optimizer with its parameters."""
+
+    recipe: Recipe
+    given: Mapping[str, Any]
+
+    def __call__(self, *positional: Any) -> Any:
+        return self.recipe.make(*positional, **self.given)
+
+
+@dataclass(frozen=True)
+class _Later:
+    """A recipe that is handed over unfinished."""
+
+    recipe: Recipe
+
+
+def construct(block: Mapping[str, Any], wanted: type, *, where: str = "block", plugins: Iterable[str] = (), **given: Any) -> Any:
+    """The object that a `_target_` block describes, an instance of `wanted`; a Fault lists all that is wrong with it."""
+    faults: list[str] = []
+    recipe = read_block(where, block, wanted, plugins, faults)
+    if recipe is None or faults:
+        raise Fault(*faults)
+    return recipe.make(**given)
+
+
+def read_block(where: str, block: Mapping[str, Any], wanted: type, plugins: Iterable[str], faults: list[str]) -> Recipe | None:
+    """The recipe of a block; all that is wrong with it is added to `faults`, a sentence each."""
+    path = block.get("_target_", MISSING)
+    if path == MISSING:
+        faults.append(no_value(f"{where}._target_"))
+        return None
+    try:
+        target = resolve(path, wanted, f"{where}._target_", plugins)
+    except Fault as fault:
+        faults.extend(fault.sentences)
+        return None
+    written = {key: value for key, value in block.items() if key != "_target_"}
+    return Recipe(where, target, wanted, _read_arguments(where, written, target, wanted, plugins, faults))
+
+
+def signature_keys(target: Any) -> list[str]:
+    """The arguments that a block with this target may name."""
+    return [name for name, parameter in _parameters(target).items() if parameter.kind is not parameter.VAR_KEYWORD]
+
+
+def _read_arguments(
+    where: str, written: Mapping[str, Any], target: Any, wanted: type, plugins: Iterable[str], faults: list[str]
+) -> dict[str, Any]:
+    parameters, hints = _parameters(target), _hints(target)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    arguments = {}
+    for key, value in written.items():
+        if key not in parameters and not takes_any:
+            faults.append(no_such_key(f"{where}.", key, set(signature_keys(target)) - SUPPLIED))
+        else:
+            arguments[key] = _read_value(f"{where}.{key}", value, hints.get(key, Any), plugins, faults)
+    faults += [no_value(f"{where}.{name}") for name in _left_open(parameters, written, wanted)]
+    return arguments
+
+
+def _left_open(parameters: Mapping[str, inspect.Parameter], written: Mapping[str, Any], wanted: type) -> list[str]:
+    """Arguments without a default that neither the block nor the framework gives."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    required = [name for name, one in parameters.items() if one.kind in by_name and one.default is one.empty]
+    return [name for name in required if name not in written and name not in SUPPLIED]
+
+
+def _read_value(where: str, value: Any, kind: Any, plugins: Iterable[str], faults: list[str]) -> Any:
+    if isinstance(value, Mapping) and "_target_" in value:
+        return _read_nested(where, value, kind, plugins, faults)
+    if isinstance(value, Mapping) and any(isinstance(item, Mapping) and "_target_" in item for item in value.values()):
+        item_kind = next((get_args(one)[1] for one in members(kind) if _is_mapping(one)), Any)
+        return {key: _read_value(f"{where}.{key}", item, item_kind, plugins, faults) for key, item in value.items()}
+    if not isinstance(value, Mapping) and value is not None and value != MISSING and _wants_a_block(kind):
+        slash = f"{where.replace('.', '/')}={shown(value)}"
+        faults.append(f"{where}={shown(value)}: expected a block with a _target_; a file of that group is chosen by {slash}")
+        return None
+    return typed(where, value, kind, faults)
+
+
+def _wants_a_block(kind: Any) -> bool:
+    """Whether an annotation asks for an object that only a `_target_` block can describe."""
+    asked = [member for member in members(kind) if member is not type(None)]
+    return bool(asked) and all(get_origin(one) is collections.abc.Callable or _is_ours(one) for one in asked)
+
+
+def _is_ours(kind: Any) -> bool:
+    return inspect.isclass(kind) and not is_dataclass(kind) and kind.__module__.split(".")[0] in TRUSTED
+
+
+def _read_nested(where: str, block: Mapping[str, Any], kind: Any, plugins: Iterable[str], faults: list[str]) -> Any:
+    for member in members(kind):
+        if get_origin(member) is collections.abc.Callable:
+            recipe = read_block(where, block, get_args(member)[1], plugins, faults)
+            return _Later(recipe) if recipe else None
+    wanted = next((member for member in members(kind) if inspect.isclass(member) and member is not type(None)), object)
+    return read_block(where, block, wanted, plugins, faults)
+
+
+def _made(value: Any, given: Mapping[str, Any]) -> Any:
+    if isinstance(value, _Later):
+        return Unfinished(value.recipe, given)
+    if isinstance(value, Recipe):
+        return value.make(**given)
+    if isinstance(value, dict):
+        return {key: _made(item, given) for key, item in value.items()}
+    return value
+
+
+def _is_mapping(kind: Any) -> bool:
+    origin = get_origin(kind)
+    return inspect.isclass(origin) and issubclass(origin, Mapping) and len(get_args(kind)) == 2
+
+
+def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(target).parameters
+
+
+def _hints(target: Any) -> Mapping[str, Any]:
+    """Annotations by argument; empty where they cannot be read, and the constructor alone judges."""
+    try:
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    except NameError:
+        return {}
+
+
+def _placed(where: str, error: Exception, target: Any) -> str:
+    """The error's sentence after the block it is about, or after the very key where it begins with one."""
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    first = re.match(r"\w+", sentence)
+    return f"{where}{'.' if first and first[0] in _parameters(target) else ': '}{sentence}"

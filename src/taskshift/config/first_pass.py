@@ -1,0 +1,53 @@
+"""Two examples through a new net, so that a wrong size is a sentence before anything is written."""
+
+from __future__ import annotations
+
+import traceback
+
+import torch
+from torch import Tensor, nn
+
+from taskshift.faults import Fault
+from taskshift.stream import TaskStream
+
+
+def pass_two_examples(net: nn.Module, stream: TaskStream, num_outputs: int, name: str) -> None:
+    """Run two examples of the first task through `net` in eval mode; raises Fault where sizes don't fit.
+
+    Other errors of a net are left alone, with their tracebacks.
+    """
+    task = stream[0]
+    inputs = stream.gather(task, task.train[:2]).inputs
+    modes = {module: module.training for module in net.modules()}
+    try:
+        with torch.no_grad():
+            outputs = net.eval()(inputs)
+    except RuntimeError as error:
+        raise Fault(
+            f"net: {name} cannot take inputs of shape {_shape(inputs)} ({_first_line(error)}, {_place(error)}); "
+            "build its first layer from the argument input_shape, or choose other data"
+        ) from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if not isinstance(outputs, Tensor):
+        raise Fault(f"net: {name} returned {type(outputs).__name__}; expected one tensor of shape [{len(inputs)}, {num_outputs}]")
+    if outputs.shape != (len(inputs), num_outputs):
+        raise Fault(
+            f"net: {name} returned the shape {_shape(outputs)} for {len(inputs)} examples; "
+            f"expected [{len(inputs)}, {num_outputs}], so let its head have num_outputs units"
+        )
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(list(tensor.shape))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].strip().rstrip(".")
+
+
+def _place(error: Exception) -> str:
+    """The innermost line that is not torch's own."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
+    return f"line {frames[-1].lineno} of {frames[-1].filename.rpartition('/')[2]}"

@@ -1,0 +1,120 @@
+"""The keys of the top level and of the head of `lla`. Torch is not imported here: they are checked before it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator, BeforeValidator
+
+Count = Annotated[int, Ge(1)]
+CountOrNone = Annotated[int, Ge(0)]
+Fraction = Annotated[float, Gt(0), Le(1)]
+Seconds = Annotated[float, Ge(0)]
+
+
+def _path_component(text: str) -> str:
+    if not text.strip() or text in (".", "..") or "/" in text or "\0" in text or len(text) > 200:
+        raise ValueError("expected one folder name: not empty, no slash, at most 200 characters")
+    return text
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError("expected auto, cpu, cuda, or cuda:N for GPU number N")
+    return text
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if type(value) in (int, float) else value  # run_name=7 is read as a number
+
+
+FolderName = Annotated[str, AfterValidator(_path_component), BeforeValidator(_number_as_text)]
+Device = Annotated[str, AfterValidator(_device)]
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """W&B's own words for where a run goes."""
+
+    project: str
+    entity: str | None
+    notes: str
+    mode: Literal["offline", "online", "disabled"]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """How often a run is saved, and how much of it stays."""
+
+    every_seconds: Seconds
+    keep: CountOrNone | None
+
+
+@dataclass(frozen=True)
+class Top:
+    """The top level; its blocks are checked against what their `_target_` takes."""
+
+    seed: Annotated[int, Ge(0)]
+    num_tasks: Count
+    epochs: Count
+    batch_size: Count
+    evaluate_every: Count
+    device: Device
+    num_threads: Count | None
+    use_wandb: bool
+    output_project: FolderName
+    run_name: FolderName | None
+    plugins: tuple[str, ...]
+    wandb: Wandb
+    checkpoints: Checkpoints
+    arch: FolderName
+    task_shift_mode: str
+    task_shift: dict[str, Any]
+    data: dict[str, Any]
+    net: dict[str, Any]
+    learner: dict[str, Any]
+    lla: dict[str, Any]
+    recorder: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """Which training examples of a task every evaluator sees."""
+
+    eval_batch_size: Count
+    num_batches: Count | None
+    dataset_fraction_for_landscape: Fraction
+    fixed_eval_seed: Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is kept of the way through a task."""
+
+    max_checkpoints: Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What evaluators write beside their numbers; their blocks take these values up."""
+
+    save_numpy: bool
+    save_csv: bool
+    save_plots: bool
+
+
+@dataclass(frozen=True)
+class LlaHead:
+    """The keys of `lla` that are no evaluator's; a switch `enable_<name>` goes with each evaluator."""
+
+    at: tuple[Literal["start", "end"], ...]
+    every: Count
+    on_error: Literal["stop", "mark"]
+    dtype: Literal["float32", "float64"]
+    memory_budget_mb: Count
+    evaluation_data: EvaluationData
+    training: Training
+    logging: Logging

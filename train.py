@@ -1,0 +1,24 @@
+"""Train a net through tasks that shift: `python train.py key=value …`; `--help` lists the keys, `--multirun` sweeps."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from taskshift.boundary import sentences  # noqa: E402
+
+
+def job(config: dict, overrides: Sequence[str]) -> None:
+    """One run, from its resolved config."""
+    from taskshift.run import run
+
+    run(config, overrides)
+
+
+if __name__ == "__main__":
+    with sentences():
+        from taskshift.config.command import hydra_command
+
+        hydra_command(job, ROOT / "conf")()
