@@ -47,7 +47,12 @@ def _file_differences(one: Path, other: Path) -> Iterator[str]:
 
 
 def _latest_differences(one: Path, other: Path) -> Iterator[str]:
-    states = [checkpoint.load(RunFolder(path, "").latest) for path in (one, other)]
+    paths = [RunFolder(path, "").latest for path in (one, other)]
+    if not all(path.exists() for path in paths):
+        if any(path.exists() for path in paths):
+            yield "checkpoints/latest.pt: only in one of them"
+        return
+    states = [checkpoint.load(path) for path in paths]
     for state in states:
         del state["task_seconds"]
     if (at := checkpoint.first_difference(*states)) is not None:

@@ -51,6 +51,7 @@ class Job:
             stack.enter_context(_logged_to(self.folder))
             self._take_identity()
             rows = self._go_on() if self.folder.latest.exists() else self._begin()
+            self.tidy()
             self._since.restart()
             self._clock.restart()
             opening = Opening(
@@ -115,6 +116,17 @@ class Job:
         """Save when `checkpoints.every_seconds` have passed since the last time."""
         if self._clock.due():
             self.save()
+
+    def tidy(self) -> None:
+        """Remove what finished tasks alone needed, and nets beyond `checkpoints.keep`, whatever an interrupted attempt left."""
+        trajectory.forget_before(self.folder, self.progress.task)
+        for path in self.folder.eigenpairs_before(self.progress.task):
+            if str(path.relative_to(self.folder.path)) != self.last_eigenpairs:
+                path.unlink()
+        keep = self.parts.top.checkpoints.keep
+        if keep is not None:
+            for path in self.folder.task_checkpoints_before(self.progress.task - keep):
+                path.unlink()
 
     # -- where it stands --------------------------------------------------------------------------------------
 
@@ -192,10 +204,13 @@ def _logged_to(folder: RunFolder) -> Iterator[None]:
     handler = logging.FileHandler(folder.path / "train.log", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("taskshift")
+    level = logger.level
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)
         handler.close()
 

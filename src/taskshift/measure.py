@@ -44,12 +44,9 @@ def measure(job: Job, task: Task, phase: Phase) -> None:
         if task.index == 0 and job.parts.top.num_tasks > 1:
             log.info(estimate.after_first(job.parts, job.seconds_on_task(), job.folder.path))
         job.next_task()
-    before, job.last_eigenpairs = job.last_eigenpairs, _kept_eigenpairs(job, task, phase) or job.last_eigenpairs
+    job.last_eigenpairs = _kept_eigenpairs(job, task, phase) or job.last_eigenpairs
     job.save()
-    if before is not None and before != job.last_eigenpairs:
-        (job.folder.path / before).unlink(missing_ok=True)
-    if phase == "end":
-        _tidy(job, task.index)
+    job.tidy()
 
 
 def _last_epoch(job: Job) -> dict[str, float]:
@@ -60,14 +57,6 @@ def _last_epoch(job: Job) -> dict[str, float]:
 
 def _costs(job: Job) -> dict[str, float]:
     return {"task/seconds": job.seconds_on_task(), "task/memory_mb": peak_memory_mb(job.parts.device)}
-
-
-def _tidy(job: Job, task: int) -> None:
-    """Remove what only this task needed, and nets beyond `checkpoints.keep`."""
-    trajectory.forget(job.folder, task)
-    keep = job.parts.top.checkpoints.keep
-    if keep is not None and task >= keep:
-        job.folder.task_checkpoint(task - keep).unlink(missing_ok=True)
 
 
 # -- the evaluators ---------------------------------------------------------------------------------------------
@@ -82,7 +71,7 @@ def _evaluated(job: Job, task: Task, phase: Phase) -> dict[str, float]:
             measurement = _measurement(job, task, phase, folder)
             if any(evaluator.request for evaluator in missing.values()):
                 job.tick(task, "eigenpairs")
-                measurement.eigenpairs()
+                _ = measurement.requested_eigenpairs  # now, so that its time is no evaluator's
             for name, evaluator in missing.items():
                 job.tick(task, name)
                 _run_guarded(job, name, evaluator, measurement, folder)

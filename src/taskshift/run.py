@@ -68,8 +68,9 @@ def resume_command(overrides: Sequence[str], run_name: str) -> str:
 def summarise(job: Job) -> None:
     """Draw the summary pictures, print the table, and say what failed."""
     from taskshift.plot import draw_summary
-    from taskshift.summary import print_table
+    from taskshift.summary import print_table, write_summary_table
 
+    write_summary_table(job.folder.path)
     draw_summary(job.folder.path)
     print_table(job.folder.path, Console())
     if job.failed:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ IDENTITY = (
 )  # fmt: skip
 """The keys that make a run what it is; all others may change when it is resumed."""
 
-FREE = ("data.root", "data.download", "lla.on_error", "lla.shards", "lla.runtime", "lla.logging")
+FREE = ("data.root", "data.download", "lla.on_error", "lla.shards", "lla.runtime")
 """Keys below those of `IDENTITY` that may change all the same."""
 
 
@@ -49,6 +50,18 @@ class RunFolder:
 
     def eigenpairs(self, task: int, phase: str) -> Path:
         return self.path / "checkpoints" / "eigenpairs" / f"task_{task:04d}_{phase}.pt"
+
+    def eigenpairs_before(self, task: int) -> list[Path]:
+        """The files of eigenpairs of earlier tasks."""
+        return _numbered_before(task, (self.path / "checkpoints" / "eigenpairs").glob("task_*.pt"))
+
+    def task_checkpoints_before(self, task: int) -> list[Path]:
+        """The nets of earlier tasks."""
+        return _numbered_before(task, (self.path / "checkpoints").glob("task_*.pt"))
+
+    def trajectories_before(self, task: int) -> list[Path]:
+        """The folders of snapshots of earlier tasks."""
+        return _numbered_before(task, (self.path / "checkpoints" / "trajectory").glob("task_*"))
 
     def trajectory(self, task: int) -> Path:
         """The folder of the net's states over one task's steps."""
@@ -114,6 +127,10 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _numbered_before(task: int, paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if int(re.match(r"task_(\d+)", path.name).group(1)) < task]
 
 
 def refuse_another_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:

@@ -32,6 +32,7 @@ def points(folder: RunFolder, task: int) -> Sequence[Path]:
     return sorted(folder.trajectory(task).glob("step_*.pt"))
 
 
-def forget(folder: RunFolder, task: int) -> None:
-    """Remove a finished task's snapshots; its last state stays as its checkpoint."""
-    shutil.rmtree(folder.trajectory(task), ignore_errors=True)
+def forget_before(folder: RunFolder, task: int) -> None:
+    """Remove the snapshots of finished tasks; each one's last state stays as its checkpoint."""
+    for path in folder.trajectories_before(task):
+        shutil.rmtree(path)

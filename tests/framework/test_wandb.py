@@ -1,0 +1,234 @@
+"""The W&B mirror: numbers and the config alone, one complete file, and no failure that reaches the run."""
+
+import json
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from taskshift.recorders import wandb as mirror
+from taskshift.recorders.numbers import scalar
+from taskshift.recorders.recorder import Opening
+from taskshift.recorders.wandb import WandB
+from tests.framework import read_wandb
+from tests.framework.fake_wandb_server import fake_server
+
+CONFIG = {"seed": 0, "data": {"root": "somewhere"}, "plugins": []}
+ROWS = [{"global_epoch": n, "task_idx": n // 2, "epoch_loss": 1.0 / (n + 1), "flag": True} for n in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch, tmp_path):
+    """Neither an account nor settings of whoever runs the tests; an unused port instead of W&B's server."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "settings"))
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{_unused_port()}")
+    yield
+    import wandb
+
+    wandb.teardown()
+
+
+def _unused_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _mirrored(folder, rows=ROWS, earlier=(), mode="offline", between=lambda: None):
+    folder.mkdir(exist_ok=True)
+    recorder = WandB(project="project", entity=None, notes="", mode=mode)
+    recorder.open(Opening(folder, CONFIG, "name", list(earlier), num_tasks=2, epochs=2))
+    for number, row in enumerate(rows):
+        recorder.record(row)
+        if number == 0:
+            between()
+    recorder.close(ok=True)
+    return recorder
+
+
+def _said(caplog):
+    return [one for one in caplog.records if one.name.startswith("taskshift")]
+
+
+def _whole_file(folder):
+    """The .wandb file, once W&B's helper has written its end."""
+    file, patience = read_wandb.file_in(folder), time.monotonic() + 10
+    while not read_wandb.kinds(file)["exit"] and time.monotonic() < patience:
+        time.sleep(0.02)
+    return file
+
+
+def _logged(folder):
+    return [{key: value for key, value in row.items() if key[0] != "_"} for row in read_wandb.rows(_whole_file(folder))]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (1, 1),
+        (True, 1),
+        (1.5, 1.5),
+        (np.float32(2), 2.0),
+        (np.int64(3), 3),
+        (np.bool_(True), 1),
+        (np.array(6.0), 6.0),
+        (torch.tensor(4.0), 4.0),
+        (torch.tensor(7.0, requires_grad=True), 7.0),
+        (torch.tensor(5, dtype=torch.bfloat16), 5.0),
+        (float("inf"), math.inf),
+    ],
+)
+def test_numbers_of_every_library_are_unwrapped(value, number):
+    assert scalar("key", value) == number
+    assert type(scalar("key", value)) in (int, float)
+
+
+def test_a_diverging_net_is_a_result():
+    assert math.isnan(scalar("key", torch.tensor(float("nan"))))
+
+
+@pytest.mark.parametrize("value", ["1", None, [1], {}, 1j, np.arange(2), torch.arange(2), torch.ones(1), object()])
+def test_what_is_no_number_is_refused_by_name(value):
+    with pytest.raises(TypeError, match=r"the metric 'spectrum/trace' is .*; a row holds single numbers"):
+        scalar("spectrum/trace", value)
+
+
+def test_offline_file_holds_numbers_and_config_alone(tmp_path):
+    _mirrored(tmp_path / "run")
+    file = _whole_file(tmp_path / "run")
+    assert set(read_wandb.kinds(file)) <= {
+        "header",
+        "run",
+        "config",
+        "telemetry",
+        "metric",
+        "history",
+        "summary",
+        "exit",
+        "footer",
+    }
+    assert _logged(tmp_path / "run") == [row | {"flag": 1} for row in ROWS]
+    assert all(isinstance(value, (int, float)) for row in read_wandb.rows(file) for value in row.values())
+    assert read_wandb.config(file) == CONFIG
+    assert not list(file.parent.glob("files/*"))
+
+
+def test_file_says_nothing_of_the_machine(tmp_path):
+    _mirrored(tmp_path / "run")
+    content = _whole_file(tmp_path / "run").read_bytes()
+    for fact in (socket.gethostname(), sys.executable, str(Path(__file__).parent), "pytest", "github"):
+        assert fact.encode() not in content
+
+
+def test_nothing_is_opened_before_the_first_row(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from taskshift.recorders.wandb import WandB; "
+        "from taskshift.recorders.recorder import Opening; "
+        "recorder = WandB('project', None, '', 'offline'); "
+        f"recorder.open(Opening(Path({str(tmp_path)!r}), {{}}, 'name', [], 1, 1)); recorder.close(True); "
+        "assert 'wandb' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_infinities_and_nan_are_kept(tmp_path):
+    _mirrored(tmp_path / "run", [{"global_epoch": 0, "task_idx": 0, "a": float("inf"), "b": float("nan")}])
+    (row,) = _logged(tmp_path / "run")
+    assert math.isinf(float(row["a"]))
+    assert math.isnan(float(row["b"]))
+
+
+def test_a_resumed_run_is_one_complete_file_of_the_same_run(tmp_path):
+    _mirrored(tmp_path / "run", ROWS[:2])
+    first = read_wandb.file_in(tmp_path / "run").name
+    _mirrored(tmp_path / "run", ROWS[2:], earlier=ROWS[:2])
+    assert read_wandb.file_in(tmp_path / "run").name == first
+    assert [row["global_epoch"] for row in _logged(tmp_path / "run")] == [0, 1, 2, 3]
+
+
+def test_two_rows_of_one_epoch_are_both_kept(tmp_path):
+    rows = [{"global_epoch": 3, "task_idx": 0, "epoch_loss": 1.0}, {"global_epoch": 3, "task_idx": 0, "task/seconds": 2.0}]
+    _mirrored(tmp_path / "run", rows)
+    assert _logged(tmp_path / "run") == rows
+
+
+def test_two_runs_of_one_process_are_two_runs(tmp_path):
+    for name in ("one", "two"):
+        _mirrored(tmp_path / name, ROWS[:1])
+    names = {read_wandb.file_in(tmp_path / name).name for name in ("one", "two")}
+    assert len(names) == 2
+
+
+def test_disabled_writes_nothing(tmp_path):
+    _mirrored(tmp_path / "run", mode="disabled")
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
+def test_without_an_account_the_mirror_goes_offline(tmp_path, caplog):
+    _mirrored(tmp_path / "run", mode="online")
+    assert [one.message for one in _said(caplog)] == [
+        "W&B goes offline: no account is set up here; `wandb login`, then `wandb sync` on the run's wandb folder"
+    ]
+    assert len(_logged(tmp_path / "run")) == 4
+
+
+def test_without_a_network_the_mirror_goes_offline(tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setitem(mirror.NUMBERS_ALONE, "init_timeout", 1.0)
+    _mirrored(tmp_path / "run", mode="online")
+    assert [one.levelno for one in _said(caplog)] == [logging.WARNING]
+    assert "W&B failed in starting online" in caplog.text
+    assert len(_logged(tmp_path / "run")) == 4
+
+
+def test_a_server_gets_the_rows_and_no_facts(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with fake_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        _mirrored(tmp_path / "run", mode="online")
+        sent = "\n".join(body for _, body in server.received)
+    assert "epoch_loss" in sent
+    assert "upsertBucket" in sent
+    for fact in (socket.gethostname(), sys.executable, "wandb-metadata", "requirements.txt", "output.log", "diff.patch"):
+        assert fact not in sent.replace(json.dumps(str(tmp_path))[1:-1], "")
+
+
+def test_a_killed_helper_costs_one_warning(tmp_path, caplog):
+    def kill_helper():
+        children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,comm="], capture_output=True, text=True).stdout
+        helpers = [int(line.split()[0]) for line in children.splitlines() if "wandb-core" in line]
+        assert helpers
+        for pid in helpers:
+            os.kill(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
+
+    _mirrored(tmp_path / "run", between=kill_helper)
+    assert [one.levelno for one in _said(caplog)] == [logging.WARNING]
+    assert "the run goes on without" in caplog.text
+
+
+def test_an_unknown_switch_means_no_mirror(tmp_path, caplog, monkeypatch):
+    monkeypatch.setitem(mirror.NUMBERS_ALONE, "x_disable_everything", True)
+    _mirrored(tmp_path / "run")
+    assert "no longer knows x_disable_everything" in caplog.text
+    assert _said(caplog)[0].levelno == logging.ERROR
+    assert not (tmp_path / "run" / "wandb").exists()
+
+
+def test_only_the_recorder_imports_wandb():
+    sources = Path(mirror.__file__).parents[2].rglob("*.py")
+    found = {path.name for path in sources if "import wandb" in path.read_text()}
+    assert found == {"wandb.py"}

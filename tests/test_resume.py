@@ -1,0 +1,136 @@
+"""Killed anywhere and called again, a run ends with the bits of one that was left alone."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taskshift import checkpoint
+from taskshift.compare import differences
+from taskshift.faults import Fault
+from taskshift.job import Job
+from taskshift.run_folder import RunFolder
+from runs import TINY, compose, run_in
+
+SETTINGS = (*TINY, "num_tasks=2", "run_name=one", "checkpoints.every_seconds=0", "learner.scheduler=null", "net.norm=batch")
+KILLED_RUN = Path(__file__).parent / "framework" / "killed_run.py"
+
+
+@pytest.fixture(scope="module")
+def config():
+    return compose(*SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config, tmp_path_factory):
+    """The folder of the run that nobody disturbed."""
+    return run_in(tmp_path_factory.mktemp("uninterrupted"), config)
+
+
+class Interrupted(BaseException):
+    """Not an Exception: nothing may catch it."""
+
+
+def interrupt(patch, owner, name, count):
+    """Let the `count`-th call of `owner.name` end, then raise."""
+    original, calls = getattr(owner, name), 0
+
+    def fatal(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        result = original(*arguments, **options)
+        if calls == count:
+            raise Interrupted
+        return result
+
+    patch.setattr(owner, name, fatal)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "counts"),
+    [
+        (Job, "save", (1, 2, 3, 5, 8, 8)),
+        (RunFolder, "append_row", (1, 2, 1, 2)),
+        (Job, "tick", (1, 4, 9, 15, 9)),
+        (checkpoint, "save", (1, 3, 7, 12, 12)),
+        (checkpoint, "write_whole", (2, 4, 15, 20)),
+    ],
+)
+def test_interrupted_and_resumed_equals_uninterrupted(owner, name, counts, config, uninterrupted, tmp_path):
+    """One folder, interrupted again and again: each attempt goes a little further."""
+    for count in counts:
+        with pytest.MonkeyPatch.context() as patch:
+            interrupt(patch, owner, name, count)
+            with pytest.raises(Interrupted):
+                run_in(tmp_path, config)
+    assert differences(run_in(tmp_path, config), uninterrupted) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "count", "when"),
+    [
+        ("taskshift.learners.learner:Learner.learn", 7, "before"),
+        ("taskshift.evaluators.spectrum:Spectrum.__call__", 2, "after"),
+        ("taskshift.run_folder:RunFolder.append_row", 3, "after"),
+    ],
+    ids=["in training", "inside an evaluator", "between a row and its checkpoint"],
+)
+def test_killed_for_real(place, count, when, config, uninterrupted, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    command = [sys.executable, str(KILLED_RUN), place, str(count), when, "config.json"]
+    killed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    left = tmp_path / "outputs" / uninterrupted.relative_to(uninterrupted.parents[3] / "outputs")
+    assert differences(left, uninterrupted) != [], "the kill must land before the end"
+    assert differences(run_in(tmp_path, config), uninterrupted) == []
+
+
+def test_a_row_after_the_last_checkpoint_is_cut_and_comes_again(config, uninterrupted, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, RunFolder, "append_row", 2)
+        with pytest.raises(Interrupted):
+            run_in(tmp_path, config)
+    (left,) = tmp_path.glob("outputs/*/*/one")
+    kept = checkpoint.load(left / "checkpoints" / "latest.pt")["num_rows"]
+    assert len(RunFolder(left, "mlp").read_rows()) == kept + 1
+    assert differences(run_in(tmp_path, config), uninterrupted) == []
+
+
+def test_a_finished_run_is_extended_with_the_same_bits(config, uninterrupted, tmp_path):
+    shorter = dict(config) | {"num_tasks": 1}
+    run_in(tmp_path, shorter)
+    assert differences(run_in(tmp_path, config), uninterrupted) == []
+
+
+def test_a_finished_run_called_again_changes_nothing(config, uninterrupted, tmp_path):
+    first = run_in(tmp_path, config)
+    before = (first / "metrics.jsonl").read_bytes()
+    assert (run_in(tmp_path, config) / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_seed_in_the_folder_is_refused_and_loses_nothing(config, tmp_path):
+    first = run_in(tmp_path, dict(config) | {"num_tasks": 1})
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    with pytest.raises(Fault, match="seed: this folder's run has 0, the command says 1"):
+        run_in(tmp_path, dict(config) | {"seed": 1, "num_tasks": 1})
+    assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
+
+
+
+
+def test_comparison_finds_a_single_changed_bit(uninterrupted, tmp_path):
+    import shutil
+
+    import numpy as np
+
+    copy = tmp_path / "copy"
+    shutil.copytree(uninterrupted, copy)
+    assert differences(copy, uninterrupted) == []
+    grid = next(copy.rglob("grid.npy"))
+    losses = np.load(grid)
+    losses.flat[3] = np.nextafter(losses.flat[3], np.inf)
+    np.save(grid, losses)
+    assert differences(copy, uninterrupted) == [f"{grid.relative_to(copy)}: other values"]

@@ -1,0 +1,221 @@
+"""A run end to end: what it writes, what it logs, and what it leaves alone."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from runs import TINY, compose, run_in
+from taskshift import measure
+from taskshift.evaluators.evaluator import Evaluator, Findings
+from taskshift.evaluators.weights import Weights
+from taskshift.faults import Fault
+from taskshift.run_folder import RunFolder
+
+FAST = (*TINY, "lla.enable_planes=false", "lla.enable_spectrum=false", "lla.enable_sam=false", "lla.enable_rank=false")
+"""Training, and the evaluators that cost nothing."""
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """A run with pictures, at both ends of a task."""
+    config = compose("debug=tiny", "recorder=none", "num_threads=1", "lla.at=[start,end]", "run_name=all", "lla.plasticity.control=true")
+    return run_in(tmp_path_factory.mktemp("everything"), config, summary=True)
+
+
+def rows_of(folder):
+    return RunFolder(folder, "mlp").read_rows()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.yaml", "run.json", "metrics.jsonl", "train.log", "checkpoints/latest.pt", "checkpoints/initial.pt", "checkpoints/task_0001.pt",
+        *[f"task_0001_mlp/planes/{kind}/{file}" for kind in ("hessian", "random", "trajectory")
+          for file in ("contour.png", "surface.png", "grid.npy", "grid.csv", "meta.json")],
+        *[f"task_0001_mlp/spectrum/{file}" for file in ("esd.png", "metrics.json", "quadrature.npz", "findings.json")],
+        *[f"task_0001_mlp/sam/{file}" for file in ("sam_surface.png", "comparison.png", "grid.npy", "meta.json", "findings.json")],
+        "task_0001_mlp/rank/metrics.json", "task_0001_mlp/start/planes/random/grid.npy", "task_0001_mlp/start/spectrum/metrics.json",
+        "summary/summary_table.json", "summary/planes.png", "summary/learning.png", "summary/curvature.png", "summary/plasticity.png",
+    ],
+)  # fmt: skip
+def test_the_folder_holds_what_the_design_promises(everything, name):
+    assert (everything / name).stat().st_size > 0
+
+
+def test_nothing_half_written_or_temporary_stays(everything):
+    left = [path.name for path in everything.rglob("*") if "partial" in path.name or path.name == ".scratch"]
+    assert left == []
+    assert not list((everything / "checkpoints" / "trajectory").iterdir()), "snapshots of finished tasks"
+
+
+def test_a_trajectory_plane_exists_at_the_end_only(everything):
+    assert (everything / "task_0000_mlp" / "planes" / "trajectory" / "grid.npy").exists()
+    assert not (everything / "task_0000_mlp" / "start" / "planes" / "trajectory" / "grid.npy").exists()
+
+
+def test_steps_and_names_of_the_rows(everything):
+    rows = rows_of(everything)
+    epochs = [row for row in rows if "epoch_loss" in row]
+    assert [row["global_epoch"] for row in epochs] == [0, 1, 2, 3]
+    assert [row["task_idx"] for row in epochs] == [0, 0, 1, 1]
+    assert {"epoch_accuracy", "test_loss", "test_accuracy"} <= epochs[0].keys()
+    ends = [row for row in rows if "task_last_epoch_loss" in row]
+    assert [row["global_epoch"] for row in ends] == [1, 3]
+    assert [row["task_last_epoch_loss"] for row in ends] == [epochs[1]["epoch_loss"], epochs[3]["epoch_loss"]]
+    starts = [row for row in rows if any(name.startswith("start/") for name in row)]
+    assert [row["global_epoch"] for row in starts] == [0, 2]
+    assert all(name.startswith("start/") for row in starts for name in row.keys() - {"global_epoch", "task_idx"})
+
+
+def test_every_value_is_a_number(everything):
+    assert all(type(value) in (int, float) for row in rows_of(everything) for value in row.values())
+
+
+def test_metrics_md_lists_every_name_that_a_run_logs(everything):
+    """A row of the tables begins with its names in backticks; <kind>, <layer>, <k> … stand for one part of a name."""
+    text = (compose_root() / "docs" / "METRICS.md").read_text()
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    listed = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    patterns = [re.compile(re.sub(r"<[^>]+>", r"[^/]+", re.escape(name).replace(r"\<", "<").replace(r"\>", ">"))) for name in listed]
+    logged = {name.removeprefix("start/") for row in rows_of(everything) for name in row}
+    unknown = sorted(name for name in logged if not any(pattern.fullmatch(name) for pattern in patterns))
+    assert unknown == []
+
+
+def compose_root():
+    from taskshift.config.command import conf_folder
+
+    return conf_folder().parent
+
+
+def test_the_recorded_baseline_is_the_loss_and_the_grid_path_agrees(everything):
+    for meta_path in everything.glob("task_*/**/planes/*/meta.json"):
+        meta = json.loads(meta_path.read_text())
+        grid = np.load(meta_path.with_name("grid.npy"))
+        centre = len(grid) // 2
+        assert grid[centre, centre] == meta["baseline_loss"]
+        assert abs(meta["centre_difference"]) <= 1e-6 + 1e-5 * abs(meta["baseline_loss"])
+
+
+def test_resuming_a_finished_run_with_more_tasks(tmp_path):
+    config = compose(*FAST, "num_tasks=1", "run_name=x")
+    run_in(tmp_path, config)
+    folder = run_in(tmp_path, dict(config) | {"num_tasks": 3})
+    assert [row["task_idx"] for row in rows_of(folder) if "task/seconds" in row] == [0, 1, 2]
+
+
+def test_analysis_every_few_tasks_and_few_nets_kept(tmp_path):
+    config = compose(*FAST, "num_tasks=5", "epochs=1", "lla.every=2", "checkpoints.keep=2", "run_name=x")
+    folder = run_in(tmp_path, config)
+    assert sorted(path.name for path in folder.glob("task_*")) == ["task_0000_mlp", "task_0002_mlp", "task_0004_mlp"]
+    assert sorted(path.name for path in folder.glob("checkpoints/task_*.pt")) == ["task_0003.pt", "task_0004.pt"]
+    ends = [row for row in rows_of(folder) if "task/seconds" in row]
+    assert len(ends) == 5, "a task that is not analysed has its row all the same"
+    assert ["weights/norm" in row for row in ends] == [True, False, True, False, True]
+
+
+# -- evaluators that misbehave ----------------------------------------------------------------------------------
+
+
+def fails(self, measurement):
+    raise ZeroDivisionError("no such curvature")
+
+
+def test_a_failing_evaluator_stops_the_run_and_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Weights, "__call__", fails)
+    with pytest.raises(ZeroDivisionError) as error:
+        run_in(tmp_path, compose(*FAST, "run_name=x"))
+    assert "in the evaluator weights at the end of task 0" in error.value.__notes__[0]
+    assert "lla.enable_weights=false" in error.value.__notes__[0]
+    monkeypatch.undo()
+    folder = run_in(tmp_path, compose(*FAST, "run_name=x", "lla.enable_weights=false"))
+    assert len([row for row in rows_of(folder) if "task/seconds" in row]) == 2, "the run goes on without it"
+
+
+def test_with_mark_the_run_goes_on_and_ends_with_a_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(Weights, "__call__", fails)
+    with pytest.raises(Fault, match="2 evaluations failed.*task_0000_mlp/weights/FAILED"):
+        run_in(tmp_path, compose(*FAST, "run_name=x", "lla.on_error=mark"), summary=True)
+    (folder,) = tmp_path.glob("outputs/*/*/x")
+    assert "no such curvature" in (folder / "task_0001_mlp" / "weights" / "FAILED").read_text()
+    ends = [row for row in rows_of(folder) if "task/seconds" in row]
+    assert all("units/dead_fraction" in row and "weights/norm" not in row for row in ends)
+
+
+class Meddles:
+    """Ways to leave a trace."""
+
+    def in_parameters(self, measurement):
+        with torch.no_grad():
+            next(measurement.learner.net.parameters()).add_(1)
+        return Findings({})
+
+    def in_optimizer(self, measurement):
+        measurement.learner.optimizer.param_groups[0]["lr"] = 9.0
+        return Findings({})
+
+
+@pytest.mark.parametrize(("way", "named"), [("in_parameters", "net."), ("in_optimizer", "optimizer.param_groups")])
+def test_an_evaluator_that_changes_the_learner_is_named(way, named, tmp_path, monkeypatch):
+    monkeypatch.setattr(Weights, "__call__", getattr(Meddles, way))
+    with pytest.raises(RuntimeError, match=f"the evaluator weights changed the learner's {re.escape(named)}"):
+        run_in(tmp_path, compose(*FAST, "run_name=x"))
+
+
+def test_drawing_training_and_gradients_inside_an_evaluator_leave_no_trace(tmp_path, monkeypatch):
+    config = compose(*FAST, "run_name=x", "net.norm=batch")
+    plain = rows_of(run_in(tmp_path / "plain", config) if (tmp_path / "plain").mkdir() is None else None)
+    original = Weights.__call__
+
+    def noisy(self, measurement):
+        torch.rand(100)
+        torch.manual_seed(5)
+        measurement.surface.gradient()
+        measurement.learner.net.train()
+        for parameter in measurement.learner.net.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        return original(self, measurement)
+
+    monkeypatch.setattr(Weights, "__call__", noisy)
+    (tmp_path / "noisy").mkdir()
+    after = rows_of(run_in(tmp_path / "noisy", config))
+    timed = ("seconds", "memory_mb")
+
+    def without_timings(rows):
+        return [{name: value for name, value in row.items() if name.rpartition("/")[2] not in timed} for row in rows]
+
+    assert without_timings(after) == without_timings(plain)
+
+
+class Wordy(Evaluator):
+    """Returns what is no number."""
+
+    def __call__(self, measurement):
+        return Findings({"verdict": "flat"})
+
+
+def test_findings_that_are_no_numbers_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Weights, "__call__", Wordy.__call__)
+    with pytest.raises(TypeError, match="verdict"):
+        run_in(tmp_path, compose(*FAST, "run_name=x"))
+
+
+def test_the_same_examples_for_every_evaluator_and_the_asked_for_number(tmp_path, monkeypatch):
+    seen = []
+    original = measure._evaluation_batches
+
+    def watched(job, task):
+        batches = original(job, task)
+        seen.append([len(batch.targets) for batch in batches])
+        return batches
+
+    monkeypatch.setattr(measure, "_evaluation_batches", watched)
+    options = ("lla.evaluation_data.eval_batch_size=30", "lla.evaluation_data.num_batches=null")
+    run_in(tmp_path, compose(*FAST, "run_name=x", "num_tasks=1", *options, "lla.evaluation_data.dataset_fraction_for_landscape=0.5"))
+    config = compose(*FAST)
+    examples = config["data"]["train_size"]
+    assert len(seen) == 1
+    assert sum(seen[0]) == round(0.5 * examples)
