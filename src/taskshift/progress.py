@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -28,27 +28,34 @@ class Progress:
         return asdict(self)
 
 
-class EpochSums:
-    """Running sums over one epoch's examples, on the device: reading them is the epoch's only host sync."""
+PIECES = 1024
+"""Batches after which an epoch's values are put into one tensor: a tensor a batch is large for a million of them."""
 
-    def __init__(self, sums: Mapping[str, Tensor] | None = None, num_examples: int = 0):
-        self.sums: dict[str, Tensor] = dict(sums or {})
-        self.num_examples = num_examples
+
+class EpochSums:
+    """One epoch's loss and metrics, batch by batch, on the device: reading their means is the epoch's only host sync.
+
+    The values stay apart until the end, so that the means have the same bits wherever a checkpoint fell.
+    """
+
+    def __init__(self, counts: Sequence[int] = (), values: Mapping[str, Tensor] | None = None):
+        self.counts = list(counts)  # examples a batch
+        self.values = {name: [kept] for name, kept in (values or {}).items()}  # name → pieces [b] that make a value a batch
 
     def add(self, task: Task, step: Step, targets: Tensor) -> None:
-        """Add one batch: its mean loss weighted by its size, and each metric's sum over its examples."""
-        count = len(targets)
-        self._add("loss", step.loss.double() * count)
+        """Add one batch: its mean loss, and the mean of each metric over its examples."""
+        self.counts.append(len(targets))
+        self.values.setdefault("loss", []).append(step.loss.reshape(1))
         for name, metric in task.metrics.items():
-            self._add(name, metric(step.outputs, targets).sum(dtype=torch.float64))
-        self.num_examples += count
-
-    def _add(self, name: str, value: Tensor) -> None:
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.values.setdefault(name, []).append(metric(step.outputs, targets).mean().reshape(1))
+        if len(self.counts) % PIECES == 0:
+            self.values = {name: [torch.cat(pieces)] for name, pieces in self.values.items()}
 
     def means(self) -> dict[str, float]:
         """Averages over examples, `loss` first, read from the device."""
-        return {name: total.item() / self.num_examples for name, total in self.sums.items()}
+        shares = torch.tensor(self.counts, dtype=torch.float64)
+        kept = {name: torch.cat(pieces).double().cpu() for name, pieces in self.values.items()}
+        return {name: (values @ shares / shares.sum()).item() for name, values in kept.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": dict(self.sums), "num_examples": self.num_examples}
+        return {"counts": list(self.counts), "values": {name: torch.cat(pieces) for name, pieces in self.values.items()}}

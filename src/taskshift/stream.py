@@ -37,9 +37,10 @@ class TaskStream(Sequence[Task]):
         """The training batches of one epoch from number `start` on, shuffled and augmented."""
         order = torch.randperm(len(task.train), generator=generator(self.seed, "order", task.index, epoch))
         shuffled = task.train[order.to(task.train.device)].split(self.batch_size)
-        noise = torch.Generator(device=self.data.device)
+        noise = None if self.data.augment is None else torch.Generator(device=self.data.device)
         for number in range(start, len(shuffled)):
-            noise.manual_seed(seed_from(self.seed, "augmentation", task.index, epoch, number))
+            if noise is not None:
+                noise.manual_seed(seed_from(self.seed, "augmentation", task.index, epoch, number))
             yield self.gather(task, shuffled[number], noise)
 
     def batches(self, task: Task, indices: Tensor, batch_size: int | None = None) -> Iterator[Batch]:
@@ -48,8 +49,8 @@ class TaskStream(Sequence[Task]):
             yield self.gather(task, part)
 
     def gather(self, task: Task, indices: Tensor, noise: torch.Generator | None = None) -> Batch:
-        """One batch: gathered, augmented where `noise` is given and the data ask for it, then shifted."""
-        inputs, targets = self.data.inputs[indices], self.data.targets[indices]
-        if noise is not None and self.data.augment is not None:
+        """One batch: gathered, augmented where `noise` is given, then shifted."""
+        inputs, targets = self.data.inputs.index_select(0, indices), self.data.targets.index_select(0, indices)
+        if noise is not None:
             inputs = self.data.augment(inputs, noise)
         return task.view(inputs, targets, indices)
