@@ -15,7 +15,7 @@ from loss_landscape.results import Grid
 from taskshift import checkpoint
 from taskshift.evaluators.axes import BatchNormOptions
 from taskshift.evaluators.evaluator import Evaluator, Request
-from taskshift.evaluators.planes import Planes, centre_of
+from taskshift.evaluators.planes import Planes, centre_of, low_noise
 from taskshift.evaluators.plasticity import Plasticity
 from taskshift.evaluators.rank import Rank
 from taskshift.evaluators.sam import Sam
@@ -307,6 +307,12 @@ def test_a_cell_is_lower_than_the_centre_only_by_more_than_noise():
     grid = Grid(losses, (axis, axis), {})
     assert centre_of(grid, noise=1e-2) == {"centre_is_minimum": 1, "minimum_offset_alpha": 0, "minimum_offset_beta": 0}
     assert centre_of(grid, noise=1e-6) == {"centre_is_minimum": 0, "minimum_offset_alpha": 0, "minimum_offset_beta": 1}
+
+
+def test_noise_far_up_does_not_hide_a_low_cell():
+    rows = [{"why": "random", "absolute_error": 5.0}, {"why": "lowest", "absolute_error": 1e-7}]
+    assert low_noise({"noise": [*rows, {"why": "centre", "absolute_error": 2e-7}]}) == 2e-7
+    assert low_noise({"noise": []}) == 0
 
 
 def test_high_res_is_51_a_side_whatever_the_cap():

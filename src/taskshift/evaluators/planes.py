@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,14 +139,19 @@ def numbers_of(grid: Grid) -> dict[str, float]:
         "num_nonfinite": float(meta["num_nonfinite"]),
         "seconds": meta["seconds"],
     }
-    noise = meta["noise_floor"]
-    if noise is not None:
-        found["noise_floor"] = noise
+    if meta["noise_floor"] is not None:
+        found["noise_floor"] = meta["noise_floor"]
     for number, share in enumerate(meta.get("explained_variance", ()), start=1):
         found[f"explained_variance_{number}"] = share
     if meta["centre_difference"] is not None:
-        found |= {"centre_difference": meta["centre_difference"]} | centre_of(grid, noise or 0.0)
+        found |= {"centre_difference": meta["centre_difference"]} | centre_of(grid, low_noise(meta))
     return found
+
+
+def low_noise(meta: Mapping[str, Any]) -> float:
+    """The largest error against float64 at the centre and the lowest cells, in units of the loss; 0 where none was measured."""
+    errors = [row["absolute_error"] for row in meta["noise"] if row["why"] in ("centre", "lowest")]
+    return max(filter(math.isfinite, errors), default=0.0)  # cells far up err by more, and say nothing of the bottom
 
 
 def centre_of(grid: Grid, noise: float) -> dict[str, float]:
