@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from metric_names import undocumented
 from runs import TINY, compose, run_in
 from taskshift import measure
 from taskshift.evaluators.evaluator import Evaluator, Findings
@@ -75,20 +76,7 @@ def test_every_value_is_a_number(everything):
 
 
 def test_metrics_md_lists_every_name_that_a_run_logs(everything):
-    """A row of the tables begins with its names in backticks; <kind>, <layer>, <k> … stand for one part of a name."""
-    text = (compose_root() / "docs" / "METRICS.md").read_text()
-    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
-    listed = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
-    patterns = [re.compile(re.sub(r"<[^>]+>", r"[^/]+", re.escape(name).replace(r"\<", "<").replace(r"\>", ">"))) for name in listed]
-    logged = {name.removeprefix("start/") for row in rows_of(everything) for name in row}
-    unknown = sorted(name for name in logged if not any(pattern.fullmatch(name) for pattern in patterns))
-    assert unknown == []
-
-
-def compose_root():
-    from taskshift.config.command import conf_folder
-
-    return conf_folder().parent
+    assert undocumented({name for row in rows_of(everything) for name in row}) == []
 
 
 def test_the_recorded_baseline_is_the_loss_and_the_grid_path_agrees(everything):

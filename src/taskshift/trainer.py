@@ -42,7 +42,7 @@ def _finish_epoch(job: Job, task: Task, epoch: int) -> None:
     means, top = job.sums.means(), job.parts.top
     job.parts.learner.end_epoch(task, means["loss"])
     metrics = {f"epoch_{name}": value for name, value in means.items()}
-    if (epoch + 1) % top.evaluate_every == 0:
+    if epoch == 0 or (epoch + 1) % top.evaluate_every == 0:  # how well a task begins says much about plasticity
         batches = job.parts.stream.batches(task, task.test, TEST_BATCH_SIZE)
         metrics |= {f"test_{name}": value for name, value in averages(job.parts.learner.net, task, batches).items()}
     job.log(task.index * top.epochs + epoch, task, metrics)
