@@ -96,6 +96,23 @@ def test_sinusoid_is_the_formula():
 
 
 @pytest.mark.parametrize("drift_mode", DRIFTS)
+def test_from_an_unshifted_first_task_the_drift_starts_at_the_identity(drift_mode):
+    for seed in SEEDS:
+        shift = ContinuousInputDeformation(seed, drift_mode, shift_first_task=False)
+        assert torch.equal(shift.theta(0), torch.eye(2, 3, dtype=torch.float64))
+        assert (shift.theta(1) - shift.theta(0)).norm() < 5 * 0.05 * math.sqrt(6), "a jump at task 1"
+
+
+def test_starts_and_directions_are_uniform_around_zero():
+    """Means of 1200 entries within four standard errors."""
+    for draws in (
+        torch.stack([random_start(seed, 1.0) for seed in range(200)]),
+        torch.stack([LinearDrift(1.0).offset(seed, torch.zeros(2, 3))(1) for seed in range(200)]),
+    ):
+        assert abs(draws.mean()) < 4 * draws.std() / math.sqrt(1200)
+
+
+@pytest.mark.parametrize("drift_mode", DRIFTS)
 def test_going_back_gives_the_same_bits(drift_mode):
     onwards = ContinuousInputDeformation(5, drift_mode)
     thetas = [onwards.theta(index) for index in range(50)]

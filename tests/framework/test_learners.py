@@ -82,7 +82,9 @@ def test_learning_puts_the_net_in_train_mode(net, stream):
 def test_frozen_parameters_are_left_alone(net, stream):
     net[1].weight.requires_grad_(False)
     before = net[1].weight.clone()
-    train(Learner(net, partial(SGD, lr=0.1), regularizers={"l2": L2(1.0)}), stream)
+    learner = Learner(net, partial(SGD, lr=0.1), regularizers={"l2": L2(1.0)})
+    assert "1.weight" not in learner.parameters, "regularisers see what is trained"
+    train(learner, stream)
     assert torch.equal(net[1].weight, before)
 
 

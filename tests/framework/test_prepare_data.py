@@ -137,7 +137,7 @@ def test_what_cannot_be_unpacked_is_one_sentence(script, tmp_path, kind):
         source = folder_of_gz(tmp_path / "source")
         file = source / "train-images-idx3-ubyte.gz"
         whole = file.read_bytes()
-        file.write_bytes({"gz": b"no gz", "cut gz": whole[:-9], "damaged gz": whole[:12] + b"\xff" * 8 + whole[20:]}[kind])
+        file.write_bytes({"gz": b"no gz", "cut gz": whole[:-9], "damaged gz": whole[:10] + b"\xff" * 8 + whole[18:]}[kind])
     assert refusal(script, "--mnist", source, "--root", tmp_path / "data").startswith(f"{source} can't be unpacked (")
     assert not (tmp_path / "data").exists()
 

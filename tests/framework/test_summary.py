@@ -105,7 +105,9 @@ def test_numbers_that_are_not_finite_are_printed(tmp_path):
     assert "inf ± 25" in text
 
 
-@pytest.mark.parametrize(("num_tasks", "shown"), [(23, list(range(23))), (24, [0, 1, 2, "…", *range(4, 24)]), (300, [0, 1, 2, "…", *range(280, 300)])])
+@pytest.mark.parametrize(
+    ("num_tasks", "shown"), [(23, list(range(23))), (24, [0, 1, 2, "…", *range(4, 24)]), (300, [0, 1, 2, "…", *range(280, 300)])]
+)
 def test_a_long_run_shows_the_first_and_the_last_tasks(tmp_path, num_tasks, shown):
     lines = printed(write_run(tmp_path / "run", num_tasks=num_tasks)).splitlines()[3:]
     assert [line.split()[0] for line in lines if line.strip()] == [str(task) for task in shown]

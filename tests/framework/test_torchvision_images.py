@@ -133,6 +133,21 @@ def test_a_cut_file_is_one_sentence(idx_root, name, keep):
         mnist(root=str(idx_root))
 
 
+def test_images_without_their_labels_are_one_sentence(idx_root):
+    write_idx(idx_root / "MNIST/raw/t10k-labels-idx1-ubyte", np.arange(11) % 10)
+    with pytest.raises(ValueError, match=r"the test files of mnist in .*MNIST/raw are damaged \(12 images, 11 labels\); delete"):
+        mnist(root=str(idx_root))
+
+
+def test_a_file_that_may_not_be_read_is_one_sentence(idx_root, monkeypatch):
+    def forbidden(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "_load_data", forbidden)
+    with pytest.raises(ValueError, match=r"the training files of mnist in .* can't be read \(.*Permission denied\)"):
+        mnist(root=str(idx_root))
+
+
 def test_a_changed_cifar_file_is_one_sentence(tmp_path, monkeypatch):
     write_cifar(tmp_path, torchvision.datasets.CIFAR10, monkeypatch, "labels", "label_names", 10)
     with (tmp_path / "cifar-10-batches-py/data_batch_2").open("ab") as file:

@@ -35,9 +35,8 @@ def _no_account(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "settings"))
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{_unused_port()}")
     yield
-    import wandb
-
-    wandb.teardown()
+    if wandb := sys.modules.get("wandb"):
+        wandb.teardown()
 
 
 def _unused_port():
@@ -132,16 +131,12 @@ def test_file_says_nothing_of_the_machine(tmp_path):
         assert fact.encode() not in content
 
 
-def test_nothing_is_opened_before_the_first_row(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from taskshift.recorders.wandb import WandB; "
-        "from taskshift.recorders.recorder import Opening; "
-        "recorder = WandB('project', None, '', 'offline'); "
-        f"recorder.open(Opening(Path({str(tmp_path)!r}), {{}}, 'name', [], 1, 1)); recorder.close(True); "
-        "assert 'wandb' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
-    assert not (tmp_path / "wandb").exists()
+def test_nothing_is_opened_before_the_first_row(tmp_path, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it fails from here on
+    _mirrored(tmp_path / "run", rows=[])
+    assert not _said(caplog)
+    _mirrored(tmp_path / "run", rows=ROWS[:1])
+    assert "W&B failed in starting" in caplog.text
 
 
 def test_infinities_and_nan_are_kept(tmp_path):
@@ -204,6 +199,18 @@ def test_a_server_gets_the_rows_and_no_facts(tmp_path, monkeypatch):
     assert "upsertBucket" in sent
     for fact in (socket.gethostname(), sys.executable, "wandb-metadata", "requirements.txt", "output.log", "diff.patch"):
         assert fact not in sent.replace(json.dumps(str(tmp_path))[1:-1], "")
+
+
+def test_a_server_that_dies_does_not_hold_the_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setitem(mirror.NUMBERS_ALONE, "finish_timeout", 0.5)
+    with fake_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        recorder = WandB("project", None, "", "online")
+        recorder.open(Opening(tmp_path, CONFIG, "name", [], num_tasks=1, epochs=1))
+        recorder.record(ROWS[0])
+    recorder.record(ROWS[1])
+    recorder.close(ok=True)  # without the switch this would never return
 
 
 def test_a_killed_helper_costs_one_warning(tmp_path, caplog):

@@ -54,7 +54,7 @@ def test_residuals_are_the_true_ones_in_float32(seed, tolerance):
     pairs = eigenpairs(MatrixOperator(matrix.float()), 6, 2, tolerance, torch.Generator().manual_seed(seed))
     vectors = pairs.vectors.double()
     true = (matrix @ vectors - vectors * pairs.values).norm(dim=0) / pairs.values.abs().max()
-    assert (true <= 2 * pairs.residuals + 3e-7).all()
+    assert (true <= 3 * pairs.residuals).all()
     assert (pairs.values - ends(matrix, 6, 2)).abs().max() < 1e-3 * tolerance**0.5 + 1e-6
 
 

@@ -86,7 +86,9 @@ def own_gradients(case, surface: LossSurface) -> tuple[Tensor, Tensor]:
     return torch.stack(gradients), torch.tensor(weights, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "class_weights", "ignored_targets", "soft_targets", "mse", "bce", "conv", "sum"])
+@pytest.mark.parametrize(
+    "name", ["cross_entropy", "class_weights", "ignored_targets", "soft_targets", "mse", "bce", "conv", "sum"]
+)
 def test_the_empirical_fisher_weighs_examples_as_the_criterion_does(name):
     case = copy.deepcopy(ALL[name])
     case.model.eval()

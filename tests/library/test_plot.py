@@ -66,8 +66,8 @@ def test_a_loss_that_rises_along_the_first_direction_gets_brighter_to_the_right(
 
 def test_axes_are_labelled_in_applied_units_and_relative_to_the_parameters_norm(png):
     axes = plot.plot_plane_contour(png, plane(slanted, kind="hessian", eigenvalues=[31.0, 4.0]), title="t").axes[0]
-    assert axes.get_xlabel() == "α along Hessian eigenvector 1\n(λ = 31, 1 is 0.2 ‖θ‖)"
-    assert axes.get_ylabel() == "β along Hessian eigenvector 2\n(λ = 4, 1 is 0.5 ‖θ‖)"
+    assert axes.get_xlabel() == "α along Hessian eigenvector 1\n(λ = 31, one unit is 0.2 ‖θ‖)"
+    assert axes.get_ylabel() == "β along Hessian eigenvector 2\n(λ = 4, one unit is 0.5 ‖θ‖)"
 
 
 def test_a_net_of_zeros_has_no_relative_distance(png):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from nets import Case, cases, dense_loss, whole_batch
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
@@ -20,10 +19,6 @@ from loss_landscape import (
     eigenpairs,
     trace,
 )
-
-sys.path.append(str(Path(__file__).parent.parent / "library"))
-
-from nets import Case, cases, dense_loss, whole_batch  # noqa: E402
 
 ALL = {case.name: case for case in cases()}
 CURVLINOPS = ["cross_entropy", "mse", "bce", "conv", "tied", "class_weights"]

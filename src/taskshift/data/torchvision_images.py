@@ -126,15 +126,17 @@ def _download(dataset: Any, name: str, place: Path) -> None:
 
 def _read(dataset: Any, name: str, root: str, *, train: bool) -> Images:
     place = Path(root).expanduser()
+    these = f"root={root}: the {'training' if train else 'test'} files of {name} in {(place / SOURCES[name].folder).absolute()}"
     try:
         read = dataset(place, train=train)
         pixels, labels = torch.as_tensor(read.data), torch.as_tensor(read.targets)
         if len(pixels) != len(labels):
             raise ValueError(f"{len(pixels)} images, {len(labels)} labels")
-    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, EOFError, OSError) as error:
+    except OSError as error:
+        raise ValueError(f"{these} can't be read ({_reason(error)}); see to their permissions") from error
+    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, EOFError) as error:
         raise ValueError(
-            f"root={root}: the {'training' if train else 'test'} files of {name} in {(place / SOURCES[name].folder).absolute()} "
-            f"are damaged ({_reason(error)}); delete them and get them anew: {SOURCES[name].remedy}"
+            f"{these} are damaged ({_reason(error)}); delete them and get them anew: {SOURCES[name].remedy}"
         ) from error
     if pixels.ndim == 3:
         return Images(pixels.unsqueeze(1), labels)
