@@ -135,8 +135,6 @@ class _Search:
                 return self._is_settled(krylov.ritz)
             krylov.extend(self.budget - self.products, lambda ritz: self._converged(ritz, self._beyond(ritz)))
             self._take(krylov, self._beyond(krylov.ritz))
-            if self.products + len(self.values) <= self.budget:
-                self._mix()
         return True
 
     def result(self, verified: bool) -> Eigenpairs:
@@ -164,18 +162,6 @@ class _Search:
         self.scale = max(self.scale, float(ritz.values.abs().max()))
         self.products += krylov.products
         self.complete = krylov.is_complete
-
-    def _mix(self) -> None:
-        """Rayleigh–Ritz over all pairs: those of two runs are orthogonal only to within their residuals."""
-        basis = torch.linalg.qr(self.vectors.T)[0]
-        images = self.operator @ basis
-        self.products += basis.shape[1]
-        matrix = basis.double().T @ images.double()
-        values, rotation = torch.linalg.eigh((matrix + matrix.T) / 2)
-        rotation_here = rotation.to(basis)
-        self.vectors = (basis @ rotation_here).T.contiguous()
-        residuals = images.double() @ rotation - basis.double() @ rotation * values
-        self.values, self.residuals = values.cpu(), residuals.norm(dim=0).cpu()
 
     def _limit(self, ritz: RitzPairs) -> float:
         return self.tolerance * max(self.scale, float(ritz.values.abs().max()))

@@ -248,7 +248,7 @@ def axis_label(grid: Grid, axis: int) -> str:
     meta = grid.meta
     name = AXIS_NAMES[meta["kind"]][axis] if meta["kind"] in AXIS_NAMES else f"direction {axis + 1}"
     facts = [f"λ = {meta['eigenvalues'][axis]:.3g}"] if "eigenvalues" in meta else []
-    facts += [f"1 is {meta['direction_norms'][axis] / meta['origin_norm']:.3g} ‖θ‖"] if meta["origin_norm"] else []
+    facts += [f"one unit is {meta['direction_norms'][axis] / meta['origin_norm']:.3g} ‖θ‖"] if meta["origin_norm"] else []
     return f"{'αβ'[axis]} along {name}\n({', '.join(facts)})" if facts else f"{'αβ'[axis]} along {name}"
 
 

@@ -132,11 +132,11 @@ class Density:
         return spread / (steps * math.sqrt(8 * math.log(3))) or max(1e-3 * float(used.abs().max()), 1e-12)
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path`, then put it in place."""
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a file beside `path`, then put it in its place at once, safe from a crash; makes the folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".partial.{path.name}")  # the suffix stays: np.save and matplotlib look at it
+    write(beside)
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    beside.replace(path)

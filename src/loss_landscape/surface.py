@@ -79,9 +79,9 @@ class LossSurface:
                 self._prepare_criterion()
             used, seen = self._probe([name for name, p in own.items() if p.requires_grad])
             self.largest_activation, self.activation_bytes = seen.largest, seen.bytes
+            self.layout = ParameterLayout.of(self.net, used)
+            self.origin = self.layout.flatten(self._parameters)  # [P]
             self.weights, self.weighting = batch_weights(self, batch_weight)
-        self.layout = ParameterLayout.of(self.net, used)
-        self.origin = self.layout.flatten(self._parameters)  # [P]
 
     @property
     def size(self) -> int:
@@ -261,7 +261,8 @@ class LossSurface:
                 "batch_loss=f(model, batch) instead"
             )
         with torch.no_grad():
-            self.criterion.prepare(self.outputs({}, batch), batch[1])
+            # clones: a net may write to what it is given
+            self.criterion.prepare(self.outputs({n: p.clone() for n, p in self._parameters.items()}, batch), batch[1])
 
     def _probe(self, trainable: Sequence[str]) -> tuple[list[str], _WatchedOutputs]:
         """Which of `trainable` the loss depends on, in order, and what the modules gave out."""

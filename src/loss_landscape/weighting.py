@@ -43,7 +43,9 @@ def shares(weights: Sequence[float]) -> list[float]:
 
 
 def _denominator(surface: LossSurface, batch: Any) -> float | None:
-    return None if surface.criterion is None else surface.criterion.denominator(surface.outputs({}, batch), batch[1])
+    return (
+        None if surface.criterion is None else surface.criterion.denominator(surface.outputs(surface.leaves(), batch), batch[1])
+    )
 
 
 def _examples(surface: LossSurface, batch: Any) -> float:
@@ -60,11 +62,11 @@ def _examples(surface: LossSurface, batch: Any) -> float:
 
 def _is_mean_of_halves(surface: LossSurface, batch: Any, count: int) -> bool:
     if surface.criterion is not None:
-        outputs = surface.outputs({}, batch)
+        outputs = surface.outputs(surface.leaves(), batch)
         return isinstance(outputs, Tensor) and surface.criterion.is_mean_over_examples(outputs, batch[1])
     if count < 2:
         return True
     half = count // 2
     parts = [map_tensors(lambda t, part=part: t[part], batch) for part in (slice(0, half), slice(half, count))]
-    first, second, whole = (float(surface.batch_loss({}, part)) for part in (*parts, batch))
+    first, second, whole = (surface.batch_loss(surface.leaves(), part).item() for part in (*parts, batch))
     return agrees(whole, (half * first + (count - half) * second) / count)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-def write_whole(path: Path, writer: Callable[[Path], Any]) -> None:
-    """Let `writer` write beside `path`, then put the file in its place at once, safe from a crash."""
-    partial = path.with_name(f".partial.{path.name}")  # the suffix stays: np.save and matplotlib look at it
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer(partial)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+from loss_landscape.results import write_whole
 
 
 def write_text(path: Path, text: str) -> None:

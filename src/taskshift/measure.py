@@ -169,7 +169,7 @@ def _solved(job: Job, measurement: Measurement) -> Eigenpairs:
     last = job.last_eigenpairs
     with stopwatch(device) as watch:
         pairs = eigenpairs(
-            HessianOperator(measurement.surface),
+            HessianOperator(measurement.surface, memory_budget_mb=measurement.memory_budget_mb),
             top=request.top,
             bottom=request.bottom,
             tolerance=request.tolerance,

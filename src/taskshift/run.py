@@ -53,6 +53,8 @@ def introduce(job: Job) -> None:
     """Say where the run writes, how to go on with it, and what it will cost."""
     log.info("writing to %s", job.folder.path.resolve())
     log.info("to go on after an interruption: %s", job.resume_command)
+    if job.parts.data.note:
+        log.info(job.parts.data.note)
     if job.progress.task < job.parts.top.num_tasks:
         log.info(estimate.before(job.parts, job.progress.task))
 

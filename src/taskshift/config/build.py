@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from taskshift.learners.learner import Learner
 from taskshift.recorders.recorder import Recorder
 from taskshift.shifts.task import TaskShift
 from taskshift.stream import TaskStream
-
-log = logging.getLogger(__name__)
 
 __all__ = ["Parts", "build_parts", "construct"]
 
@@ -127,13 +124,9 @@ def _make_data(recipes: _Recipes, seed: int, device: torch.device) -> LabelledDa
     """The data on the device, images enlarged to what the net takes."""
     small: LabelledData = recipes.data.make(seed=seed)
     try:
-        data = enlarged(small.to(device), getattr(recipes.net.target, "smallest_side", 1))
+        return enlarged(small.to(device), getattr(recipes.net.target, "smallest_side", 1))
     except ValueError as error:
         raise Fault(f"net: {error}") from error
-    if data.input_shape != small.input_shape:
-        sizes = ["×".join(map(str, one.input_shape[1:])) for one in (small, data)]
-        log.info("%s: images enlarged from %s to %s, the smallest that %s takes", data.name, *sizes, recipes.net.target.__name__)
-    return data
 
 
 def _refuse_more_tasks(top: Top, shift: TaskShift, data: LabelledData) -> None:

@@ -27,6 +27,7 @@ class LabelledData:
     num_classes: int
     black: Tensor  # [C], what an unlit pixel is after normalisation
     augment: Augmentation | None = None  # training batches only
+    note: str = ""  # what was done to the images that their reader should know; a run says it once
 
     @property
     def input_shape(self) -> tuple[int, ...]:

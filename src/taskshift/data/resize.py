@@ -15,7 +15,7 @@ def enlarged(data: LabelledData, smallest_side: int) -> LabelledData:
     """The same data with no side shorter than `smallest_side`; the very same object where none is.
 
     Bilinear, pixels taken as areas (`align_corners=False`). A side that is long enough keeps its length. Costs memory in
-    proportion to the new number of pixels.
+    proportion to the new number of pixels; the data's `note` says that it was done.
     """
     if len(data.input_shape) != 3:
         if smallest_side <= 1:
@@ -31,4 +31,5 @@ def enlarged(data: LabelledData, smallest_side: int) -> LabelledData:
     inputs = data.inputs.new_empty(len(data.inputs), channels, *larger)
     for small, large in zip(data.inputs.split(ROWS_AT_ONCE), inputs.split(ROWS_AT_ONCE), strict=True):
         large.copy_(nn.functional.interpolate(small, size=larger, mode="bilinear", align_corners=False))
-    return replace(data, inputs=inputs)
+    before, after = ("×".join(map(str, shape)) for shape in (sides, larger))
+    return replace(data, inputs=inputs, note=f"{data.name}: images enlarged from {before} to {after}, the smallest that the net takes")

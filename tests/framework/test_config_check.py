@@ -1,0 +1,414 @@
+"""Every wrong config ends in a sentence that names the key, the value and what is allowed."""
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import torch
+from annotated_types import Ge
+from pydantic import PydanticUserError
+from torch import nn
+from torch.optim import SGD, Optimizer
+
+from taskshift.config.build import build_parts
+from taskshift.config.check import check_quick
+from taskshift.config.command import compose
+from taskshift.config.construct import construct
+from taskshift.config.targets import resolve
+from taskshift.config.typed import typed
+from taskshift.config.words import said
+from taskshift.faults import Fault
+from taskshift.recorders.wandb import WandB
+
+HERE = Path(__file__).resolve()
+SMALL = ("data=synthetic_images", "recorder=none", "num_threads=1")
+
+TOP_KEYS = (
+    "batch_size, checkpoints, data, device, epochs, evaluate_every, learner, lla, net, num_tasks, num_threads, "
+    "output_project, plugins, recorder, run_name, seed, task_shift, task_shift_mode, use_wandb, wandb"
+)
+HELP = "`python train.py --help` lists the choices"
+OPTIMIZERS = "adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, nadam, radam, rmsprop, rprop or sgd"
+
+QUICK = {
+    "epochs=0": "epochs=0: expected a whole number, at least 1",
+    "epochs=2.5": "epochs=2.5: expected a whole number, at least 1",
+    "epochs=true": "epochs=true: expected a whole number, at least 1",
+    "epochs=many": "epochs=many: expected a whole number, at least 1",
+    "epochs=null": "epochs=null: expected a whole number, at least 1",
+    "num_threads=0": "num_threads=0: expected a whole number, at least 1 or null",
+    "seed=-1": "seed=-1: expected a whole number, at least 0",
+    "seed=???": "seed has no value; give one: seed=…",
+    "~seed": "seed has no value; give one: seed=…",
+    "device=gpu": "device=gpu: expected auto, cpu, cuda, or cuda:N for GPU number N",
+    "use_wandb=maybe": "use_wandb=maybe: expected true or false",
+    "run_name=a/b": "run_name=a/b: expected one folder name: not empty, no slash, at most 200 characters",
+    "run_name=..": "run_name=..: expected one folder name: not empty, no slash, at most 200 characters",
+    "output_project=/tmp": "output_project=/tmp: expected one folder name: not empty, no slash, at most 200 characters",
+    "wandb.mode=ofline": "wandb.mode=ofline: expected offline, online or disabled",
+    "wandb=null": "wandb=null: expected a block of keys",
+    "checkpoints=3": "checkpoints=3: expected a block of every_seconds, keep",
+    "checkpoints.keep=-1": "checkpoints.keep=-1: expected a whole number, at least 0 or null",
+    "lla.at=[middle]": "lla.at=[middle]: expected a list of start or end",
+    "lla.enable_planes=3": "lla.enable_planes=3: expected true or false",
+    "lla.rank=3": "lla.rank=3: expected a block with a _target_; lla.enable_rank=false leaves it out",
+    "lla.planes=null": "lla.planes=null: expected a block of keys; lla.enable_planes=false leaves it out",
+    "lla.evaluation_data.dataset_fraction_for_landscape=1.5": (
+        "lla.evaluation_data.dataset_fraction_for_landscape=1.5: expected a number, above 0, at most 1"
+    ),
+    "nett=mlp": "nett: there is no such key; did you mean net?",
+    "task_shift_mod=permuted": "task_shift_mod: there is no such key; did you mean task_shift_mode?",
+    "lla.enable_smm=true": "lla.enable_smm: there is no such key; did you mean lla.enable_sam?",
+    "+lla.enable_smm=true": "lla.enable_smm: there is no such key; did you mean lla.enable_sam?",
+    "+epoch=3": "epoch: there is no such key; did you mean epochs?",
+    "+foo=3": f"foo: there is no such key; the top level takes {TOP_KEYS}".replace("batch_size", "arch, batch_size", 1),
+    "+arch=mlp": f"arch: there is no such key; the top level takes {TOP_KEYS}",
+    "+lla.foo.bar=1": "lla.foo: there is no such key; lla takes at, dtype, enable_planes, ",
+    "lr=0.1": "lr: there is no such key; did you mean learner.optimizer.lr?",
+    "optimizer=adam": "optimizer: there is no such key; did you mean learner.optimizer?",
+    "net.widht=3": "net.widht: there is no such key; did you mean net.width?",
+    "net.input_shape=3": "net.input_shape: there is no such key; net takes activation, ",
+    "net=mpl": "net=mpl: there is no such net; give convnet, deep_linear, mlp, own, resnet18 or vgg16",
+    "learner/optimizer=adm": f"learner/optimizer=adm: there is no such optimizer; give {OPTIMIZERS}",
+    "lla=[default,hessian]": f"lla=hessian: there is no such lla; {HELP}",
+    "+lla=rank": (
+        "+lla: lla has a choice already; write lla=… without the + to choose another; 'lla=[default,name]' adds an evaluator"
+    ),
+    "+net=mlp": "+net: net has a choice already; write net=… without the + to choose another",
+    "+lla=3": f"+lla=3: expected the name of a file of this group; {HELP}",
+    "net=null": f"net=null: expected the name of a file of this group; {HELP}",
+    "~net": f"net: a run needs exactly one; {HELP}",
+    "~nett": "~nett: there is no such key to delete",
+    "seed=1,2": "seed=1,2: several values are a sweep, which needs --multirun; a list is written in brackets: [a,b]",
+    "seed=range(3)": "seed=range(3): several values are a sweep, which needs --multirun; a list is written in brackets: [a,b]",
+    "seed=[": "seed=[: this cannot be read; expected key=value, lists as [a,b], text with special signs in quotes",
+    "seed": "seed: this cannot be read; expected key=value, lists as [a,b], text with special signs in quotes",
+    "seed=${sed}": "seed: Interpolation key 'sed' not found",
+    "net=own": "net._target_ has no value; give one: net._target_=…",
+    "net._target_=null": "net._target_=null: expected the full name of a class, such as torch.optim.Adam",
+    "net._target_=Net": "net._target_=Net: expected the full name of a class, such as torch.optim.Adam",
+    "net._target_=os.system": (
+        "net._target_=os.system: its package must be taskshift, loss_landscape, torch or torchvision; "
+        "a module of yours is named in plugins: 'plugins=[my_module]'"
+    ),
+    "plugins=[os]": "plugins=[os]: os is Python's own; expected a module of yours",
+    "plugins=[my/net.py]": "plugins=[my/net.py]: expected the name of a module, without .py and without folders",
+    "plugins=my_net": "plugins=my_net: expected a list of text",
+}
+
+BUILT = {
+    "net.width=0": "net.width=0 was asked for; give a whole number, 1 or more",
+    "net.width=abc": "net.width=abc: expected a whole number",
+    "+net.foo=3": "net.foo: there is no such key; net takes activation, bias, checkpoint, depth, initialization, norm, width",
+    "++net.widht=3": "net.widht: there is no such key; did you mean net.width?",
+    "net.activation=relo": "net.activation=relo: expected relu, leaky_relu, tanh, sigmoid, elu, selu, gelu, silu or identity",
+    "learner.optimizer.lr=-1": "learner.optimizer: Invalid learning rate: -1.0",
+    "+learner.optimizer.params=3": "learner.optimizer.params: there is no such key; learner.optimizer takes ",
+    "learner.optimizer=adam": (
+        "learner.optimizer=adam: expected a block with a _target_; a file of that group is chosen by learner/optimizer=adam"
+    ),
+    "learner.optimizer._target_=torch.nn.Linear": (
+        "learner.optimizer._target_=torch.nn.Linear: expected a subclass of torch.optim.optimizer.Optimizer"
+    ),
+    "net._target_=torch.load": (
+        "net._target_=torch.load: expected a subclass of torch.nn.modules.module.Module, or a plugin's function that returns one"
+    ),
+    "net._target_=taskshift.nets.mlp.MPL": (
+        "net._target_=taskshift.nets.mlp.MPL: there is no MPL in taskshift.nets.mlp; did you mean MLP?"
+    ),
+    "net._target_=taskshift.data.digits.digits": (
+        "net._target_=taskshift.data.digits.digits: this function returns LabelledData; expected torch.nn.modules.module.Module"
+    ),
+    "net._target_=taskshift.config.targets.importlib.import_module": (
+        "net._target_=taskshift.config.targets.importlib.import_module: "
+        "this is defined in importlib; expected one of ours, torch's or a plugin's"
+    ),
+    "lla.planes.chunk_size=x lla.sam.chunk_size=null": "lla.planes.chunk_size=x: expected a whole number or null",
+    "+lla.spectrum.esd.binz=3": "lla.spectrum.esd.binz: there is no such key; did you mean lla.spectrum.esd.bins?",
+    "lla.sam.rho=x": "lla.sam.rho=x: expected a number",  # switched off, and checked all the same
+    "device=cuda:99": "device=cuda:99: ",
+    "data=cifar10 data.root=nowhere": "data.root=nowhere: cifar10 is not there",
+    "task_shift_mode=class_pairs num_tasks=99": "num_tasks=99: class_pairs ends after 5 tasks on synthetic_images; give 1 to 5",
+}
+
+
+def _sentences(*words, check=lambda config: None):
+    with pytest.raises(Fault) as caught:
+        check(compose(*words))
+    return caught.value.sentences
+
+
+@pytest.mark.parametrize("words", QUICK)
+def test_known_without_torch(words):
+    (sentence,) = _sentences(*words.split())
+    assert sentence.startswith(QUICK[words])
+    assert sentence == QUICK[words] or QUICK[words].endswith(", ")
+    assert not re.search(r"append|use \+", sentence)
+
+
+@pytest.mark.parametrize("words", BUILT)
+def test_known_from_signatures_and_constructors(words):
+    (sentence,) = _sentences(*SMALL, *words.split(), check=build_parts)
+    assert sentence.startswith(BUILT[words])
+
+
+def test_all_faults_of_the_first_stage_at_once():
+    assert _sentences("epochs=0", "+foo=1", "lla.every=0", "plugins=[no_such_module]", "net=own")[:4] == (
+        f"foo: there is no such key; the top level takes {TOP_KEYS}".replace("batch_size", "arch, batch_size", 1),
+        "epochs=0: expected a whole number, at least 1",
+        "lla.every=0: expected a whole number, at least 1",
+        f"plugins=[no_such_module]: there is no module no_such_module in {Path.cwd()}, nor is one installed",
+    )
+
+
+def test_all_faults_of_signatures_at_once():
+    found = _sentences(*SMALL, "net.width=a", "+data.foo=1", "lla.rank.batch_size=b", check=build_parts)
+    assert [sentence.split(":")[0] for sentence in found] == ["data.foo", "net.width=a", "lla.rank.batch_size=b"]
+
+
+def test_all_faults_of_constructors_at_once():
+    found = _sentences(*SMALL, "net.width=0", "lla.rank.batch_size=1", "lla.sam.rho=-1", check=build_parts)
+    assert [sentence.split(" ")[0].split("=")[0] for sentence in found] == ["lla.sam.rho", "lla.rank.batch_size", "net.width"]
+
+
+def test_first_stage_needs_no_torch():
+    code = (
+        "import sys; from taskshift.config.command import compose; from taskshift.faults import Fault\n"
+        "try: compose('epochs=0', 'plugins=[foo]', 'net=own')\n"
+        "except Fault: pass\n"
+        "heavy = {'torch', 'torchvision', 'numpy', 'scipy', 'sklearn', 'matplotlib', 'wandb', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(HERE.parents[2] / "src")})
+
+
+# -- annotations ------------------------------------------------------------------------------------------------
+
+
+class Unreadable:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source, handler):
+        raise PydanticUserError("no schema for this", code=None)
+
+
+@dataclass(frozen=True)
+class Inner:
+    number: int = 1
+
+    def __post_init__(self):
+        if self.number > 9:
+            raise ValueError(f"number is {self.number}; give at most 9")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "result"),
+    [
+        (1, float, 1.0),
+        (2.0, int, 2),
+        ([1, 2], tuple[int, int], (1, 2)),
+        (None, int | None, None),
+        ({"number": 3}, Inner, Inner(3)),
+        (None, Inner | None, None),
+        ("a", Literal["a", "b"], "a"),
+        ("anything", Any, "anything"),
+        ("x", Unreadable, "x"),
+    ],
+)
+def test_values_arrive_as_annotated(value, kind, result):
+    faults = []
+    assert typed("key", value, kind, faults) == result
+    assert not faults
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "sentence"),
+    [
+        (True, int, "key=true: expected a whole number"),
+        ([True], tuple[int, ...], "key=[true]: expected a list of a whole number"),
+        ([1], tuple[int, int], "key=[1]: expected a list of 2: a whole number, a whole number"),
+        ("a", float | None, "key=a: expected a number or null"),
+        (0, Annotated[int, Ge(1)], "key=0: expected a whole number, at least 1"),
+        ({"numbr": 1}, Inner, "key.numbr: there is no such key; did you mean key.number?"),
+        ({"number": 10}, Inner, "key: number is 10; give at most 9"),
+        (3, Inner | None, "key=3: expected a block of number or null"),
+        ("???", int, "key has no value; give one: key=…"),
+    ],
+)
+def test_values_that_do_not_fit(value, kind, sentence):
+    faults = []
+    typed("key", value, kind, faults)
+    assert faults == [sentence]
+
+
+def test_said():
+    assert said(Literal["a", "b"] | None) == "a, b or null"
+
+
+# -- construction ----------------------------------------------------------------------------------------------
+
+
+def _block(target, **arguments):
+    return {"_target_": target, **arguments}
+
+
+def test_a_nested_block_is_left_to_its_owner():
+    learner = construct(
+        _block("taskshift.learners.learner.Learner", optimizer=_block("torch.optim.SGD", lr=0.5)),
+        object,
+        net=nn.Linear(2, 1),
+    )
+    assert isinstance(learner.optimizer, SGD)
+    assert learner.optimizer.defaults["lr"] == 0.5
+
+
+def test_the_framework_gives_only_what_a_signature_asks_for():
+    layer = construct(
+        _block("torch.nn.Linear", in_features=2, out_features=3), nn.Module, input_shape=(1,), num_outputs=9, seed=1
+    )
+    assert layer.weight.shape == (3, 2)
+
+
+def test_a_target_with_open_arguments_is_judged_by_its_constructor():
+    net = construct(_block("torchvision.models.resnet18", num_classes=7), nn.Module)
+    assert net.fc.out_features == 7
+    with pytest.raises(Fault, match=r"^block: .*unexpected keyword argument 'widht'"):
+        construct(_block("torchvision.models.resnet18", widht=7), nn.Module)
+
+
+@pytest.mark.parametrize("path", ["torch.hub.load", "torchvision.datasets.MNIST", "torch.optim.SGD", "taskshift.run"])
+def test_what_is_no_net_is_no_net(path):
+    with pytest.raises(Fault, match=rf"^net={path}: expected a subclass of torch.nn.modules.module.Module"):
+        resolve(path, nn.Module, "net")
+
+
+def test_abstract_classes_of_others_are_no_targets():
+    with pytest.raises(Fault, match="expected a subclass of torch.optim.optimizer.Optimizer"):
+        resolve("torch.utils.data.Dataset", Optimizer, "x")
+
+
+# -- parts -----------------------------------------------------------------------------------------------------
+
+
+def test_build_parts_is_seeded_once_and_leaves_no_other_trace():
+    config = compose(*SMALL)
+    first = build_parts(config)
+    after = torch.random.get_rng_state()
+    torch.rand(3)
+    second = build_parts(config)
+    assert torch.equal(torch.random.get_rng_state(), after)
+    states = first.learner.net.state_dict(), second.learner.net.state_dict()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_make_learner_keeps_the_random_state():
+    parts = build_parts(compose(*SMALL))
+    before = torch.random.get_rng_state()
+    one, other, again = parts.make_learner(1), parts.make_learner(2), parts.make_learner(1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    weights = [next(learner.net.parameters()) for learner in (one, other, again)]
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_build_parts_touches_no_disk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build_parts(compose("data=synthetic_images", "num_threads=1"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_small_images_are_enlarged_once_and_said():
+    parts = build_parts(compose(*SMALL, "net=convnet", "net.width=8", "net.channels=[2,2,2]"))
+    assert parts.data.input_shape == (1, 24, 24)
+    assert parts.data.note == "synthetic_images: images enlarged from 8×8 to 24×24, the smallest that the net takes"
+
+
+def test_use_wandb_takes_the_recorder_out_whatever_is_chosen():
+    chosen = ("data=synthetic_images", "recorder=wandb")
+    assert isinstance(build_parts(compose(*chosen)).recorders["wandb"], WandB)
+    assert build_parts(compose(*chosen, "use_wandb=false")).recorders == {}
+
+
+def test_switches_decide_which_evaluators_run():
+    parts = build_parts(compose(*SMALL, "lla.enable_planes=false", "lla.enable_sam=true"))
+    assert set(parts.evaluators) == {"spectrum", "sam", "rank", "units", "weights", "plasticity"}
+
+
+def test_the_checked_config_comes_with_types():
+    top, lla = check_quick(compose("run_name=7", "plugins=[]", "lla.at=[start,end]"))
+    assert (top.run_name, top.plugins, lla.at, top.checkpoints.every_seconds) == ("7", (), ("start", "end"), 60.0)
+
+
+# -- a user's own ----------------------------------------------------------------------------------------------
+
+NET = """
+from math import prod
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, input_shape, num_outputs, width: int = 3, fault: str = ""):
+        super().__init__()
+        self.fault = fault
+        self.hidden = nn.Linear(5 if fault == "shape" else prod(input_shape), width)
+        self.head = nn.Linear(width, num_outputs + (fault == "outputs"))
+        if fault == "constructor":
+            raise ValueError("a bug of mine")
+
+    def forward(self, inputs):
+        if self.fault == "bug":
+            return self.haed(inputs)
+        return self.head(self.hidden(inputs.flatten(1)).relu())
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """The overrides of a net in the working directory."""
+    name = f"module_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return (*SMALL, f"plugins=[{name}]", "net=own", f"net._target_={name}.Net")
+
+
+def test_a_net_in_the_working_directory(own):
+    net = build_parts(compose(*own, "+net.width=24")).learner.net
+    assert net.hidden.out_features == 24
+    assert sys.path[-1] == str(Path.cwd())
+
+
+def test_a_key_that_its_signature_has_is_the_one_that_may_be_added(own):
+    (sentence,) = _sentences(*own, "net.width=24")
+    name = own[-1].split("=")[1]
+    assert sentence == f"net.width: its file does not list this key, but {name} takes it; write +net.width=…"
+
+
+def test_a_key_that_its_signature_has_not(own):
+    assert _sentences(*own, "+net.widht=24", check=build_parts) == ("net.widht: there is no such key; did you mean net.width?",)
+
+
+def test_a_wrong_size_is_a_sentence_that_names_the_line(own):
+    (sentence,) = _sentences(*own, "+net.fault=shape", check=build_parts)
+    assert sentence.startswith("net: Net cannot take inputs of shape [2, 1, 8, 8] (")
+    assert "mat1 and mat2 shapes cannot be multiplied" in sentence
+    assert f"line 17 of {own[-1].split('=')[1].split('.')[0]}.py" in sentence
+
+
+def test_a_wrong_head_is_a_sentence(own):
+    (sentence,) = _sentences(*own, "+net.fault=outputs", check=build_parts)
+    assert sentence.startswith("net: Net returned the shape [2, 11] for 2 examples; expected [2, 10]")
+
+
+@pytest.mark.parametrize(("fault", "error"), [("bug", AttributeError), ("constructor", ValueError)])
+def test_a_bug_in_a_net_keeps_its_traceback(own, fault, error):
+    with pytest.raises(error):
+        build_parts(compose(*own, f"+net.fault={fault}"))
+
+
+def test_the_two_examples_leave_no_trace(own):
+    net = build_parts(compose(*own)).learner.net
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert net.training
