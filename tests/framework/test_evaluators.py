@@ -435,7 +435,7 @@ def test_unused_places_of_a_quadrature_say_nothing():
         ({"top_k": 0}, "top_k is 0"),
         ({"hutchinson_probes": 1}, "hutchinson_probes is 1"),
         ({"tolerance": 0.0}, "tolerance is 0"),
-        ({"rank_epsilon": 1.0}, "rank_epsilon is 1"),
+        ({"zero_epsilon": 1.0}, "zero_epsilon is 1"),
     ],
 )
 def test_impossible_spectra_are_refused_at_once(arguments, sentence):

@@ -47,7 +47,7 @@ class Spectrum(Evaluator):
         tolerance: float = 1e-3,
         hutchinson_probes: int = 30,
         esd: DensityOptions = DensityOptions(),
-        rank_epsilon: float = 1e-3,
+        zero_epsilon: float = 1e-3,
         save_numpy: bool = True,
         save_plots: bool = True,
     ):
@@ -57,10 +57,10 @@ class Spectrum(Evaluator):
             raise ValueError(f"tolerance is {tolerance}; a relative residual lies between 0 and 1")
         if hutchinson_probes < 2:
             raise ValueError(f"hutchinson_probes is {hutchinson_probes}; a standard error takes at least 2")
-        if not 0 < rank_epsilon < 1:
-            raise ValueError(f"rank_epsilon is {rank_epsilon}; it is relative to the largest |eigenvalue|, between 0 and 1")
+        if not 0 < zero_epsilon < 1:
+            raise ValueError(f"zero_epsilon is {zero_epsilon}; it is relative to the largest |eigenvalue|, between 0 and 1")
         self.top_k, self.bottom_k, self.hutchinson_probes, self.esd = top_k, bottom_k, hutchinson_probes, esd
-        self.rank_epsilon, self.save_numpy, self.save_plots = rank_epsilon, save_numpy, save_plots
+        self.zero_epsilon, self.save_numpy, self.save_plots = zero_epsilon, save_numpy, save_plots
         self.request = Request(top_k, bottom_k, tolerance)
 
     def __call__(self, measurement: Measurement) -> Findings:
@@ -75,12 +75,13 @@ class Spectrum(Evaluator):
         scalars = _ends(pairs) | _estimate("trace", total)
         scalars |= {"partial_topk_sum": top, "trace_fraction_topk": top / total.value if total.value else float("nan")}
         scalars |= self._signed(density) | _sides(x, curve)
-        scalars |= _estimate("epsilon_rank", density.epsilon_rank(self.rank_epsilon))
+        scalars |= _estimate("epsilon_rank", density.epsilon_rank(self.zero_epsilon))
         return Findings(scalars, self._files(measurement, scalars, pairs, density, x, curve))
 
     def _signed(self, density: Density) -> dict[str, float]:
         """The statistics of the two signs, each the mean over the probes, and the extreme nodes."""
-        signed = SignedSpectrum(density.nodes, density.weights, density.zero)
+        zero = max(self.zero_epsilon * density.nodes.abs().max().item(), density.zero)
+        signed = SignedSpectrum(density.nodes, density.weights, zero)
         per_probe = {
             "negative_mass": signed.negative_mass(),
             "positive_mass": signed.positive_mass(),
@@ -157,7 +158,7 @@ def _details(pairs: Eigenpairs, density: Density) -> dict[str, Any]:
         "converged": pairs.converged.tolist(),
         "verified": pairs.verified,
         "products": pairs.products,
-        "zero": density.zero,
+        "rounding": density.zero,
         "smoothing_width": density.default_sigma if _is_finite(density) else math.nan,
     }
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SignedSpectrum:
-    """A quadrature whose nodes up to `zero` on either side count as zero: they are rounding."""
+    """A quadrature whose nodes up to `zero` on either side count as zero: a quadrature of few nodes cannot tell their signs."""
 
     nodes: Tensor  # [n, m], float64
     weights: Tensor  # [n, m]; 0 where a probe has fewer nodes
