@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
 
 PACKAGES = find_namespace_packages("src", include=["loss_landscape*", "taskshift*", "hydra_plugins.*"])
 
@@ -26,6 +27,19 @@ EXTRAS = {
     "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.6", "import-linter>=2.0", "curvlinops-for-pytorch>=3.0"],
 }
 
+
+class BuildWithConf(build_py):
+    """Puts conf/ into the package; an editable install reads it where it is.
+
+    Not by `package_dir`: with a second entry there an editable install hides every other Hydra plugin.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            self.copy_tree("conf", str(Path(self.build_lib, "taskshift", "conf")))
+
+
 setup(
     name="taskshift",
     version="0.1.0",
@@ -34,9 +48,9 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    package_dir={"": "src", "taskshift.conf": "conf"},
-    packages=[*PACKAGES, "taskshift.conf"],
-    package_data={"taskshift.conf": ["*.yaml", "**/*.yaml"]},
+    package_dir={"": "src"},
+    packages=PACKAGES,
+    cmdclass={"build_py": BuildWithConf},
     install_requires=["torch>=2.4", "numpy>=1.26", "scipy>=1.11", "matplotlib>=3.8", "rich>=13"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["taskshift = taskshift.cli:main"]},

@@ -31,7 +31,7 @@ def train(arguments: Sequence[str]) -> None:
     """`taskshift train key=value …`."""
     absent = [name for name in ("hydra", "omegaconf", "pydantic") if importlib.util.find_spec(name) is None]
     if absent:
-        raise Fault(f"training needs {' and '.join(absent)}, which pip install 'taskshift[train]' brings")
+        raise Fault(f"training needs {', '.join(absent)}, which pip install 'taskshift[train]' brings")
     from taskshift.config.command import conf_folder, hydra_command
 
     sys.argv = ["taskshift", *arguments]

@@ -109,6 +109,8 @@ def _heading(folder: Path) -> str:
 def _learning(rows: Sequence[Row]) -> Iterator[Panel]:
     """Loss and accuracy after each epoch, with the tasks' borders."""
     epochs = [row for row in rows if "epoch_loss" in row]
+    if not epochs:
+        return
     starts = {int(row["task_idx"]): row["global_epoch"] for row in reversed(epochs)}
     borders = sorted(starts.values())[1:]
     for metric in ("loss", "accuracy"):
@@ -116,7 +118,7 @@ def _learning(rows: Sequence[Row]) -> Iterator[Panel]:
             _over_epochs(rows, f"epoch_{metric}", BLUE, "train, as the examples came"),
             _over_epochs(rows, f"test_{metric}", ORANGE, "test"),
         ]
-        yield Panel(metric, curves, f"epoch, {len(starts)} tasks", borders)
+        yield Panel(metric, curves, f"epoch (tasks {min(starts)}–{max(starts)})", borders)
 
 
 def _plasticity(tasks: Tasks) -> Iterator[Panel]:
@@ -242,6 +244,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title + (f" · not finite: {lost}" if lost else ""), fontsize=9.5)
     axes.set_xlabel(panel.x_name, fontsize=9)
     axes.xaxis.get_major_locator().set_params(integer=True)
+    places = np.unique(np.concatenate([curve.x for curve in curves]))
+    if len(places) == 1:
+        axes.set_xlim(places[0] - 1, places[0] + 1)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.2)
     _add_legend(axes)
@@ -278,7 +283,7 @@ def _planes(folder: Path, heading: str) -> Figure | None:
     every = sorted({task for _, task in places})
     shown = [every[i] for i in np.linspace(0, len(every) - 1, min(len(every), MOST_PLANES)).round().astype(int)]
     grids = {place: Grid.load(path) for place, path in places.items() if place[1] in shown}
-    which = f"{len(shown)} of {len(every)} tasks, spread evenly" if len(shown) < len(every) else f"{len(every)} tasks"
+    which = f"{len(shown)} of {len(every)} tasks, spread evenly" if len(shown) < len(every) else "every task"
     note = f"planes of {which}; above each: the loss at its centre, and how many ‖θ‖ one unit along α (→) and β (↑) is"
     return _table_of_planes(grids, heading, note)
 

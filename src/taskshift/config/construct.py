@@ -14,7 +14,7 @@ from taskshift.config.typed import members, typed
 from taskshift.config.words import MISSING, no_such_key, no_value, shown
 from taskshift.faults import Fault
 
-SUPPLIED = frozenset({"input_shape", "num_outputs", "seed", "net", "params", "optimizer"})
+SUPPLIED = frozenset({"input_shape", "num_outputs", "seed", "net"})
 """Arguments that the framework gives where a signature asks for them and the block does not."""
 
 
@@ -73,8 +73,13 @@ def construct(block: Mapping[str, Any], wanted: type, *, where: str = "block", p
     return recipe.make(**given)
 
 
-def read_block(where: str, block: Mapping[str, Any], wanted: type, plugins: Iterable[str], faults: list[str]) -> Recipe | None:
-    """The recipe of a block; all that is wrong with it is added to `faults`, a sentence each."""
+def read_block(
+    where: str, block: Mapping[str, Any], wanted: type, plugins: Iterable[str], faults: list[str], *, unfinished: bool = False
+) -> Recipe | None:
+    """The recipe of a block; all that is wrong with it is added to `faults`, a sentence each.
+
+    Of an `unfinished` one the owner gives the first argument.
+    """
     path = block.get("_target_", MISSING)
     if path == MISSING:
         faults.append(no_value(f"{where}._target_"))
@@ -85,34 +90,32 @@ def read_block(where: str, block: Mapping[str, Any], wanted: type, plugins: Iter
         faults.extend(fault.sentences)
         return None
     written = {key: value for key, value in block.items() if key != "_target_"}
-    return Recipe(where, target, wanted, _read_arguments(where, written, target, wanted, plugins, faults))
+    return Recipe(where, target, wanted, _read_arguments(where, written, target, plugins, faults, unfinished))
 
 
-def signature_keys(target: Any) -> list[str]:
-    """The arguments that a block with this target may name."""
-    return [name for name, parameter in _parameters(target).items() if parameter.kind is not parameter.VAR_KEYWORD]
+def own_keys(target: Any, *, unfinished: bool = False) -> dict[str, inspect.Parameter]:
+    """The arguments that a block with this target is there to give, those that the framework can give apart."""
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = {name: one for name, one in _parameters(target).items() if one.kind in by_name and name not in SUPPLIED}
+    if unfinished and named:
+        named.pop(next(iter(named)))
+    return named
 
 
 def _read_arguments(
-    where: str, written: Mapping[str, Any], target: Any, wanted: type, plugins: Iterable[str], faults: list[str]
+    where: str, written: Mapping[str, Any], target: Any, plugins: Iterable[str], faults: list[str], unfinished: bool
 ) -> dict[str, Any]:
-    parameters, hints = _parameters(target), _hints(target)
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    hints, parameters, own = _hints(target), _parameters(target), own_keys(target, unfinished=unfinished)
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     arguments = {}
     for key, value in written.items():
-        if key not in parameters and not takes_any:
-            faults.append(no_such_key(f"{where}.", key, set(signature_keys(target)) - SUPPLIED))
-        else:
+        if key in own or takes_any or (key in SUPPLIED and key in parameters):
             arguments[key] = _read_value(f"{where}.{key}", value, hints.get(key, Any), plugins, faults)
-    faults += [no_value(f"{where}.{name}") for name in _left_open(parameters, written, wanted)]
+        else:
+            faults.append(no_such_key(f"{where}.", key, own))
+    left_open = [name for name, one in own.items() if one.default is one.empty and name not in written]
+    faults += [no_value(f"{where}.{name}") for name in left_open]
     return arguments
-
-
-def _left_open(parameters: Mapping[str, inspect.Parameter], written: Mapping[str, Any], wanted: type) -> list[str]:
-    """Arguments without a default that neither the block nor the framework gives."""
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    required = [name for name, one in parameters.items() if one.kind in by_name and one.default is one.empty]
-    return [name for name in required if name not in written and name not in SUPPLIED]
 
 
 def _read_value(where: str, value: Any, kind: Any, plugins: Iterable[str], faults: list[str]) -> Any:
@@ -141,7 +144,7 @@ def _is_ours(kind: Any) -> bool:
 def _read_nested(where: str, block: Mapping[str, Any], kind: Any, plugins: Iterable[str], faults: list[str]) -> Any:
     for member in members(kind):
         if get_origin(member) is collections.abc.Callable:
-            recipe = read_block(where, block, get_args(member)[1], plugins, faults)
+            recipe = read_block(where, block, get_args(member)[1], plugins, faults, unfinished=True)
             return _Later(recipe) if recipe else None
     wanted = next((member for member in members(kind) if inspect.isclass(member) and member is not type(None)), object)
     return read_block(where, block, wanted, plugins, faults)

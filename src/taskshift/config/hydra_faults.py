@@ -37,7 +37,7 @@ def reworded(error: BaseException, overrides: Sequence[str]) -> str:
         return _unknown_key(cause)
     if isinstance(error, OverrideParseException):
         return f"{error.override}: this cannot be read; expected key=value, lists as [a,b], text with special signs in quotes"
-    if given := re.match(r"Multiple values for ([^.\s]+)\.", first):
+    if given := re.match(r"(?:Multiple values for )?(\S+?)(?:\. To override| appears more than once)", first):
         return _chosen_twice(given[1])
     if given := re.search(r"node `(.+?)` is not a container", first):
         return _no_block(given[1], overrides)
@@ -93,13 +93,13 @@ def _signature_has(key: str, path: object, plugins: object) -> bool:
     """Whether what a `_target_` names takes an argument that its file does not list."""
     if not isinstance(path, str) or path == MISSING:
         return False
-    from taskshift.config.construct import SUPPLIED, signature_keys
+    from taskshift.config.construct import own_keys
     from taskshift.config.targets import import_plugins, resolve
 
     modules = [str(name) for name in plugins] if isinstance(plugins, list) else []
     try:
         import_plugins(modules)
-        return key in set(signature_keys(resolve(path, object, "_target_", modules))) - SUPPLIED
+        return key in own_keys(resolve(path, object, "_target_", modules))
     except Fault:
         return False
 

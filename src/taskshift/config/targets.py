@@ -25,16 +25,14 @@ def resolve(path: Any, wanted: type, where: str, plugins: Iterable[str] = ()) ->
     judge_package(path, where, plugins)
     found = _found(path, where)
     roots = {*OURS, *tops(plugins)}
-    defined_in = getattr(found, "__module__", None) or ""
-    if defined_in.split(".")[0] not in {*TRUSTED, *roots}:
-        raise Fault(
-            f"{where}={path}: this is defined in {defined_in or 'no module'}; expected one of ours, torch's or a plugin's"
-        )
+    top = found.__module__.split(".")[0] if inspect.isclass(found) or inspect.isfunction(found) else None
+    if top is not None and top not in {*TRUSTED, *roots}:
+        raise Fault(f"{where}={path}: this is defined in {found.__module__}; expected one of ours, torch's or a plugin's")
     if inspect.isclass(found):
         if not issubclass(found, wanted):
             raise Fault(f"{where}={path}: expected a subclass of {_full_name(wanted)}")
         return found
-    if not inspect.isfunction(found) or not (defined_in.split(".")[0] in roots or defined_in.startswith(BUILDERS)):
+    if top is None or not (top in roots or found.__module__.startswith(BUILDERS)):
         raise Fault(f"{where}={path}: expected a subclass of {_full_name(wanted)}, or a plugin's function that returns one")
     returned = return_type(found)
     if inspect.isclass(returned) and not issubclass(returned, wanted):

@@ -51,7 +51,7 @@ def _alternatives(kind: Any) -> list[str]:
         return [shown(choice) for choice in get_args(kind)]
     if origin is Annotated:
         plain, *bounds = get_args(kind)
-        return [" ".join([said(plain), *filter(None, map(_bound, bounds))])]
+        return [", ".join([said(plain), *filter(None, map(_bound, bounds))])]
     return [_one(kind, origin)]
 
 
@@ -68,8 +68,8 @@ def _one(kind: Any, origin: Any) -> str:
 
 
 def _bound(bound: Any) -> str:
-    words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
-    return " and ".join(f"{word} {getattr(bound, name)}" for name, word in words.items() if hasattr(bound, name))
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    return ", ".join(f"{word} {getattr(bound, name)}" for name, word in words.items() if hasattr(bound, name))
 
 
 def either(words: Sequence[str]) -> str:

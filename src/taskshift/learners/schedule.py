@@ -34,9 +34,7 @@ class Schedule:
         if self.make is None or not self.restart:
             return
         for group, options in zip(self.optimizer.param_groups, self._at_first, strict=True):
-            params = group["params"]
-            group.clear()
-            group.update(deepcopy(options), params=params)
+            group.update(deepcopy(options))
         self.scheduler = self.make(self.optimizer)
 
     def after_step(self) -> None:

@@ -1,0 +1,139 @@
+"""Where faults become sentences: nothing but a sentence for what a user can mend, everything for a bug."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from taskshift.boundary import sentences
+from taskshift.faults import Fault
+from tests.framework.commands import carry_out
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = [sys.executable, str(ROOT / "train.py")]
+
+
+def _train(folder, *words):
+    return subprocess.run([*TRAIN, *words], cwd=folder, capture_output=True, text=True)
+
+
+def _nothing(config, overrides):
+    """A job that does nothing."""
+
+
+def test_a_fault_is_its_sentences_and_status_1(capsys):
+    with pytest.raises(SystemExit) as end, sentences():
+        raise Fault("one thing", "another")
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "one thing\nanother\n"
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), sentences():
+        _ = 1 / 0
+
+
+def test_ctrl_c_is_a_sentence_and_status_130(capsys):
+    with pytest.raises(SystemExit) as end, sentences():
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert capsys.readouterr().err.startswith("stopped by Ctrl-C; ")
+
+
+def test_a_fault_inside_the_job_adds_nothing_of_hydras(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def job(config, overrides):
+        raise Fault("the disk is full")
+
+    assert carry_out(job=job) == 1
+    assert capsys.readouterr().err == "the disk is full\n"
+
+
+def test_a_bug_inside_the_job_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def job(config, overrides):
+        return {}["absent"]
+
+    with pytest.raises(KeyError):
+        carry_out(job=job)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nett=mlp"], "nett: there is no such key; did you mean net?"),
+        (["net=mpl"], "net=mpl: there is no such net; give convnet, deep_linear, mlp, own, resnet18 or vgg16"),
+        (
+            ["epochs=0", "lla.every=0"],
+            "epochs=0: expected a whole number, at least 1\nlla.every=0: expected a whole number, at least 1",
+        ),
+        (["+lla=3"], "+lla=3: expected the name of a file of this group; `python train.py --help` lists the choices"),
+        (["wandb=null"], "wandb=null: expected a block of keys"),
+        (["epochs"], "epochs: this cannot be read; expected key=value, lists as [a,b], text with special signs in quotes"),
+    ],
+)
+def test_a_wrong_command_writes_nothing(words, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert carry_out(*words, job=_nothing) == 1
+    assert capsys.readouterr().err == f"{sentence}\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_job_gets_a_plain_config_and_the_commands_words(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    carry_out("net=convnet", "seed=3", job=lambda *given: seen.append(given))
+    ((config, overrides),) = seen
+    assert (config["arch"], config["seed"], overrides) == ("convnet", 3, ["net=convnet", "seed=3"])
+    assert type(config) is dict
+    assert type(config["lla"]["planes"]["span"]) is list
+    assert "hydra" not in config
+    assert config["lla"]["sam"]["span"] == config["lla"]["planes"]["span"]  # resolved
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_ends_with_a_sentence_and_no_folder(tmp_path):
+    done = _train(tmp_path, "net.width=0", "data=synthetic_images")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "net.width=0 was asked for; give a whole number, 1 or more\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_the_groups(tmp_path):
+    done = _train(tmp_path, "--help")
+    assert done.returncode == 0
+    for group in ("data", "net", "learner", "learner/optimizer", "task_shift_mode", "lla", "recorder", "experiment", "debug"):
+        assert re.search(rf"^{group}: \w+", done.stdout, re.MULTILINE), group
+    assert re.search(r"^seed: 0$", done.stdout, re.MULTILINE)
+
+
+def test_a_pipe_that_closes_is_no_fault(tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} {ROOT / 'train.py'} --cfg job | true", shell=True, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+
+
+def test_ctrl_c_ends_train_in_a_sentence(tmp_path):
+    process = subprocess.Popen(
+        [*TRAIN, "debug=tiny", "recorder=none", "epochs=100000"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout.readline().startswith("writing to ")
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("stopped by Ctrl-C; ")
+    assert "Traceback" not in said
