@@ -21,8 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from taskshift import trainer
 from taskshift import run as running
+from taskshift import trainer
 from taskshift.config.command import compose
 from taskshift.learners.learner import Learner
 
@@ -54,7 +54,9 @@ def share(repeats: int) -> None:
     for net in ("convnet", "mlp"):
         shares, tests = [], []
         for repeat in range(repeats):
-            config = compose(*QUIET, *NO_ANALYSIS, f"net={net}", "batch_size=64", "data.train_size=3000", "num_tasks=1", "epochs=3")
+            config = compose(
+                *QUIET, *NO_ANALYSIS, f"net={net}", "batch_size=64", "data.train_size=3000", "num_tasks=1", "epochs=3"
+            )
             with _watched() as seconds, contextlib.redirect_stdout(None):
                 running.run(config | {"run_name": f"{net}{repeat}"})
             shares.append(seconds["learn"] / seconds["train"])
@@ -101,7 +103,9 @@ def growth(num_tasks: int) -> None:
     for label, options in (("without planes", NO_ANALYSIS), ("with planes", [*NO_ANALYSIS[1:], "lla.planes.grid_resolution=11"])):
         memory, seconds = [], []
         with _each_task(memory, seconds):
-            config = compose(*QUIET, *options, f"num_tasks={num_tasks}", "epochs=1", "data.side=8", "lla.training.max_checkpoints=4")
+            config = compose(
+                *QUIET, *options, f"num_tasks={num_tasks}", "epochs=1", "data.side=8", "lla.training.max_checkpoints=4"
+            )
             running.run(config | {"run_name": label.replace(" ", "_")})
         grown = (memory[-1] - memory[20]) / (len(memory) - 21)
         first, last = statistics.median(seconds[1:51]), statistics.median(seconds[-50:])

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-
 from runs import compose, run_in
-from taskshift.run_folder import RunFolder
+
+from taskshift.run_folder import read_rows
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def convnet(tmp_path_factory):
 
 
 def ends(folder):
-    return [row for row in RunFolder(folder, "convnet").read_rows() if "task/seconds" in row]
+    return [row for row in read_rows(folder) if "task/seconds" in row]
 
 
 def test_every_task_is_learnt(convnet):

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import TINY, compose, run_in
 
 from taskshift import checkpoint
 from taskshift.compare import differences
 from taskshift.faults import Fault
 from taskshift.job import Job
-from taskshift.run_folder import RunFolder
-from runs import TINY, compose, run_in
+from taskshift.run_folder import RunFolder, read_rows
 
 SETTINGS = (*TINY, "num_tasks=2", "run_name=one", "checkpoints.every_seconds=0", "learner.scheduler=null", "net.norm=batch")
 KILLED_RUN = Path(__file__).parent / "framework" / "killed_run.py"
@@ -95,7 +95,7 @@ def test_a_row_after_the_last_checkpoint_is_cut_and_comes_again(config, uninterr
             run_in(tmp_path, config)
     (left,) = tmp_path.glob("outputs/*/*/one")
     kept = checkpoint.load(left / "checkpoints" / "latest.pt")["num_rows"]
-    assert len(RunFolder(left, "mlp").read_rows()) == kept + 1
+    assert len(read_rows(left)) == kept + 1
     assert differences(run_in(tmp_path, config), uninterrupted) == []
 
 
@@ -117,8 +117,6 @@ def test_another_seed_in_the_folder_is_refused_and_loses_nothing(config, tmp_pat
     with pytest.raises(Fault, match="seed: this folder's run has 0, the command says 1"):
         run_in(tmp_path, dict(config) | {"seed": 1, "num_tasks": 1})
     assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
-
-
 
 
 def test_comparison_finds_a_single_changed_bit(uninterrupted, tmp_path):

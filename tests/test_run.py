@@ -6,14 +6,14 @@ import re
 import numpy as np
 import pytest
 import torch
-
 from metric_names import undocumented
 from runs import TINY, compose, run_in
+
 from taskshift import measure
 from taskshift.evaluators.evaluator import Evaluator, Findings
 from taskshift.evaluators.weights import Weights
 from taskshift.faults import Fault
-from taskshift.run_folder import RunFolder
+from taskshift.run_folder import read_rows
 
 FAST = (*TINY, "lla.enable_planes=false", "lla.enable_spectrum=false", "lla.enable_sam=false", "lla.enable_rank=false")
 """Training, and the evaluators that cost nothing."""
@@ -22,26 +22,46 @@ FAST = (*TINY, "lla.enable_planes=false", "lla.enable_spectrum=false", "lla.enab
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     """A run with pictures, at both ends of a task."""
-    config = compose("debug=tiny", "recorder=none", "num_threads=1", "lla.at=[start,end]", "run_name=all", "lla.plasticity.control=true")
+    config = compose(
+        "debug=tiny", "recorder=none", "num_threads=1", "lla.at=[start,end]", "run_name=all", "lla.plasticity.control=true"
+    )
     return run_in(tmp_path_factory.mktemp("everything"), config, summary=True)
 
 
 def rows_of(folder):
-    return RunFolder(folder, "mlp").read_rows()
+    return read_rows(folder)
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "config.yaml", "run.json", "metrics.jsonl", "train.log", "checkpoints/latest.pt", "checkpoints/initial.pt", "checkpoints/task_0001.pt",
-        *[f"task_0001_mlp/planes/{kind}/{file}" for kind in ("hessian", "random", "trajectory")
-          for file in ("contour.png", "surface.png", "grid.npy", "grid.csv", "meta.json")],
+        "config.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "train.log",
+        "checkpoints/latest.pt",
+        "checkpoints/initial.pt",
+        "checkpoints/task_0001.pt",
+        *[
+            f"task_0001_mlp/planes/{kind}/{file}"
+            for kind in ("hessian", "random", "trajectory")
+            for file in ("contour.png", "surface.png", "grid.npy", "grid.csv", "meta.json")
+        ],
         *[f"task_0001_mlp/spectrum/{file}" for file in ("esd.png", "metrics.json", "quadrature.npz", "findings.json")],
-        *[f"task_0001_mlp/sam/{file}" for file in ("sam_surface.png", "comparison.png", "grid.npy", "meta.json", "findings.json")],
-        "task_0001_mlp/rank/metrics.json", "task_0001_mlp/start/planes/random/grid.npy", "task_0001_mlp/start/spectrum/metrics.json",
-        "summary/summary_table.json", "summary/planes.png", "summary/learning.png", "summary/curvature.png", "summary/plasticity.png",
+        *[
+            f"task_0001_mlp/sam/{file}"
+            for file in ("sam_surface.png", "comparison.png", "grid.npy", "meta.json", "findings.json")
+        ],
+        "task_0001_mlp/rank/metrics.json",
+        "task_0001_mlp/start/planes/random/grid.npy",
+        "task_0001_mlp/start/spectrum/metrics.json",
+        "summary/summary_table.json",
+        "summary/planes.png",
+        "summary/learning.png",
+        "summary/curvature.png",
+        "summary/plasticity.png",
     ],
-)  # fmt: skip
+)
 def test_the_folder_holds_what_the_design_promises(everything, name):
     assert (everything / name).stat().st_size > 0
 
@@ -202,7 +222,9 @@ def test_the_same_examples_for_every_evaluator_and_the_asked_for_number(tmp_path
 
     monkeypatch.setattr(measure, "_evaluation_batches", watched)
     options = ("lla.evaluation_data.eval_batch_size=30", "lla.evaluation_data.num_batches=null")
-    run_in(tmp_path, compose(*FAST, "run_name=x", "num_tasks=1", *options, "lla.evaluation_data.dataset_fraction_for_landscape=0.5"))
+    run_in(
+        tmp_path, compose(*FAST, "run_name=x", "num_tasks=1", *options, "lla.evaluation_data.dataset_fraction_for_landscape=0.5")
+    )
     config = compose(*FAST)
     examples = config["data"]["train_size"]
     assert len(seen) == 1

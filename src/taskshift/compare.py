@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from taskshift import checkpoint
-from taskshift.run_folder import RunFolder
+from taskshift.run_folder import RunFolder, read_rows
 
 TIMED = ("seconds", "memory_mb")
 """The last part of a name that says how long or how much, which no two runs share."""
@@ -29,7 +29,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def _row_differences(one: Path, other: Path) -> Iterator[str]:
-    rows, others = (RunFolder(path, "").read_rows() for path in (one, other))
+    rows, others = read_rows(one), read_rows(other)
     if len(rows) != len(others):
         yield f"metrics.jsonl: {len(rows)} and {len(others)} rows"
     for number, (row, twin) in enumerate(zip(rows, others, strict=False)):

@@ -105,13 +105,6 @@ class RunFolder:
 
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
-    def read_rows(self) -> list[dict[str, float]]:
-        """Every whole row of the record; a half-written last line is left out."""
-        if not self.metrics.exists():
-            return []
-        lines = self.metrics.read_text().split("\n")
-        return [json.loads(line) for line in lines[:-1]]
-
     def cut_rows(self, count: int) -> list[dict[str, float]]:
         """Keep the record's first `count` rows, and return them."""
         text = self.metrics.read_text() if self.metrics.exists() else ""
@@ -127,6 +120,13 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def read_rows(folder: Path) -> list[dict[str, float]]:
+    """Every whole row of a run's record, none where there is no record yet; a half-written last line is left out."""
+    path = RunFolder(folder, arch="").metrics
+    lines = path.read_text().split("\n") if path.exists() else [""]
+    return [json.loads(line) for line in lines[:-1]]
 
 
 def _numbered_before(task: int, paths: Iterable[Path]) -> list[Path]:

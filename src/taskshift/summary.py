@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from taskshift import run_folder
 from taskshift.checkpoint import write_text
 from taskshift.faults import Fault
+from taskshift.run_folder import RunFolder
 
 Row = Mapping[str, float]
 
@@ -39,10 +41,9 @@ PICTURES = ("learning.png", "planes.png", "plasticity.png", "curvature.png")
 
 def read_rows(folder: Path) -> list[dict[str, float]]:
     """Every whole row of a run's record; a half-written last line is left out. Raises Fault where there is no record."""
-    path = Path(folder) / "metrics.jsonl"
-    if not path.exists():
+    if not RunFolder(Path(folder), arch="").metrics.exists():
         raise Fault(f"{folder} holds no metrics.jsonl; give the folder of a run that has logged an epoch")
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    return run_folder.read_rows(Path(folder))
 
 
 def by_task(rows: Iterable[Row]) -> dict[int, dict[str, float]]:

@@ -9,7 +9,14 @@ from taskshift.shifts.task import Task
 
 
 def task():
-    return Task(0, torch.arange(1), torch.arange(1), None, torch.nn.CrossEntropyLoss(), {"accuracy": lambda o, t: (o.argmax(1) == t).double()})
+    return Task(
+        0,
+        torch.arange(1),
+        torch.arange(1),
+        None,
+        torch.nn.CrossEntropyLoss(),
+        {"accuracy": lambda o, t: (o.argmax(1) == t).double()},
+    )
 
 
 def batches():

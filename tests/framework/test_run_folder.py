@@ -5,13 +5,24 @@ import copy
 import pytest
 
 from taskshift.faults import Fault
-from taskshift.run_folder import RunFolder, identity, refuse_another_identity
+from taskshift.run_folder import RunFolder, identity, read_rows, refuse_another_identity
 
 CONFIG = {
-    "seed": 0, "arch": "mlp", "data": {"root": "a", "download": False, "train_size": 5}, "net": {"width": 3}, "learner": {"lr": 0.1},
-    "task_shift_mode": "permuted", "task_shift": {"across_channels": False}, "epochs": 2, "batch_size": 4, "evaluate_every": 1,
-    "plugins": [], "lla": {"enable_sam": True, "enable_rank": False, "on_error": "stop", "every": 1}, "num_tasks": 3, "device": "cpu",
-}  # fmt: skip
+    "seed": 0,
+    "arch": "mlp",
+    "data": {"root": "a", "download": False, "train_size": 5},
+    "net": {"width": 3},
+    "learner": {"lr": 0.1},
+    "task_shift_mode": "permuted",
+    "task_shift": {"across_channels": False},
+    "epochs": 2,
+    "batch_size": 4,
+    "evaluate_every": 1,
+    "plugins": [],
+    "lla": {"enable_sam": True, "enable_rank": False, "on_error": "stop", "every": 1},
+    "num_tasks": 3,
+    "device": "cpu",
+}
 
 
 def changed(**changes):
@@ -52,10 +63,14 @@ def test_a_strangers_folder_is_left_alone(folder):
 @pytest.mark.parametrize(
     "change",
     [
-        {"num_tasks": 9}, {"device": "cuda"}, {"data__root": "b"}, {"data__download": True}, {"lla__on_error": "mark"},
+        {"num_tasks": 9},
+        {"device": "cuda"},
+        {"data__root": "b"},
+        {"data__download": True},
+        {"lla__on_error": "mark"},
         {"lla__enable_sam": False},
     ],
-)  # fmt: skip
+)
 def test_what_is_free_on_resume(change, tmp_path):
     refuse_another_identity(CONFIG, changed(**change), tmp_path)
 
@@ -89,7 +104,7 @@ def test_the_record_is_cut_and_a_half_line_is_ignored(folder):
         folder.append_row({"task_idx": 0, "loss": value})
     with folder.metrics.open("a") as file:
         file.write('{"task_idx": 0, "lo')
-    assert [row["loss"] for row in folder.read_rows()] == [1.0, float("inf"), 3.0]
+    assert [row["loss"] for row in read_rows(folder.path)] == [1.0, float("inf"), 3.0]
     assert [row["loss"] for row in folder.cut_rows(2)] == [1.0, float("inf")]
     assert folder.metrics.read_text().count("\n") == 2
     assert folder.cut_rows(0) == []

@@ -125,9 +125,9 @@ def test_offline_file_holds_numbers_and_config_alone(tmp_path):
 
 
 def test_file_says_nothing_of_the_machine(tmp_path):
-    _mirrored(tmp_path / "run")
-    content = _whole_file(tmp_path / "run").read_bytes()
-    for fact in (socket.gethostname(), sys.executable, str(Path(__file__).parent), "pytest", "github"):
+    _mirrored(tmp_path / "run", between=lambda: print("words on the terminal"))
+    content = b"".join(file.read_bytes() for file in _whole_file(tmp_path / "run").parent.rglob("*") if file.suffix != ".log")
+    for fact in ("words on the terminal", socket.gethostname(), sys.executable, str(Path(__file__).parent), "pytest", "github"):
         assert fact.encode() not in content
 
 
@@ -161,10 +161,14 @@ def test_two_rows_of_one_epoch_are_both_kept(tmp_path):
 
 
 def test_two_runs_of_one_process_are_two_runs(tmp_path):
-    for name in ("one", "two"):
-        _mirrored(tmp_path / name, ROWS[:1])
-    names = {read_wandb.file_in(tmp_path / name).name for name in ("one", "two")}
-    assert len(names) == 2
+    recorders = {name: WandB("project", None, "", "offline") for name in ("one", "two")}
+    for name, recorder in recorders.items():
+        (tmp_path / name).mkdir()
+        recorder.open(Opening(tmp_path / name, CONFIG, name, [], num_tasks=1, epochs=1))
+        recorder.record(ROWS[0])  # the first is still open when the second begins
+    for recorder in recorders.values():
+        recorder.close(ok=True)
+    assert all(len(_logged(tmp_path / name)) == 1 for name in recorders)
 
 
 def test_disabled_writes_nothing(tmp_path):

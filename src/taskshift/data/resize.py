@@ -32,4 +32,6 @@ def enlarged(data: LabelledData, smallest_side: int) -> LabelledData:
     for small, large in zip(data.inputs.split(ROWS_AT_ONCE), inputs.split(ROWS_AT_ONCE), strict=True):
         large.copy_(nn.functional.interpolate(small, size=larger, mode="bilinear", align_corners=False))
     before, after = ("×".join(map(str, shape)) for shape in (sides, larger))
-    return replace(data, inputs=inputs, note=f"{data.name}: images enlarged from {before} to {after}, the smallest that the net takes")
+    return replace(
+        data, inputs=inputs, note=f"{data.name}: images enlarged from {before} to {after}, the smallest that the net takes"
+    )
