@@ -151,7 +151,7 @@ def plot_spectrum(path: PathLike, density: Density, *, title: str, eigenvalues: 
     trace, negative = density.trace, density.negative_mass
     notes = [f"trace {trace.value:.4g} ± {trace.standard_error:.2g}", f"{len(nodes)} probes of {nodes.shape[1]} steps"]
     _set_notes(left, [*notes, f"smoothed by σ = {density.default_sigma:.2g}"], width=76)
-    rounding = f"{(weights * (np.abs(nodes) <= density.zero)).sum() / len(weights):.3g} within rounding of 0"
+    rounding = f"{(weights * (np.abs(nodes) <= density.zero)).sum() / len(weights):.3g} within {density.zero:.1g} of 0"
     _set_notes(right, [f"share below 0: {negative.value:.3g} ± {negative.standard_error:.1g}", rounding], width=76)
     return save_figure(path, figure)
 
@@ -175,7 +175,7 @@ def _draw_density(axes: Axes, density: Density, places: np.ndarray, marks: np.nd
 
 
 def _draw_tails(axes: Axes, nodes: np.ndarray, shares: np.ndarray, zero: float) -> None:
-    """Histograms of the share of eigenvalues by log₁₀ |λ|, one for each sign; those within rounding of 0 are left out."""
+    """Histograms of the share of eigenvalues by log₁₀ |λ|, one for each sign; those that count as 0 are left out."""
     axes.set(xscale="log", yscale="log", xlabel="|λ|", ylabel="share of the eigenvalues")
     axes.minorticks_off()
     sizes = np.abs(nodes)

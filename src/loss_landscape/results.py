@@ -76,7 +76,7 @@ class Density:
     nodes: Tensor  # [num_probes, m], float64; unused places hold 0
     weights: Tensor  # [num_probes, m], float64; unused places hold 0
     size: int  # P
-    zero: float  # |λ| up to here is rounding
+    zero: float  # |λ| up to here counts as 0
 
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Estimate:
         """The mean of `function` over the P eigenvalues, with its standard error over the probes."""
@@ -99,7 +99,7 @@ class Density:
 
     @property
     def negative_mass(self) -> Estimate:
-        """The share of eigenvalues below 0, those within rounding of 0 left out."""
+        """The share of eigenvalues below 0, those that count as 0 left out."""
         return self.expectation(lambda nodes: nodes < -self.zero)
 
     def effective_dimension(self, scale: float) -> Estimate:

@@ -361,6 +361,22 @@ class Net(nn.Module):
         if self.fault == "bug":
             return self.haed(inputs)
         return self.head(self.hidden(inputs.flatten(1)).relu())
+
+
+from taskshift.data.synthetic_images import synthetic_images
+from taskshift.evaluators.evaluator import Evaluator, Findings
+
+
+def data(side: int = 5):
+    return synthetic_images(side=side)
+
+
+class Measure(Evaluator):
+    def __init__(self, number: float = 1.0):
+        self.number = number
+
+    def __call__(self, measurement):
+        return Findings({"number": self.number})
 """
 
 
@@ -378,6 +394,22 @@ def test_a_net_in_the_working_directory(own):
     net = build_parts(compose(*own, "+net.width=24")).learner.net
     assert net.hidden.out_features == 24
     assert sys.path[-1] == str(Path.cwd())
+
+
+def test_data_and_an_evaluator_in_the_working_directory(own):
+    name = own[-1].split("=")[1].split(".")[0]
+    words = (
+        *own,
+        "data=own",
+        f"data._target_={name}.data",
+        "+data.side=6",
+        "lla=[default,own]",
+        f"lla.own._target_={name}.Measure",
+    )
+    parts = build_parts(compose(*words, "+lla.own.number=2"))
+    assert parts.data.input_shape == (1, 6, 6)
+    assert parts.evaluators["own"].number == 2.0
+    assert "own" not in build_parts(compose(*words, "lla.enable_own=false")).evaluators
 
 
 def test_a_key_that_its_signature_has_is_the_one_that_may_be_added(own):

@@ -279,7 +279,7 @@ class TestSpectrum:
     def test_the_two_signs_are_weighed_apart(self, png):
         right = plot.plot_spectrum(png, self.density, title="t").axes[1]
         assert [text.get_text() for text in right.get_legend().get_texts()] == ["λ > 0: 0.4 of all", "λ < 0: 0.3 of all"]
-        assert "share below 0: 0.3 ± 0.1 · 0.3 within rounding of 0" in right.get_title().replace("\n", " ")
+        assert "share below 0: 0.3 ± 0.1 · 0.3 within 1e-06 of 0" in right.get_title().replace("\n", " ")
         totals = [patch.get_data().values.sum() for patch in right.patches]
         assert totals == pytest.approx([0.4, 0.4, 0.3, 0.3])
 

@@ -67,9 +67,8 @@ class Spectrum(Evaluator):
         pairs = measurement.eigenpairs(self.top_k, self.bottom_k)
         hessian = HessianOperator(measurement.surface, memory_budget_mb=measurement.memory_budget_mb)
         total = trace(hessian, method="hutchinson", num_products=self.hutchinson_probes, generator=measurement.generator("trace"))
-        density = spectral_density(
-            hessian, self.esd.num_probes, self.esd.lanczos_steps, generator=measurement.generator("spectral density")
-        )
+        generator = measurement.generator("spectral density")
+        density = spectral_density(hessian, self.esd.num_probes, self.esd.lanczos_steps, generator, self.zero_epsilon)
         x, curve = self._curve(density)
         top = pairs.values[: pairs.num_top].sum().item()
         scalars = _ends(pairs) | _estimate("trace", total)
@@ -80,8 +79,7 @@ class Spectrum(Evaluator):
 
     def _signed(self, density: Density) -> dict[str, float]:
         """The statistics of the two signs, each the mean over the probes, and the extreme nodes."""
-        zero = max(self.zero_epsilon * density.nodes.abs().max().item(), density.zero)
-        signed = SignedSpectrum(density.nodes, density.weights, zero)
+        signed = SignedSpectrum(density.nodes, density.weights, density.zero)
         per_probe = {
             "negative_mass": signed.negative_mass(),
             "positive_mass": signed.positive_mass(),
@@ -158,7 +156,7 @@ def _details(pairs: Eigenpairs, density: Density) -> dict[str, Any]:
         "converged": pairs.converged.tolist(),
         "verified": pairs.verified,
         "products": pairs.products,
-        "rounding": density.zero,
+        "zero": density.zero,
         "smoothing_width": density.default_sigma if _is_finite(density) else math.nan,
     }
 
