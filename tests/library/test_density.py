@@ -128,3 +128,15 @@ def test_bad_options_are_refused():
         spectral_density(MatrixOperator(torch.eye(3)), 0)
     with pytest.raises(ValueError, match="scale must be > 0"):
         spectral_density(MatrixOperator(torch.eye(3)), 2).effective_dimension(0)
+
+
+def test_what_is_small_beside_the_largest_eigenvalue_counts_as_zero():
+    """Exact at as many steps as there are eigenvalues: 1 of 5 negative, 2 of 5 too small to have a sign."""
+    operator = MatrixOperator(torch.diag(torch.tensor([10.0, 1.0, -1.0, 5e-3, -5e-3], dtype=torch.float64)))
+    density = spectral_density(operator, num_probes=2, lanczos_steps=5, zero_epsilon=1e-3)
+    assert density.negative_mass.value == pytest.approx(1 / 5)
+    assert density.epsilon_rank(1e-6).value == pytest.approx(3)
+    finer = spectral_density(operator, num_probes=2, lanczos_steps=5, zero_epsilon=0)
+    assert finer.negative_mass.value == pytest.approx(2 / 5)
+    with pytest.raises(ValueError, match="zero_epsilon is relative"):
+        spectral_density(operator, zero_epsilon=1.0)
