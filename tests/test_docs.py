@@ -266,8 +266,8 @@ def test_options_of_scripts_exist(name):
 
 @pytest.fixture(scope="module")
 def known_keys() -> set[str]:
-    """Every dotted key that some yaml of conf/ has."""
-    keys = set(_dotted(compose()))
+    """Every dotted key that some yaml of conf/ has, and every group."""
+    keys = set(_dotted(compose())) | {str(path.relative_to(conf_folder())) for path in conf_folder().rglob("*") if path.is_dir()}
     for path in sorted(conf_folder().rglob("*.yaml")):
         content, group = yaml.safe_load(path.read_text()), path.relative_to(conf_folder()).parent.parts
         at = "" if "@package _global_" in path.read_text() else ".".join(group)
@@ -285,7 +285,7 @@ def _dotted(node, at: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "EXPERIMENTS.md", "DATA_LOADING.md", "CHANGELOG.md"])
 def test_every_key_that_the_prose_names_exists(name, known_keys):
-    words = [word for code in inline(name) for word in code.split() if re.match(r"'?[a-z_]+(\.\w+)*=", word)]
+    words = [word for code in inline(name) for word in code.split() if re.match(r"'?[a-z_/]+(\.\w+)*=", word)]
     keys = {word.strip("'").partition("=")[0] for word in words} - {"plugins", "hydra.searchpath"}
     assert keys <= known_keys | {"net._target_", "data._target_"}
 
@@ -376,16 +376,23 @@ def _with_target(node) -> Iterator[dict]:
 
 
 def test_python_of_experiments_runs_on_a_run_folder(tmp_path, monkeypatch, capsys):
-    words = [word for word in SMALL if "spectrum" not in word and "planes" not in word]
-    control = "lla.plasticity.control=true"
-    folders = [run_in(tmp_path, compose(*words, control, f"seed={seed}", f"run_name=seed{seed}")) for seed in (0, 0, 1)]
-    monkeypatch.chdir(folders[0].parent)
+    small = [word for word in SMALL if "enable_planes" not in word]
+    planes = [f"lla.planes.{key}" for key in ("grid_resolution=5", "include_hessian=false", "include_trajectory=false")]
+    given = ["data=synthetic_images", "lla.plasticity.control=true", *small, *planes]
+    runs = {"plain": [], "another_seed": ["seed=1"], "l2": ["learner=l2"]}
+    folders = {name: run_in(tmp_path, compose(*given, *more, f"run_name={name}")) for name, more in runs.items()}
+    shutil.copytree(folders["plain"], folders["plain"].with_name("plain_again"))
+    for copy, name in enumerate(["plain", "another_seed", "l2", "l2"]):
+        shutil.copytree(folders[name], tmp_path / "outputs" / "l2_helps" / "mlp" / str(copy))
+    monkeypatch.chdir(tmp_path)
     for block in blocks("EXPERIMENTS.md"):
         if block.language == "python":
             exec(compile(block.text, "EXPERIMENTS.md", "exec"), {})
     said = capsys.readouterr().out
-    assert "nan" not in said
-    assert "metrics.jsonl row 0: epoch_loss is" in said, "two seeds compared"
+    assert re.search(r"^1 0\.\d+ -?0\.\d+$", said, re.MULTILINE), "task, accuracy, gap"
+    assert re.search(r"^backprop 0\.\d+ ± 0\.\d+\nl2 0\.\d+ ± 0\.0$|^l2 0\.\d+ ± 0\.0\nbackprop", said, re.MULTILINE)
+    assert re.search(r"^task_0001_mlp \d", said, re.MULTILINE)
+    assert "metrics.jsonl row 0: epoch_loss is" in said
 
 
 def test_api_runs_and_names_what_is_exported(tmp_path, monkeypatch, capsys):

@@ -28,6 +28,18 @@ def test_digits_are_scikit_learns_normalised_by_the_training_split():
     assert sorted(map(bytes, pixels.astype(np.uint8))) == sorted(map(bytes, images.astype(np.uint8)))
 
 
+def test_a_scikit_learn_that_keeps_its_files_elsewhere_gives_the_same_digits(monkeypatch):
+    expected = digits()
+    monkeypatch.setattr("taskshift.data.digits.Path.exists", lambda self: False)
+    assert_same(digits(), expected)
+
+
+def test_without_scikit_learn_a_sentence_says_so(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="which is absent; pip install scikit-learn"):
+        digits()
+
+
 def test_black_is_what_an_unlit_pixel_became():
     data = digits()
     assert (data.inputs == data.black.item()).float().mean() > 0.4

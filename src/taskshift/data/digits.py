@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +25,8 @@ def digits(
     """The digits as [1797, 1, 8, 8]; `test_fraction` of every class, chosen by `split_seed`, is the test split."""
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction={test_fraction} was asked for; give a share between 0 and 1, such as 0.2")
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    pixels = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)  # whole numbers from 0 to 16
-    labels = torch.from_numpy(bunch.target).to(torch.int64)
+    table = torch.from_numpy(_table())  # a row an image: 64 whole numbers from 0 to 16, and its label
+    pixels, labels = table[:, :-1].reshape(-1, 1, 8, 8), table[:, -1].to(torch.int64)
     train, test = stratified_split(labels, test_fraction, split_seed)
     return normalised(
         "digits",
@@ -37,6 +38,20 @@ def digits(
         subset_seed=split_seed,
         augment=augment,
     )
+
+
+def _table() -> np.ndarray:
+    """The package's own file, [1797, 65], uint8; importing scikit-learn to read it would take longer than the first epoch."""
+    package = importlib.util.find_spec("sklearn")
+    if package is None:
+        raise ValueError("the digits come with scikit-learn, which is absent; pip install scikit-learn, or choose other data")
+    file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    if file.exists():
+        return np.loadtxt(file, delimiter=",", dtype=np.uint8)
+    from sklearn.datasets import load_digits  # a release that keeps its files elsewhere
+
+    bunch = load_digits()
+    return np.column_stack([bunch.data, bunch.target]).astype(np.uint8)
 
 
 def stratified_split(labels: Tensor, test_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
