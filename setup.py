@@ -9,7 +9,7 @@ PACKAGES = find_namespace_packages("src", include=["loss_landscape*", "taskshift
 
 EXTRAS = {
     "train": [
-        "torchvision>=0.19",
+        "torchvision>=0.24",
         "hydra-core>=1.3.8,<1.4",
         "omegaconf>=2.3,<2.4",
         "pydantic>=2.7,<3",
@@ -47,11 +47,11 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     package_dir={"": "src"},
     packages=PACKAGES,
     cmdclass={"build_py": BuildWithConf},
-    install_requires=["torch>=2.4", "numpy>=1.26", "scipy>=1.11", "matplotlib>=3.8", "rich>=13"],
+    install_requires=["torch>=2.9", "numpy>=1.26", "scipy>=1.11", "matplotlib>=3.8", "rich>=13"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["taskshift = taskshift.cli:main"]},
 )
