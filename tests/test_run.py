@@ -1,6 +1,8 @@
 """A run end to end: what it writes, what it logs, and what it leaves alone."""
 
+import errno
 import json
+import os
 import re
 
 import numpy as np
@@ -13,7 +15,7 @@ from taskshift import measure
 from taskshift.evaluators.evaluator import Evaluator, Findings
 from taskshift.evaluators.weights import Weights
 from taskshift.faults import Fault
-from taskshift.run_folder import read_rows
+from taskshift.run_folder import RunFolder, read_rows
 
 FAST = (*TINY, "lla.enable_planes=false", "lla.enable_spectrum=false", "lla.enable_sam=false", "lla.enable_rank=false")
 """Training, and the evaluators that cost nothing."""
@@ -229,3 +231,40 @@ def test_the_same_examples_for_every_evaluator_and_the_asked_for_number(tmp_path
     examples = config["data"]["train_size"]
     assert len(seen) == 1
     assert sum(seen[0]) == round(0.5 * examples)
+
+
+# -- disks that refuse --------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_a_sentence_and_the_run_goes_on_later(tmp_path, monkeypatch):
+    config = compose(*FAST, "run_name=x")
+    original, calls = RunFolder.append_row, 0
+
+    def full(self, row):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.metrics))
+        original(self, row)
+
+    monkeypatch.setattr(RunFolder, "append_row", full)
+    with pytest.raises(Fault, match="No space left on device.*start the same command again, what was saved is whole"):
+        run_in(tmp_path, config)
+    monkeypatch.undo()
+    assert len([row for row in rows_of(run_in(tmp_path, config)) if "task/seconds" in row]) == 2
+
+
+def test_a_file_where_the_folder_should_be_is_a_sentence(tmp_path):
+    (tmp_path / "outputs").write_text("mine")
+    with pytest.raises(Fault, match="cannot write in .*Not a directory"):
+        run_in(tmp_path, compose(*FAST, "run_name=x"))
+    assert (tmp_path / "outputs").read_text() == "mine"
+
+
+def test_an_error_of_the_disk_that_is_none_of_the_users_is_left_alone(tmp_path, monkeypatch):
+    def broken(self, row):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(RunFolder, "append_row", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        run_in(tmp_path, compose(*FAST, "run_name=x"))
