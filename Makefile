@@ -38,5 +38,7 @@ format: setup ## put the code into shape
 bench: setup ## loader against per-sample pipelines
 	$(BIN)/python scripts/bench_data.py
 
-docs: setup ## remake the tables in docs/ and the picture in README
+docs: setup ## remake README's picture, and print the table of docs/DATA_LOADING.md
+	$(BIN)/python train.py task_shift_mode=permuted lla.enable_sam=true use_wandb=false output_project=docs run_name=digits
+	cp outputs/docs/mlp/digits/summary/planes.png docs/planes.png
 	$(BIN)/python scripts/bench_data.py --markdown

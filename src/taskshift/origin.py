@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +18,10 @@ import torch
 from taskshift.run_folder import identity
 
 PACKAGES = ("taskshift", "torch", "torchvision", "numpy", "scipy", "hydra-core", "omegaconf", "wandb")
+
+
+CONFIG_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+"""Hydra's options that decide which configs a command sees."""
 
 
 def describe_run(config: Mapping[str, Any], command: str, device: torch.device) -> dict[str, Any]:
@@ -42,6 +47,22 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def default_run_name(config: Mapping[str, Any], now: datetime) -> str:
     """Date and time to the second, the config's hash, the seed."""
     return f"{now:%Y-%m-%d_%H-%M-%S}_{config_hash(config)}_seed{config['seed']}"
+
+
+def resume_command(argv: Sequence[str], overrides: Sequence[str], run_name: str) -> str:
+    """The command that goes on with a run: the program and config folders of `argv`, the run's own overrides and name."""
+    start = ["taskshift", "train"] if Path(argv[0]).name == "taskshift" else ["python", argv[0]]
+    words = [word for word in overrides if not word.startswith("run_name=")]
+    return shlex.join([*start, *_config_folders(argv[1:]), *words, f"run_name={run_name}"])
+
+
+def _config_folders(words: Sequence[str]) -> Iterator[str]:
+    """What of a command line says where configs are found."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word in CONFIG_FLAGS:
+            yield from (word, following)
+        elif word.startswith((*(f"{flag}=" for flag in CONFIG_FLAGS), "hydra.searchpath=")):
+            yield word
 
 
 def cpu_model() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -17,7 +16,7 @@ from taskshift.config.build import build_parts
 from taskshift.faults import Fault
 from taskshift.job import Job
 from taskshift.measure import measure
-from taskshift.origin import default_run_name
+from taskshift.origin import default_run_name, resume_command
 from taskshift.run_folder import RunFolder
 from taskshift.trainer import train
 
@@ -46,7 +45,7 @@ def build(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Job:
     parts = build_parts(config)
     named = dict(config) | {"run_name": config["run_name"] or default_run_name(config, datetime.now())}
     folder = RunFolder(Path("outputs") / named["output_project"] / named["arch"] / named["run_name"], named["arch"])
-    return Job(named, parts, folder, resume_command(overrides, named["run_name"]))
+    return Job(named, parts, folder, resume_command(sys.argv, overrides, named["run_name"]))
 
 
 def introduce(job: Job) -> None:
@@ -57,14 +56,6 @@ def introduce(job: Job) -> None:
         log.info(job.parts.data.note)
     if job.progress.task < job.parts.top.num_tasks:
         log.info(estimate.before(job.parts, job.progress.task))
-
-
-def resume_command(overrides: Sequence[str], run_name: str) -> str:
-    """The command that goes on with a run."""
-    words = [word for word in overrides if not word.startswith("run_name=")]
-    program = Path(sys.argv[0]).name
-    start = ["taskshift", "train"] if program == "taskshift" else ["python", sys.argv[0]]
-    return shlex.join([*start, *words, f"run_name={run_name}"])
 
 
 def summarise(job: Job) -> None:

@@ -32,7 +32,7 @@ TOP_KEYS = (
     "output_project, plugins, recorder, run_name, seed, task_shift, task_shift_mode, use_wandb, wandb"
 )
 HELP = "`python train.py --help` lists the choices"
-OPTIMIZERS = "adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, nadam, radam, rmsprop, rprop or sgd"
+OPTIMIZERS = "adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, nadam, own, radam, rmsprop, rprop or sgd"
 
 QUICK = {
     "epochs=0": "epochs=0: expected a whole number, at least 1",

@@ -1,0 +1,26 @@
+"""The printed command goes on with the very run it was printed by."""
+
+import pytest
+
+from taskshift.origin import resume_command
+
+
+@pytest.mark.parametrize(
+    ("argv", "overrides", "command"),
+    [
+        (["train.py", "seed=3"], ["seed=3"], "python train.py seed=3 run_name=x"),
+        (["train.py", "run_name=x", "seed=3"], ["run_name=x", "seed=3"], "python train.py seed=3 run_name=x"),
+        (["train.py", "-m", "seed=3,4"], ["seed=4"], "python train.py seed=4 run_name=x"),
+        (["/usr/bin/taskshift", "net=mlp"], ["net=mlp"], "taskshift train net=mlp run_name=x"),
+        (["train.py", "plugins=[a]"], ["plugins=[a]"], "python train.py 'plugins=[a]' run_name=x"),
+        (["train.py", "--config-dir=mine", "net=my"], ["net=my"], "python train.py --config-dir=mine net=my run_name=x"),
+        (["train.py", "-cd", "mine", "net=my"], ["net=my"], "python train.py -cd mine net=my run_name=x"),
+        (
+            ["train.py", "hydra.searchpath=[file:///a]", "seed=1"],
+            ["seed=1"],
+            "python train.py 'hydra.searchpath=[file:///a]' seed=1 run_name=x",
+        ),
+    ],
+)
+def test_it_names_the_run_and_where_its_configs_are(argv, overrides, command):
+    assert resume_command(argv, overrides, "x") == command
