@@ -58,9 +58,9 @@ def resume_command(argv: Sequence[str], overrides: Sequence[str], run_name: str)
 
 def _config_folders(words: Sequence[str]) -> Iterator[str]:
     """What of a command line says where configs are found."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for place, word in enumerate(words):
         if word in CONFIG_FLAGS:
-            yield from (word, following)
+            yield from words[place : place + 2]
         elif word.startswith((*(f"{flag}=" for flag in CONFIG_FLAGS), "hydra.searchpath=")):
             yield word
 

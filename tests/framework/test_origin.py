@@ -8,6 +8,7 @@ from taskshift.origin import resume_command
 @pytest.mark.parametrize(
     ("argv", "overrides", "command"),
     [
+        (["train.py"], [], "python train.py run_name=x"),
         (["train.py", "seed=3"], ["seed=3"], "python train.py seed=3 run_name=x"),
         (["train.py", "run_name=x", "seed=3"], ["run_name=x", "seed=3"], "python train.py seed=3 run_name=x"),
         (["train.py", "-m", "seed=3,4"], ["seed=4"], "python train.py seed=4 run_name=x"),
