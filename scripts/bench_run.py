@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import os
 import statistics
 import subprocess
@@ -110,25 +109,24 @@ def growth(num_tasks: int) -> None:
         grown = (memory[-1] - memory[20]) / (len(memory) - 21)
         first, last = statistics.median(seconds[1:51]), statistics.median(seconds[-50:])
         print(
-            f"{label:15s} {grown / 1e3:+.1f} kB a task after task 20; a task takes {first * 1e3:.1f} ms in the first fifty "
+            f"{label:15s} {grown / 1e3:+.1f} kB a task after task 20; a task takes {first * 1e3:.1f} ms of processor time in the first fifty "
             f"and {last * 1e3:.1f} ms in the last fifty ({last / first - 1:+.1%})"
         )
 
 
 @contextlib.contextmanager
 def _each_task(memory: list[int], seconds: list[float]) -> Iterator[None]:
-    """Note the resident memory and the time after each task, and leave the summary's pictures out."""
-    original, summarise, last = running.measure, running.summarise, time.perf_counter()
+    """Note the resident memory and the processor's time after each task, and leave the summary's pictures out."""
+    original, summarise, last = running.measure, running.summarise, time.process_time()
 
     def watched(job, task, phase):
         nonlocal last
         original(job, task, phase)
         if phase == "end":
-            now = time.perf_counter()
+            now = time.process_time()
             seconds.append(now - last)
-            gc.collect()
             memory.append(_resident_bytes())
-            last = time.perf_counter()
+            last = now
 
     running.measure, running.summarise = watched, lambda job: None
     try:
