@@ -109,8 +109,8 @@ def growth(num_tasks: int) -> None:
         grown = (memory[-1] - memory[20]) / (len(memory) - 21)
         first, last = statistics.median(seconds[1:51]), statistics.median(seconds[-50:])
         print(
-            f"{label:15s} {grown / 1e3:+.1f} kB a task after task 20; a task takes {first * 1e3:.1f} ms of processor time in the first fifty "
-            f"and {last * 1e3:.1f} ms in the last fifty ({last / first - 1:+.1%})"
+            f"{label:15s} {grown / 1e3:+.1f} kB a task after task 20; a task takes {first * 1e3:.1f} ms of processor time "
+            f"in the first fifty and {last * 1e3:.1f} ms in the last fifty ({last / first - 1:+.1%})"
         )
 
 
