@@ -129,11 +129,15 @@ def test_ctrl_c_ends_train_in_a_sentence(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
     )
-    assert process.stdout.readline().startswith("writing to ")
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    try:
+        assert process.stdout.readline().startswith("writing to ")
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert said.splitlines()[-1].startswith("stopped by Ctrl-C; ")
     assert "Traceback" not in said
