@@ -20,7 +20,8 @@ SETTINGS = (
 @pytest.fixture(scope="module")
 def convnet(tmp_path_factory):
     """Three permuted tasks for the convnet, pictures and all."""
-    config = compose(*SETTINGS, "net=convnet", "num_tasks=3", "epochs=2", "data.train_size=4000", "data.test_size=1000")
+    size = ("num_tasks=3", "epochs=2", "data.train_size=4000", "data.test_size=1000")
+    config = compose(*SETTINGS, *size, "net=convnet", "learner/optimizer=adam", "learner.optimizer.lr=1e-3")
     return run_in(tmp_path_factory.mktemp("convnet"), config, summary=True)
 
 
