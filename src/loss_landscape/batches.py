@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -54,6 +55,14 @@ class Batches:
         """The same batches with their floating-point tensors in `dtype`."""
         return Batches(self if self._kept is None else self._kept, self.device, dtype)
 
+    def on(self, device: torch.device) -> Batches:
+        """The same batches on another device."""
+        return Batches(self if self._kept is None else self._kept, device, self.dtype)
+
+    def in_halves(self) -> Batches:
+        """The same data in batches of half the size; ValueError where one has a single example, or none that can be counted."""
+        return Batches(_Halves(self), self.device, self.dtype)
+
     def _streamed(self) -> Iterator[Any]:
         with _generator_unmoved(self._source):
             for batch in self._source:
@@ -82,6 +91,22 @@ class Batches:
             return tensor.detach().to(self.device, wanted)
 
         return map_tensors(place, batch)
+
+
+@dataclass(frozen=True)
+class _Halves:
+    """Every batch's first and second half."""
+
+    whole: Iterable[Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.whole:
+            lengths = {len(t) if t.dim() else 0 for t in tensors_in(batch)}
+            count = lengths.pop() if len(lengths) == 1 else 0
+            if count < 2:
+                raise ValueError("a batch of one example, or of examples that can't be told apart, can't be cut in two")
+            for part in (slice(0, count // 2), slice(count // 2, count)):
+                yield map_tensors(lambda t, part=part: t[part], batch)
 
 
 def _fixed(source: Iterable[Any]) -> Iterable[Any]:

@@ -48,6 +48,14 @@ class Criterion:
                 except (RuntimeError, TypeError):
                     self._doubles = False
 
+    def on(self, device: torch.device) -> Criterion:
+        """The same on another device."""
+        twin = copy.copy(self)
+        if isinstance(self._function, nn.Module):
+            twin._function = copy.deepcopy(self._function).to(device)
+        twin.__dict__.pop("_with_sum", None)
+        return twin
+
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
         """The loss of a batch, a scalar."""
         return self._function(self._cast(outputs), self._cast(targets))

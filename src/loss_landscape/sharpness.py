@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from loss_landscape.paths import GridPath
 from loss_landscape.plane import GridJob, Span, axes_over, described_directions
 from loss_landscape.results import Estimate, Grid
-from loss_landscape.surface import GridPath, LossSurface
+from loss_landscape.surface import LossSurface
 
 
 def sam_sharpness(surface: LossSurface, rho: float = 0.05) -> float:
@@ -86,7 +87,7 @@ def evaluate_sam_grid(
 
     origin_norm = directions.meta["origin_norm"]
     facts = {"rho_absolute": rho, "rho_relative": rho / origin_norm if origin_norm else None, "stride": stride}
-    path = surface.grid_path(copies=3)
+    path = surface.grid_path(len(directions), "ascent", num_cells=len(axes[0]) ** len(axes))
     return GridJob(surface, directions, axes, losses, lambda: _sam_loss(surface, rho), path, facts).run(partial)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,25 @@ def use_batch_statistics(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean = module.running_var = module.num_batches_tracked = None
+
+
+def recomputed_statistics(
+    net: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Iterable[Any]
+) -> dict[str, Tensor]:
+    """The buffers of `net` with batch norm's running statistics taken anew, as means over the batches (Izmailov et al. 2018)."""
+    training = copy.deepcopy(net, {id(t): t for t in chain(net.parameters(), net.buffers())}).eval()
+    state = {name: buffer.clone() for name, buffer in buffers.items()}
+    for name, module in training.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+            module.train()
+            module.momentum = None  # the plain mean
+            state[f"{name}.num_batches_tracked"].zero_()
+    with torch.no_grad():
+        for one in inputs:
+            keywords = dict(one) if isinstance(one, Mapping) else {}
+            positional = () if keywords else tuple(one) if isinstance(one, tuple | list) else (one,)
+            torch.func.functional_call(training, {**parameters, **state}, positional, keywords)
+    return state
 
 
 @contextlib.contextmanager

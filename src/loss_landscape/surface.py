@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
+import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -13,26 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from loss_landscape.batches import Batches, tensors_in
+from loss_landscape.batches import Batches, map_tensors, tensors_in
+from loss_landscape.cells import Cells, ascent_term, batch_terms
 from loss_landscape.criterion import Criterion, LossFunction
 from loss_landscape.parameters import ParameterLayout
-from loss_landscape.snapshot import private_clone, undisturbed, use_batch_statistics
+from loss_landscape.paths import LOOP_CHUNK, Compile, GridPath, Precision, path_for
+from loss_landscape.snapshot import private_clone, recomputed_statistics, undisturbed, use_batch_statistics
+from loss_landscape.tracing import UntraceableError
 from loss_landscape.weighting import batch_weights
 
 Parameters = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class GridPath:
-    """How many points are evaluated: `vmap`, `chunk` of them in one batched pass, or `loop`, one after another.
-
-    A vmapped chunk is always whole, filled up with copies of its last point, so that its arithmetic is the same for any number of
-    points. A loop's chunk is only what is handed back at a time.
-    """
-
-    name: Literal["vmap", "loop"]
-    chunk: int
-    note: str = ""  # why it is not what the rule would choose
+BatchNorm = Literal["running", "batch", "recompute"]
 
 
 class LossSurface:
@@ -43,6 +34,8 @@ class LossSurface:
     `batch_loss(model, batch)`, a scalar. `batch_weight(batch)` overrides the weights. The net runs in eval mode;
     `batch_norm="batch"` normalises by each batch's own statistics instead of the running ones. `dtype` is what it is evaluated
     in, the net's own unless given, at least float32; the loss itself is taken in float64 from the net's outputs.
+    `batch_norm="recompute"` takes the running statistics anew over all batches at each point, and holds them fixed where it
+    differentiates (Izmailov et al. 2018). `regularizer(model)`, a scalar, is added once to the mean over the batches.
     """
 
     def __init__(
@@ -54,12 +47,15 @@ class LossSurface:
         batch_loss: Callable[[nn.Module, Any], Tensor] | None = None,
         batch_weight: Callable[[Any], float] | None = None,
         dtype: torch.dtype | None = None,
-        batch_norm: Literal["running", "batch"] = "running",
+        batch_norm: BatchNorm = "running",
+        regularizer: Callable[[nn.Module], Tensor] | None = None,
     ):
         if (loss_fn is None) == (batch_loss is None):
             raise ValueError("give exactly one of loss_fn(outputs, targets) and batch_loss(model, batch)")
-        if batch_norm not in ("running", "batch"):
-            raise ValueError(f"batch_norm must be 'running' or 'batch', got {batch_norm!r}")
+        if batch_norm not in ("running", "batch", "recompute"):
+            raise ValueError(f"batch_norm must be 'running', 'batch' or 'recompute', got {batch_norm!r}")
+        if batch_norm == "recompute" and loss_fn is None:
+            raise ValueError("batch_norm='recompute' needs to know a batch's inputs: give loss_fn(outputs, targets)")
         self.net = private_clone(model).eval()
         if batch_norm == "batch":
             use_batch_statistics(self.net)
@@ -73,12 +69,18 @@ class LossSurface:
             raise ValueError("loss_fn holds parameters of the net, which it would not see move; give batch_loss=f(model, batch)")
         self.criterion = None if loss_fn is None else Criterion(loss_fn)
         self._objective = None if batch_loss is None else _Objective(self.net, batch_loss)
+        self.regularizer = None if regularizer is None else _Objective(self.net, lambda net, _: regularizer(net))
+        self.batch_norm = batch_norm
+        self._batch_weight = batch_weight
+        self._cells: dict[str, Cells] = {}
         with undisturbed(self.device):
             self.batches = Batches(batches, self.device, self.dtype if converted else None)
+            if batch_norm == "recompute":
+                self._buffers = self._recomputed(self._parameters)
             if self.criterion is not None:
                 self._prepare_criterion()
             used, seen = self._probe([name for name, p in own.items() if p.requires_grad])
-            self.largest_activation, self.activation_bytes = seen.largest, seen.bytes
+            self.activation_bytes = seen.bytes
             self.layout = ParameterLayout.of(self.net, used)
             self.origin = self.layout.flatten(self._parameters)  # [P]
             self.weights, self.weighting = batch_weights(self, batch_weight)
@@ -107,50 +109,100 @@ class LossSurface:
     def along(self, directions: Sequence[Tensor], coordinates: Tensor, path: GridPath | None = None) -> Tensor:
         """The losses [K], float64, at origin + Σ_d coordinates[k, d]·directions[d], for D directions [P] and coordinates [K, D].
 
-        The fast way for grids, lines and curves; `path` is `grid_path()` unless given.
+        The fast way for grids, lines and curves; `path` is `grid_path(D)` unless given. What a plane's cells share is computed at
+        the first call and kept for the next ones with the same direction tensors.
         """
         directions, coordinates = self._checked_plane(directions, coordinates)
-        path = path or self.grid_path()
+        path = path or self.grid_path(len(directions))
         with undisturbed(self.device), torch.no_grad():
             if path.name == "loop":
                 return self._losses_one_by_one([self._point(directions, row) for row in coordinates.tolist()])
-            return _in_whole_chunks(lambda rows: self._losses(self._points(directions, rows)), coordinates, path.chunk)
+            return _in_whole_chunks(lambda rows: self._traced("loss", path).losses(directions, rows, path), coordinates, path)
 
     def sam_along(self, directions: Sequence[Tensor], coordinates: Tensor, rho: float, path: GridPath | None = None) -> Tensor:
         """The losses [K] one ascent step away from the same points: L(θ + ρ g/‖g‖), g the gradient at θ. Where g is 0, L(θ)."""
         directions, coordinates = self._checked_plane(directions, coordinates)
-        path = path or self.grid_path(copies=3)
+        path = path or self.grid_path(len(directions), "ascent")
         with undisturbed(self.device), torch.no_grad():
             if path.name == "loop":
                 rows = [self._point(directions, row) for row in coordinates.tolist()]
                 return torch.cat([self._losses_one_by_one([lambda row=row: self._ascended(row(), rho)]) for row in rows])
-            return _in_whole_chunks(lambda c: self._sam_losses(self._points(directions, c), rho), coordinates, path.chunk)
+            self.radius.fill_(rho)
+            cells = self._traced("ascent", path)
+            return _in_whole_chunks(lambda rows: cells.losses(directions, rows, path), coordinates, path)
 
-    def grid_path(self, copies: int = 1) -> GridPath:
-        """How `along` goes about it, by shapes, dtype and device type alone; `copies` is how many points' worth a cell needs.
+    def grid_path(
+        self,
+        num_directions: int = 2,
+        kind: Literal["loss", "ascent"] = "loss",
+        *,
+        num_cells: int | None = None,
+        compile: Compile = "auto",
+        precision: Precision = None,
+        chunk: int | None = None,
+    ) -> GridPath:
+        """How `along` (`loss`) or `sam_along` (`ascent`) goes about it, by shapes, dtype and device type alone.
 
-        Batching points pays where a pass is bound by its overhead: small dense nets on a CPU, any small net on a GPU. What a
-        `batch_loss` does is not known, so it is called point by point.
+        A loss that is no fixed graph of the parameters is evaluated point by point, and the path's note says why. `chunk`
+        replaces the rule's. `compile` and `precision` are as in `evaluate_grid`.
         """
-        cell = torch.finfo(self.dtype).bits // 8 * max(self.largest_activation, self.size)  # bytes
-        on_cpu = self.device.type == "cpu"
-        recurrent = any(isinstance(module, nn.RNNBase) for module in self.net.modules())
-        dense = all(len(shape) <= 2 for shape in self.layout.shapes) and not recurrent
-        largest, together = (1 << 19, 1 << 22) if on_cpu else (1 << 24, 1 << 28)
-        if self._objective is not None or cell > largest or (on_cpu and not dense):
-            return GridPath("loop", 16)
-        return GridPath("vmap", max(1, min(128, 1 << int(math.log2(together / (copies * cell))))))
+        if precision is not None and self.criterion is None:
+            raise ValueError(f"precision={precision!r} needs outputs and loss apart: give loss_fn(outputs, targets)")
+        path = self._path_by_rule(num_directions, kind, num_cells, compile, precision)
+        return path if chunk is None else replace(path, chunk=chunk)
+
+    def restricted(self, *patterns: str) -> LossSurface:
+        """The same surface moving only the parameters whose names match one of the globs, such as `layer1.*`."""
+        names = [name for name in self.layout.names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+        if not names:
+            raise ValueError(f"no parameter matches {', '.join(map(repr, patterns))}; there are {', '.join(self.layout.names)}")
+        twin = self._twin()
+        twin.layout = ParameterLayout.of(self.net, names)
+        twin.origin = twin.layout.flatten(self._own_parameters())
+        return twin
 
     def in_dtype(self, dtype: torch.dtype) -> LossSurface:
         """The same surface, evaluated in another dtype."""
-        twin = copy.copy(self)
+        twin = self._twin()
         twin.dtype = dtype
         twin.batches = self.batches.in_dtype(dtype)
         twin._parameters = {name: _snapshot(p, dtype) for name, p in self._parameters.items()}
         twin._buffers = {name: _snapshot(b, dtype) for name, b in self._buffers.items()}
         twin.origin = self.origin.to(dtype)
-        twin.__dict__.pop("_baseline", None)
+        twin.radius = self.radius.to(dtype)
         return twin
+
+    def on(self, device: torch.device | str) -> LossSurface:
+        """The same surface on another device."""
+        twin = self._twin()
+        twin.device = torch.device(device)
+        twin.batches = self.batches.on(twin.device)
+        twin.criterion = None if self.criterion is None else self.criterion.on(twin.device)
+        twin._parameters = {name: p.to(twin.device) for name, p in self._parameters.items()}
+        twin._buffers = {name: b.to(twin.device) for name, b in self._buffers.items()}
+        twin.origin, twin.radius = self.origin.to(twin.device), self.radius.to(twin.device)
+        return twin
+
+    def in_halves(self) -> LossSurface:
+        """The same surface with every batch cut in two; ValueError where that changes the loss, or a batch has one example."""
+        if self.batch_norm != "running":
+            raise ValueError(f"with batch_norm={self.batch_norm!r} the loss depends on how the data are cut into batches")
+        twin = self._twin()
+        twin.batches = self.batches.in_halves()
+        with undisturbed(self.device):
+            twin.weights, twin.weighting = batch_weights(twin, self._batch_weight)
+        return twin
+
+    def terms(self) -> Iterator[tuple[float, Callable[[Parameters], Tensor]]]:
+        """The loss as a sum: a weight and a function of the moving parameters by name, for each batch and the regulariser."""
+        for weight, batch in self.weighted_batches():
+            yield weight, lambda parameters, batch=batch: self.batch_loss(parameters, batch)
+        if self.regularizer is not None:
+            yield 1.0, self.penalty
+
+    def penalty(self, parameters: Parameters) -> Tensor:
+        """The regulariser at `parameters`, a scalar to be differentiated; only where there is one."""
+        return functional_call(self.regularizer, _prefixed(self._state(parameters)), (None,))
 
     def weighted_batches(self) -> Iterator[tuple[float, Any]]:
         """Each batch with its weight in the loss; those that weigh nothing are left out."""
@@ -160,28 +212,77 @@ class LossSurface:
         """The moving parameters at the origin as new leaves that require a gradient."""
         return {name: t.clone().requires_grad_() for name, t in self.layout.unflatten(self.origin).items()}
 
-    def outputs(self, parameters: Parameters, batch: Any) -> Any:
-        """What the net gives for a batch of (inputs, targets) at `parameters`."""
-        inputs = batch[0]
-        state = self._state(parameters)
+    def outputs(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Any:
+        """What the net gives for a batch of (inputs, targets) at `parameters`, in `dtype`, the surface's unless given."""
+        inputs, state = batch[0], self._state(parameters)
+        if dtype is not None:
+            inputs, state = map_tensors(lambda t: _cast(t, dtype), inputs), {name: _cast(t, dtype) for name, t in state.items()}
         if isinstance(inputs, Mapping):
             return functional_call(self.net, state, (), dict(inputs))
         return functional_call(self.net, state, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,))
 
-    def batch_loss(self, parameters: Parameters, batch: Any) -> Tensor:
-        """The loss of one batch at `parameters` by name, a scalar to be differentiated."""
+    def batch_loss(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Tensor:
+        """The loss of one batch at `parameters` by name, a scalar to be differentiated; `dtype` is as in `outputs`."""
         if self._objective is not None:
             with torch.enable_grad():  # it may differentiate the net itself
-                return functional_call(self._objective, {f"net.{n}": t for n, t in self._state(parameters).items()}, (batch,))
-        return self.criterion(self.outputs(parameters, batch), batch[1])
+                return functional_call(self._objective, _prefixed(self._state(parameters)), (batch,))
+        return self.criterion(self.outputs(parameters, batch, dtype), batch[1])
 
     @cached_property
     def _baseline(self) -> float:
         return self.at(torch.zeros_like(self.origin)[None]).item()
 
+    @cached_property
+    def radius(self) -> Tensor:
+        """The ρ of `sam_along`, a scalar tensor that its graph reads."""
+        return torch.zeros((), dtype=self.dtype, device=self.device)
+
+    def _path_by_rule(
+        self, num_directions: int, kind: str, num_cells: int | None, compile: Compile, precision: Precision
+    ) -> GridPath:
+        if self.batch_norm == "recompute":
+            return GridPath("loop", LOOP_CHUNK, note="batch norm's statistics are taken anew at each point")
+        if self.device.type == "mps":
+            return GridPath("loop", LOOP_CHUNK, note="mps has no float64")
+        path = GridPath("graph", LOOP_CHUNK, dtype=precision)
+        try:
+            with undisturbed(self.device):
+                cost = self._traced(kind, path).cost(num_directions)
+        except UntraceableError as error:
+            return GridPath("loop", LOOP_CHUNK, note=f"the loss can't be traced: {error}")
+        return path_for(cost, self.device.type, num_cells, compile, precision)
+
+    def _traced(self, kind: str, path: GridPath) -> Cells:
+        key = f"{kind} {path.dtype}"
+        if key not in self._cells:
+            terms = batch_terms(self, path.dtype) if kind == "loss" else ascent_term(self)
+            self._cells[key] = Cells(self, terms)
+        return self._cells[key]
+
+    def _twin(self) -> LossSurface:
+        twin = copy.copy(self)
+        twin._cells = {}
+        for cached in ("_baseline", "radius"):
+            twin.__dict__.pop(cached, None)
+        return twin
+
+    def _own_parameters(self) -> Parameters:
+        return {**self._parameters, **self.layout.unflatten(self.origin)}
+
     def _state(self, parameters: Parameters) -> dict[str, Tensor]:
         # clones: a net that counts in its buffers counts in these
         return {**self._parameters, **{name: b.clone() for name, b in self._buffers.items()}, **parameters}
+
+    def _at_point(self, parameters: Parameters) -> LossSurface:
+        """The surface to ask for the loss at `parameters`: with their own statistics where these are recomputed."""
+        if self.batch_norm != "recompute":
+            return self
+        twin = self._twin()
+        twin._buffers = self._recomputed({**self._parameters, **parameters})
+        return twin
+
+    def _recomputed(self, parameters: Parameters) -> dict[str, Tensor]:
+        return recomputed_statistics(self.net, parameters, self._buffers, (batch[0] for batch in self.batches))
 
     def _checked(self, displacement: Tensor, dims: int) -> Tensor:
         wanted = "[K, P]" if dims == 2 else "[P]"
@@ -192,62 +293,52 @@ class LossSurface:
             )
         return displacement.detach().to(self.origin)
 
-    def _checked_plane(self, directions: Sequence[Tensor], coordinates: Tensor) -> tuple[Tensor, Tensor]:
-        stacked = self._checked(torch.stack(tuple(directions)), 2)
+    def _checked_plane(self, directions: Sequence[Tensor], coordinates: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        directions = tuple(directions)
+        for direction in directions:
+            self._checked(direction, 1)
         coordinates = torch.as_tensor(coordinates)
-        if coordinates.dim() != 2 or coordinates.shape[1] != len(stacked):
-            raise ValueError(f"expected coordinates [K, {len(stacked)}], one for each direction, got {list(coordinates.shape)}")
-        return stacked, coordinates
+        if coordinates.dim() != 2 or coordinates.shape[1] != len(directions):
+            raise ValueError(f"expected coordinates [K, {len(directions)}], a column a direction, got {list(coordinates.shape)}")
+        return directions, coordinates
 
-    def _point(self, directions: Tensor, row: Sequence[float]) -> Callable[[], Tensor]:
+    def _point(self, directions: Sequence[Tensor], row: Sequence[float]) -> Callable[[], Tensor]:
         def point() -> Tensor:  # made when it is needed: a hundred points of a large net do not fit into memory
-            moved = self.origin.add(directions[0], alpha=row[0])
-            for direction, coordinate in zip(directions[1:], row[1:], strict=True):
-                moved.add_(direction, alpha=coordinate)
+            moved = self.origin
+            for direction, coordinate in zip(directions, row, strict=True):
+                moved = moved.add(direction.to(self.origin), alpha=coordinate)
             return moved
 
         return point
 
-    def _points(self, directions: Tensor, coordinates: Tensor) -> Tensor:
-        moved = self.origin
-        for direction, column in zip(directions, coordinates.to(self.origin).T, strict=True):
-            moved = moved + column[:, None] * direction
-        return moved  # [K, P]
-
     def _losses_one_by_one(self, points: Sequence[Callable[[], Tensor]]) -> Tensor:
         total = torch.zeros(len(points), dtype=self._loss_dtype, device=self.device)
-        for weight, batch in self.weighted_batches():
-            losses = [self.batch_loss(self.layout.unflatten(point()), batch).detach() for point in points]
+        if self.batch_norm == "recompute":
+            for index, point in enumerate(points):
+                total[index] = self._loss_of(self.layout.unflatten(point()))
+            return total
+        for weight, term in self.terms():
+            losses = [term(self.layout.unflatten(point())).detach() for point in points]
             total += weight * torch.stack(losses).to(total)
         return total
 
-    def _losses(self, points: Tensor) -> Tensor:
-        total = torch.zeros(len(points), dtype=self._loss_dtype, device=self.device)
-        parameters = self.layout.unflatten(points)
-        for weight, batch in self.weighted_batches():
-            total += weight * torch.func.vmap(lambda p, batch=batch: self.batch_loss(p, batch))(parameters).to(total)
-        return total
-
-    def _sam_losses(self, points: Tensor, rho: float) -> Tensor:
-        gradients = torch.zeros_like(points)
-        parameters = self.layout.unflatten(points)
-        for weight, batch in self.weighted_batches():
-            slopes = torch.func.vmap(torch.func.grad(lambda p, batch=batch: self.batch_loss(p, batch)))(parameters)
-            gradients += weight * torch.cat([slopes[name].flatten(1) for name in self.layout.names], dim=1)
-        return self._losses(points + rho * _unit(gradients))
+    def _loss_of(self, parameters: Parameters) -> Tensor:
+        return sum(weight * term(parameters).detach() for weight, term in self._at_point(parameters).terms())
 
     def _gradient_at(self, point: Tensor) -> Tensor:
         leaves = {name: t.requires_grad_() for name, t in self.layout.unflatten(point.detach().clone()).items()}
         total = torch.zeros_like(self.origin)
-        for weight, batch in self.weighted_batches():
+        for weight, term in self._at_point({name: t.detach() for name, t in leaves.items()}).terms():
             with torch.enable_grad():
-                loss = self.batch_loss(leaves, batch)
+                loss = term(leaves)
             parts = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
             total += weight * self.layout.flatten(parts)
         return total
 
     def _ascended(self, point: Tensor, rho: float) -> Tensor:
-        return point + rho * _unit(self._gradient_at(point)[None])[0]
+        slope = self._gradient_at(point)
+        length = torch.linalg.vector_norm(slope)
+        return point + torch.where(length > 0, rho / length, 0) * slope
 
     @property
     def _loss_dtype(self) -> torch.dtype:
@@ -301,10 +392,10 @@ class _Objective(nn.Module):
 
 
 class _WatchedOutputs:
-    """A context that watches what the modules of `net` give out: the entries of the largest tensor, and the bytes of all."""
+    """A context that watches what the modules of `net` give out: how many bytes in all."""
 
     def __init__(self, net: nn.Module):
-        self.net, self.largest, self.bytes = net, 1, 1
+        self.net, self.bytes = net, 1
 
     def __enter__(self) -> _WatchedOutputs:
         self.hooks = [module.register_forward_hook(self._watch) for module in self.net.modules()]
@@ -316,7 +407,6 @@ class _WatchedOutputs:
 
     def _watch(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
         for tensor in tensors_in(outputs):
-            self.largest = max(self.largest, tensor.numel())
             self.bytes += tensor.numel() * tensor.element_size()
 
 
@@ -335,13 +425,17 @@ def _snapshot(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.detach().to(dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
-def _unit(vectors: Tensor) -> Tensor:
-    """The rows of `vectors` [K, P] at length 1; a row of zeros stays."""
-    norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    return torch.where(norms == 0, torch.zeros_like(vectors), vectors / norms)
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
-def _in_whole_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, chunk: int) -> Tensor:
-    missing = -len(rows) % chunk
+def _prefixed(state: Parameters) -> dict[str, Tensor]:
+    return {f"net.{name}": tensor for name, tensor in state.items()}
+
+
+def _in_whole_chunks(function: Callable[[Tensor], Tensor], rows: Tensor, path: GridPath) -> Tensor:
+    if path.name != "batched":
+        return function(rows)
+    missing = -len(rows) % path.chunk
     filled = torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
-    return torch.cat([function(part) for part in filled.split(chunk)])[: len(rows)]
+    return torch.cat([function(part) for part in filled.split(path.chunk)])[: len(rows)]

@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from loss_landscape import HessianOperator, LossSurface, sam_sharpness
-from loss_landscape.surface import GridPath
+from loss_landscape.cell_graph import BoundCells
+from loss_landscape.paths import GridPath
 
+PATHS = [GridPath("loop", 1), GridPath("graph", 16), GridPath("batched", 4)]
 ALL = {case.name: case for case in cases()}
 
 
@@ -64,7 +66,7 @@ def test_the_gradient_is_that_of_all_data(case):
         torch.testing.assert_close(surface.gradient(displacement), expected, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("path", [GridPath("loop", 1), GridPath("vmap", 4)], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_the_grid_paths_agree_with_the_plain_way(case, path):
     surface = surface_of(case)
     directions = torch.randn(2, surface.size, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(surface.device)
@@ -73,7 +75,7 @@ def test_the_grid_paths_agree_with_the_plain_way(case, path):
     torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("path", [GridPath("loop", 1), GridPath("vmap", 4)], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_sam_values_are_one_normalised_step_up_the_gradient_at_each_point(case, path):
     surface = surface_of(case)
     directions = torch.randn(2, surface.size, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(surface.device)
@@ -91,11 +93,11 @@ def test_float32_paths_agree_within_the_stated_bound():
     draw = torch.Generator().manual_seed(0)
     directions, coordinates = torch.randn(2, surface.size, generator=draw), torch.randn(20, 2, generator=draw)
     expected = surface.at(coordinates @ directions)
-    for path in (GridPath("loop", 1), GridPath("vmap", 8)):
+    for path in PATHS:
         torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("path", [GridPath("loop", 16), GridPath("vmap", 16)], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_no_points_bits_depend_on_the_others(path):
     surface = LossSurface(mlp(width=50, activation=nn.ReLU), nn.CrossEntropyLoss(), uneven(*data(64)))
     draw = torch.Generator().manual_seed(0)
@@ -106,11 +108,11 @@ def test_no_points_bits_depend_on_the_others(path):
     assert torch.equal(surface.along(directions, coordinates[7:8], path), together[7:8])
 
 
-def test_vmapped_chunks_are_always_whole(monkeypatch):
+def test_batched_chunks_are_always_whole(monkeypatch):
     """A shorter chunk may take other SIMD remainders, hence other last bits."""
-    surface, seen, original = LossSurface(mlp(), nn.CrossEntropyLoss(), [data()]), [], LossSurface._losses
-    monkeypatch.setattr(LossSurface, "_losses", lambda self, points: seen.append(len(points)) or original(self, points))
-    assert surface.along([surface.origin], torch.randn(19, 1), GridPath("vmap", 8)).shape == (19,)
+    surface, seen, original = LossSurface(mlp(), nn.CrossEntropyLoss(), [data()]), [], BoundCells.losses
+    monkeypatch.setattr(BoundCells, "losses", lambda cells, rows, path: seen.append(len(rows)) or original(cells, rows, path))
+    assert surface.along([surface.origin], torch.randn(19, 1), GridPath("batched", 8)).shape == (19,)
     assert seen == [8, 8, 8]
 
 

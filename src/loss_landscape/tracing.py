@@ -1,0 +1,126 @@
+"""Functions of tensors as graphs of aten operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+
+class UntraceableError(RuntimeError):
+    """A function that is no fixed graph of its inputs: it branches on their values, or draws random numbers."""
+
+
+def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> fx.GraphModule:
+    """`function(*inputs)` as a graph without in-place operations, one placeholder for each input.
+
+    Tensors that the function closes over become constants. Raises `UntraceableError` where the result would not be the function.
+    """
+    inputs = [tensor.detach() for tensor in inputs]
+    try:
+        graph = make_fx(function)(*inputs)
+        if any(map(_writes, graph.graph.nodes)):
+            graph = _functional(graph, inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise UntraceableError(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__) from error
+    for node in graph.graph.nodes:
+        if _writes(node) or _is_random(node):
+            raise UntraceableError(f"{node.target} writes in place or draws random numbers")
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _functional(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
+    """The graph without in-place operations; its constants are inputs meanwhile, so that writes to what is made of them go too."""
+    attributes = {node.target: constant(graph, node) for node in graph.graph.nodes if node.op == "get_attr"}
+    tensors = {name: value for name, value in attributes.items() if isinstance(value, Tensor)}
+
+    def run(*values: Tensor) -> Any:
+        return _Lifted(graph, dict(zip(tensors, values[len(inputs) :], strict=True))).run(*values[: len(inputs)])
+
+    lifted = make_fx(functionalize(run, remove="mutations"))(*inputs, *tensors.values())
+    for holder, value in zip(_placeholders(lifted)[len(inputs) :], tensors.values(), strict=True):
+        lifted.register_buffer(f"constant_{holder.name}", value)
+        with lifted.graph.inserting_before(holder):
+            attribute = lifted.graph.get_attr(f"constant_{holder.name}")
+        attribute.meta = dict(holder.meta)
+        holder.replace_all_uses_with(attribute)
+        lifted.graph.erase_node(holder)
+    return lifted
+
+
+class _Lifted(fx.Interpreter):
+    """Runs a graph with other values for some of its constants."""
+
+    def __init__(self, graph: fx.GraphModule, values: Mapping[Any, Tensor]):
+        super().__init__(graph)
+        self._values = values
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return self._values[target] if target in self._values else super().get_attr(target, args, kwargs)
+
+
+def partially_evaluated(graph: fx.GraphModule, known: Mapping[int, Tensor]) -> fx.GraphModule:
+    """The graph as a function of the other placeholders, with all that depends on the `known` ones alone computed once."""
+    holders = _placeholders(graph)
+    values: dict[fx.Node, Any] = {holders[index]: tensor for index, tensor in known.items()}
+    rest, root = fx.Graph(), torch.nn.Module()
+    images: dict[fx.Node, fx.Node] = {}
+    last_user = {used: node for node in graph.graph.nodes for used in node.all_input_nodes}
+
+    def image(node: fx.Node) -> fx.Node:
+        if node not in images:
+            setattr(root, node.name, values[node])
+            images[node] = rest.get_attr(node.name)
+        return images[node]
+
+    for node in graph.graph.nodes:
+        if node.op == "placeholder":
+            if node not in values:
+                images[node] = rest.placeholder(node.name)
+        elif node.op == "get_attr":
+            values[node] = constant(graph, node)
+        elif node.op == "output":
+            rest.output(fx.node.map_arg(node.args[0], image))
+        elif all(used in values for used in node.all_input_nodes):
+            values[node] = evaluated(node, values)
+        else:
+            images[node] = rest.node_copy(node, image)
+        for used in node.all_input_nodes:
+            if last_user[used] is node:
+                values.pop(used, None)
+    rest.lint()
+    return fx.GraphModule(root, rest)
+
+
+def constant(graph: fx.GraphModule, node: fx.Node) -> Any:
+    """What a `get_attr` node of the graph stands for."""
+    value = graph
+    for name in str(node.target).split("."):
+        value = getattr(value, name)
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def evaluated(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    """What a node gives for these values of its inputs."""
+    arguments, keywords = fx.node.map_arg((node.args, node.kwargs), lambda used: values[used])
+    return node.target(*arguments, **keywords)
+
+
+def _placeholders(graph: fx.GraphModule) -> list[fx.Node]:
+    return [node for node in graph.graph.nodes if node.op == "placeholder"]
+
+
+def _writes(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _is_random(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
