@@ -12,6 +12,7 @@ from torch import Tensor
 
 from loss_landscape.batches import map_tensors, tensors_in
 from loss_landscape.cell_graph import BoundCells, CellGraph
+from loss_landscape.folding import with_folded_norms
 from loss_landscape.gram import with_gram_matrices
 from loss_landscape.paths import CellCost, GridPath, Precision
 from loss_landscape.tracing import traced
@@ -103,7 +104,7 @@ class Cells:
             count = len(parameters)
             with torch.no_grad():
                 graph = traced(lambda *tensors: term.function(list(tensors[:count]), list(tensors[count:])), inputs)
-            self._traced[term.key] = with_gram_matrices(graph, count)
+            self._traced[term.key] = with_folded_norms(with_gram_matrices(graph, count))
         key = (term.key, moved, num_directions)
         if key not in self._graphs:
             self._graphs[key] = CellGraph(self._traced[term.key], moved, num_directions)

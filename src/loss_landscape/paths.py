@@ -1,4 +1,4 @@
-"""How the cells of a grid are evaluated: chosen by shapes, dtype and device type alone, so that a grid has the same bits again."""
+"""How the cells of a grid are evaluated: by shapes, dtype and device type alone, so that a grid has the same bits again."""
 
 from __future__ import annotations
 

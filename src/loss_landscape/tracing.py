@@ -38,7 +38,7 @@ def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> fx.GraphMo
 
 
 def _functional(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
-    """The graph without in-place operations; its constants are inputs meanwhile, so that writes to what is made of them go too."""
+    """The graph without in-place operations; its constants are inputs meanwhile, so that writes to copies of them go too."""
     attributes = {node.target: constant(graph, node) for node in graph.graph.nodes if node.op == "get_attr"}
     tensors = {name: value for name, value in attributes.items() if isinstance(value, Tensor)}
 

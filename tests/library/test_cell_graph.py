@@ -322,3 +322,9 @@ def test_a_function_of_values_can_not_be_traced():
         traced(lambda x: x if x.sum() > 0 else -x, [torch.ones(2)])
     with pytest.raises(UntraceableError, match="random"):
         traced(lambda x: x * torch.rand_like(x), [torch.ones(2)])
+
+
+def test_a_batch_norm_with_running_statistics_becomes_part_of_its_convolution():
+    assert "aten.native_batch_norm.default" not in targets_of(roles(Residual).varied)
+    own = roles(Residual, batch_norm="batch")
+    assert "aten.native_batch_norm.default" in targets_of(own.varied)
