@@ -64,6 +64,10 @@ class Cells:
                 total += weight * cells.losses(coordinates, path).to(total)
         return total.clone()
 
+    def forget_plane(self) -> None:
+        """Bind everything anew at the next call: a leaf has another value."""
+        self._plane = []
+
     def _terms_bound(self, directions: Sequence[Tensor]) -> Iterator[tuple[float, BoundCells]]:
         if not self._is_same_plane(directions):
             self._enter(directions)

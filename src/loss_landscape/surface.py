@@ -73,6 +73,7 @@ class LossSurface:
         self.batch_norm = batch_norm
         self._batch_weight = batch_weight
         self._cells: dict[str, Cells] = {}
+        self._rho = 0.0
         with undisturbed(self.device):
             self.batches = Batches(batches, self.device, self.dtype if converted else None)
             if batch_norm == "recompute":
@@ -127,8 +128,10 @@ class LossSurface:
             if path.name == "loop":
                 rows = [self._point(directions, row) for row in coordinates.tolist()]
                 return torch.cat([self._losses_one_by_one([lambda row=row: self._ascended(row(), rho)]) for row in rows])
-            self.radius.fill_(rho)
             cells = self._traced("ascent", path)
+            if float(rho) != self._rho:
+                self._rho = float(rho)
+                cells.forget_plane()
             return _in_whole_chunks(lambda rows: cells.losses(directions, rows, path), coordinates, path)
 
     def grid_path(
@@ -169,7 +172,6 @@ class LossSurface:
         twin._parameters = {name: _snapshot(p, dtype) for name, p in self._parameters.items()}
         twin._buffers = {name: _snapshot(b, dtype) for name, b in self._buffers.items()}
         twin.origin = self.origin.to(dtype)
-        twin.radius = self.radius.to(dtype)
         return twin
 
     def on(self, device: torch.device | str) -> LossSurface:
@@ -180,7 +182,7 @@ class LossSurface:
         twin.criterion = None if self.criterion is None else self.criterion.on(twin.device)
         twin._parameters = {name: p.to(twin.device) for name, p in self._parameters.items()}
         twin._buffers = {name: b.to(twin.device) for name, b in self._buffers.items()}
-        twin.origin, twin.radius = self.origin.to(twin.device), self.radius.to(twin.device)
+        twin.origin = self.origin.to(twin.device)
         return twin
 
     def in_halves(self) -> LossSurface:
@@ -232,10 +234,10 @@ class LossSurface:
     def _baseline(self) -> float:
         return self.at(torch.zeros_like(self.origin)[None]).item()
 
-    @cached_property
+    @property
     def radius(self) -> Tensor:
-        """The ρ of `sam_along`, a scalar tensor that its graph reads."""
-        return torch.zeros((), dtype=self.dtype, device=self.device)
+        """The ρ of the last `sam_along`, a scalar tensor for its graph."""
+        return torch.tensor(self._rho, dtype=self.dtype, device=self.device)
 
     def _path_by_rule(
         self, num_directions: int, kind: str, num_cells: int | None, compile: Compile, precision: Precision
@@ -261,9 +263,8 @@ class LossSurface:
 
     def _twin(self) -> LossSurface:
         twin = copy.copy(self)
-        twin._cells = {}
-        for cached in ("_baseline", "radius"):
-            twin.__dict__.pop(cached, None)
+        twin._cells, twin._rho = {}, 0.0
+        twin.__dict__.pop("_baseline", None)
         return twin
 
     def _own_parameters(self) -> Parameters:
