@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from loss_landscape.batches import Batches, map_tensors, tensors_in
+from loss_landscape.batches import Batches, map_tensors
 from loss_landscape.cells import Cells, ascent_term, batch_terms
 from loss_landscape.criterion import Criterion, LossFunction
 from loss_landscape.parameters import ParameterLayout
 from loss_landscape.paths import LOOP_CHUNK, Compile, GridPath, Precision, path_for
+from loss_landscape.probing import common_dtype, prepare_criterion, snapshot, used_parameters
 from loss_landscape.snapshot import private_clone, recomputed_statistics, undisturbed, use_batch_statistics
 from loss_landscape.tracing import UntraceableError
 from loss_landscape.weighting import batch_weights
@@ -60,11 +61,11 @@ class LossSurface:
         if batch_norm == "batch":
             use_batch_statistics(self.net)
         own = dict(model.named_parameters())
-        self.dtype = dtype or _common_dtype(own.values())
+        self.dtype = dtype or common_dtype(own.values())
         self.device = next(iter(own.values())).device
         converted = any(p.dtype != self.dtype for p in own.values() if p.is_floating_point())
-        self._parameters = {name: _snapshot(p, self.dtype) for name, p in own.items()}
-        self._buffers = {name: _snapshot(b, self.dtype if converted else None) for name, b in self.net.named_buffers()}
+        self._parameters = {name: snapshot(p, self.dtype) for name, p in own.items()}
+        self._buffers = {name: snapshot(b, self.dtype if converted else None) for name, b in self.net.named_buffers()}
         if isinstance(loss_fn, nn.Module) and {id(p) for p in loss_fn.parameters()} & {id(p) for p in own.values()}:
             raise ValueError("loss_fn holds parameters of the net, which it would not see move; give batch_loss=f(model, batch)")
         self.criterion = None if loss_fn is None else Criterion(loss_fn)
@@ -79,9 +80,9 @@ class LossSurface:
             if batch_norm == "recompute":
                 self._buffers = self._recomputed(self._parameters)
             if self.criterion is not None:
-                self._prepare_criterion()
-            used, seen = self._probe([name for name, p in own.items() if p.requires_grad])
-            self.activation_bytes = seen.bytes
+                prepare_criterion(self, self._parameters)
+            trainable = {name: self._parameters[name] for name, p in own.items() if p.requires_grad}
+            used, self.activation_bytes = used_parameters(self, trainable)
             self.layout = ParameterLayout.of(self.net, used)
             self.origin = self.layout.flatten(self._parameters)  # [P]
             self.weights, self.weighting = batch_weights(self, batch_weight)
@@ -169,8 +170,8 @@ class LossSurface:
         twin = self._twin()
         twin.dtype = dtype
         twin.batches = self.batches.in_dtype(dtype)
-        twin._parameters = {name: _snapshot(p, dtype) for name, p in self._parameters.items()}
-        twin._buffers = {name: _snapshot(b, dtype) for name, b in self._buffers.items()}
+        twin._parameters = {name: snapshot(p, dtype) for name, p in self._parameters.items()}
+        twin._buffers = {name: snapshot(b, dtype) for name, b in self._buffers.items()}
         twin.origin = self.origin.to(dtype)
         return twin
 
@@ -345,41 +346,6 @@ class LossSurface:
     def _loss_dtype(self) -> torch.dtype:
         return torch.float32 if self.device.type == "mps" else torch.float64
 
-    def _prepare_criterion(self) -> None:
-        batch = next(iter(self.batches))
-        if not (isinstance(batch, tuple | list) and len(batch) == 2):
-            raise TypeError(
-                f"each batch must be (inputs, targets) for a loss_fn, got {type(batch).__name__}; for other batches give "
-                "batch_loss=f(model, batch) instead"
-            )
-        with torch.no_grad():
-            # clones: a net may write to what it is given
-            self.criterion.prepare(self.outputs({n: p.clone() for n, p in self._parameters.items()}, batch), batch[1])
-
-    def _probe(self, trainable: Sequence[str]) -> tuple[list[str], _WatchedOutputs]:
-        """Which of `trainable` the loss depends on, in order, and what the modules gave out."""
-        leaves = {name: self._parameters[name].clone().requires_grad_() for name in trainable}
-        used: set[str] = set()
-        with torch.enable_grad(), _WatchedOutputs(self.net) as seen:
-            for batch in self.batches:
-                seen.bytes = 1  # of this batch alone
-                loss = self.batch_loss(leaves, batch)
-                self._check_scalar(loss)
-                waiting = [name for name in trainable if name not in used]
-                if loss.requires_grad:
-                    slopes = torch.autograd.grad(loss, [leaves[name] for name in waiting], allow_unused=True)
-                    used |= {name for name, slope in zip(waiting, slopes, strict=True) if slope is not None}
-                if len(used) == len(trainable):
-                    break
-        if not used:
-            raise ValueError("the loss depends on no parameter with requires_grad=True, so there is no direction to move in")
-        return [name for name in trainable if name in used], seen
-
-    def _check_scalar(self, loss: Any) -> None:
-        if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.dim() > 0:
-            got = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"the loss of a batch must be a scalar tensor, got {got}; reduce it by mean or sum")
-
 
 class _Objective(nn.Module):
     """A net and a loss of it in one module, so that functional_call gives `batch_loss` a real module."""
@@ -390,40 +356,6 @@ class _Objective(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         return self.batch_loss(self.net, batch)
-
-
-class _WatchedOutputs:
-    """A context that watches what the modules of `net` give out: how many bytes in all."""
-
-    def __init__(self, net: nn.Module):
-        self.net, self.bytes = net, 1
-
-    def __enter__(self) -> _WatchedOutputs:
-        self.hooks = [module.register_forward_hook(self._watch) for module in self.net.modules()]
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for hook in self.hooks:
-            hook.remove()
-
-    def _watch(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
-        for tensor in tensors_in(outputs):
-            self.bytes += tensor.numel() * tensor.element_size()
-
-
-def _common_dtype(parameters: Iterable[Tensor]) -> torch.dtype:
-    """The widest dtype among the parameters, at least float32: a displacement of half precision would be lost in rounding."""
-    found = torch.float32
-    parameters = list(parameters)
-    if not parameters:
-        raise ValueError("the model has no parameters")
-    for parameter in parameters:
-        found = torch.promote_types(found, parameter.dtype) if parameter.is_floating_point() else found
-    return found
-
-
-def _snapshot(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return tensor.detach().to(dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
