@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+_entered = threading.local()  # whether this thread is inside `undisturbed`
 
 
 def private_clone(model: nn.Module) -> nn.Module:
@@ -57,7 +61,12 @@ def undisturbed(device: torch.device) -> Iterator[None]:
     """Exact arithmetic inside, nobody's settings or random numbers changed outside.
 
     No autocast and no TF32, attention by its plain formula (the fused ones have no second derivative), outside inference mode.
+    Inside another one, only random numbers are left to do: each draws the same.
     """
+    if getattr(_entered, "already", False):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+        return
     fastpath = torch.backends.mha.get_fastpath_enabled()
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     cuda = [device] if device.type == "cuda" else []
@@ -67,9 +76,11 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         try:
+            _entered.already = True
             torch.backends.mha.set_fastpath_enabled(False)
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
             yield
         finally:
+            _entered.already = False
             torch.backends.mha.set_fastpath_enabled(fastpath)
             torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
