@@ -48,9 +48,24 @@ def test_axes_are_the_principal_ones_about_the_last_point(trained, scale):
     assert axes.meta["direction_norms"][0] == pytest.approx(axes.meta["direction_norms"][1], rel=1e-6)
 
 
-def test_every_checkpoint_is_where_its_coordinates_say(trained):
+@pytest.mark.parametrize("scale", ["unit", "fit"])
+def test_axes_about_the_mean_are_those_of_numpys_centred_svd(trained, scale):
     surface, states = trained
-    axes = trajectory_directions(surface, states, steps=[3 * i for i in range(8)])
+    axes = trajectory_directions(surface, states, scale=scale, centre="mean")
+    moved = differences(surface, states)
+    _, singular, right = np.linalg.svd(moved - moved.mean(axis=0), full_matrices=False)
+    for axis, true in zip(axes, right, strict=False):
+        unit = axis.double().numpy() / np.linalg.norm(axis.double().numpy())
+        assert abs(unit @ true) == pytest.approx(1, abs=1e-6)
+    assert axes.meta["explained_variance"] == pytest.approx((singular**2 / (singular**2).sum())[:2].tolist(), rel=1e-9)
+    assert axes.meta["explained_variance"] != pytest.approx(trajectory_directions(surface, states).meta["explained_variance"])
+    assert axes.meta["centred_on"] == "mean"
+
+
+@pytest.mark.parametrize("centre", ["origin", "mean"])
+def test_every_checkpoint_is_where_its_coordinates_say(trained, centre):
+    surface, states = trained
+    axes = trajectory_directions(surface, states, steps=[3 * i for i in range(8)], centre=centre)
     plane = np.stack([axis.double().numpy() for axis in axes])
     for moved, told in zip(differences(surface, states), axes.meta["trajectory"], strict=True):
         best, *_ = np.linalg.lstsq(plane.T, moved, rcond=None)
@@ -116,5 +131,9 @@ def test_bad_options_are_refused(trained):
         trajectory_directions(surface, states, scale="auto")
     with pytest.raises(ValueError, match="a step for each of the 8 checkpoints, got 2"):
         trajectory_directions(surface, states, steps=[1, 2])
-    with pytest.raises(ValueError, match="a checkpoint has no parameter '0.weight'"):
+    with pytest.raises(ValueError, match="got one without 0.weight, 0.bias, 2.weight, …; it has nothing"):
         trajectory_directions(surface, [{}, {}, {}])
+    with pytest.raises(ValueError, match="centre must be 'origin' or 'mean', got 'last'"):
+        trajectory_directions(surface, states, centre="last")
+    with pytest.raises(ValueError, match="count must be 1, 2 or 3"):
+        trajectory_directions(surface, states, 0)
