@@ -3,11 +3,15 @@
 from loss_landscape.density import spectral_density
 from loss_landscape.directions import (
     Directions,
+    adam_directions,
     custom_directions,
+    difference_directions,
     gradient_directions,
     hessian_directions,
     random_directions,
+    three_point_directions,
 )
+from loss_landscape.flatness import keskar_sharpness
 from loss_landscape.lanczos import Eigenpairs, eigenpairs
 from loss_landscape.operator import CurvatureOperator, MatrixOperator
 from loss_landscape.operators import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator
@@ -20,7 +24,9 @@ from loss_landscape.sharpness import (
     first_order_sharpness,
     sam_sharpness,
 )
+from loss_landscape.stability import PreconditionedOperator, adam_preconditioner, stability_thresholds
 from loss_landscape.surface import LossSurface
+from loss_landscape.topology import MergeTree, bottleneck_distance, merge_tree, persistence_barcode
 from loss_landscape.traces import trace
 from loss_landscape.trajectory import trajectory_directions
 
@@ -36,8 +42,14 @@ __all__ = [
     "HessianOperator",
     "LossSurface",
     "MatrixOperator",
+    "MergeTree",
+    "PreconditionedOperator",
+    "adam_directions",
+    "adam_preconditioner",
     "asam_sharpness",
+    "bottleneck_distance",
     "custom_directions",
+    "difference_directions",
     "eigenpairs",
     "evaluate_grid",
     "evaluate_sam_grid",
@@ -45,9 +57,14 @@ __all__ = [
     "first_order_sharpness",
     "gradient_directions",
     "hessian_directions",
+    "keskar_sharpness",
+    "merge_tree",
+    "persistence_barcode",
     "random_directions",
     "sam_sharpness",
     "spectral_density",
+    "stability_thresholds",
+    "three_point_directions",
     "trace",
     "trajectory_directions",
 ]
