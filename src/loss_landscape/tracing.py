@@ -67,39 +67,6 @@ class _Lifted(fx.Interpreter):
         return self._values[target] if target in self._values else super().get_attr(target, args, kwargs)
 
 
-def partially_evaluated(graph: fx.GraphModule, known: Mapping[int, Tensor]) -> fx.GraphModule:
-    """The graph as a function of the other placeholders, with all that depends on the `known` ones alone computed once."""
-    holders = _placeholders(graph)
-    values: dict[fx.Node, Any] = {holders[index]: tensor for index, tensor in known.items()}
-    rest, root = fx.Graph(), torch.nn.Module()
-    images: dict[fx.Node, fx.Node] = {}
-    last_user = {used: node for node in graph.graph.nodes for used in node.all_input_nodes}
-
-    def image(node: fx.Node) -> fx.Node:
-        if node not in images:
-            setattr(root, node.name, values[node])
-            images[node] = rest.get_attr(node.name)
-        return images[node]
-
-    for node in graph.graph.nodes:
-        if node.op == "placeholder":
-            if node not in values:
-                images[node] = rest.placeholder(node.name)
-        elif node.op == "get_attr":
-            values[node] = constant(graph, node)
-        elif node.op == "output":
-            rest.output(fx.node.map_arg(node.args[0], image))
-        elif all(used in values for used in node.all_input_nodes):
-            values[node] = evaluated(node, values)
-        else:
-            images[node] = rest.node_copy(node, image)
-        for used in node.all_input_nodes:
-            if last_user[used] is node:
-                values.pop(used, None)
-    rest.lint()
-    return fx.GraphModule(root, rest)
-
-
 def constant(graph: fx.GraphModule, node: fx.Node) -> Any:
     """What a `get_attr` node of the graph stands for."""
     value = graph

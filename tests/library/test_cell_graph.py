@@ -14,7 +14,7 @@ from loss_landscape import LossSurface, evaluate_grid, random_directions
 from loss_landscape.cell_graph import CellGraph
 from loss_landscape.cells import ascent_term, batch_terms
 from loss_landscape.paths import GridPath
-from loss_landscape.tracing import UntraceableError, partially_evaluated, traced
+from loss_landscape.tracing import UntraceableError, traced
 
 PATHS = [GridPath("graph", 16), GridPath("batched", 4)]
 
@@ -305,16 +305,6 @@ def test_a_traced_function_writes_nothing_and_gives_the_same():
     other = torch.randn(4, dtype=torch.float64)
     assert float(graph(other, y)) == pytest.approx(float(function(other, y)), rel=1e-14)
     assert torch.equal(x, kept)
-    half = partially_evaluated(graph, {1: y})
-    assert float(half(other)) == pytest.approx(float(function(other, y)), rel=1e-14)
-    assert len([node for node in half.graph.nodes if node.op == "placeholder"]) == 1
-
-
-def test_what_depends_on_the_known_inputs_alone_is_computed_once():
-    graph = partially_evaluated(
-        traced(lambda x, y: (y.exp() * y.sin()) @ x, [torch.randn(3), torch.randn(3)]), {1: torch.ones(3)}
-    )
-    assert len([node for node in graph.graph.nodes if node.op == "call_function"]) == 1
 
 
 def test_a_function_of_values_can_not_be_traced():
