@@ -35,7 +35,9 @@ format: setup ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## loader against per-sample pipelines
+bench: setup ## planes and curvature against other programs, into docs/benchmarks.md; the loader against per-sample pipelines
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python scripts/bench_lla.py --save docs/benchmarks.md
 	$(BIN)/python scripts/bench_data.py
 
 docs: setup ## remake README's picture, and print the table of docs/DATA_LOADING.md

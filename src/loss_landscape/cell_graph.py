@@ -146,13 +146,14 @@ class BoundCells:
 
     def losses(self, coordinates: Tensor, path: GridPath) -> Tensor:
         """The losses [K] at coordinates [K, D]; K is `path.chunk` where the path is batched."""
-        if path.name == "batched":
-            if path.compiled:
-                return self.program.compiled_many(coordinates, self.images, self.shared)
-            return self.program.many_cells(*self._stacked(coordinates), *self.shared)
+        if path.name == "graph" and not path.compiled:
+            return torch.stack([self._one(row) for row in coordinates.tolist()])  # on the CPU: no waiting for a GPU
+        placed = coordinates.to(self.images[0][0]) if self.images else coordinates
+        if path.name == "graph":
+            return torch.stack([self.program.compiled(row, self.images, self.shared).clone() for row in placed])
         if path.compiled:
-            return torch.stack([self.program.compiled(row, self.images, self.shared).clone() for row in coordinates])
-        return torch.stack([self._one(row) for row in coordinates.tolist()])
+            return self.program.compiled_many(placed, self.images, self.shared)
+        return self.program.many_cells(*self._stacked(placed), *self.shared)
 
     def _one(self, row: list[float]) -> Tensor:
         points = []
@@ -170,7 +171,7 @@ class BoundCells:
         for group in [small, *large]:
             if group is not None:
                 places, sizes, flat = group
-                combined = torch.addmm(flat[:1], coordinates.to(flat), flat[1:])
+                combined = torch.addmm(flat[:1], coordinates, flat[1:])
                 points |= dict(zip(places, combined.split(sizes, dim=1), strict=True))
         return [points[i].reshape(len(coordinates), *image[0].shape) for i, image in enumerate(self.images)]
 

@@ -59,7 +59,6 @@ class Cells:
         """The losses [K], float64, at the origin plus Σ_d coordinates[:, d]·directions[d]; K = `path.chunk` where batched."""
         total = torch.zeros(len(coordinates), dtype=torch.float64, device=self.surface.device)
         with torch.inference_mode():
-            coordinates = coordinates.to(self.surface.origin)
             for weight, cells in self._terms_bound(directions):
                 total += weight * cells.losses(coordinates, path).to(total)
         return total.clone()
