@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +11,95 @@ from torch import Tensor
 
 from loss_landscape.operator import CurvatureOperator
 
+BLOCK = 16  # rows of a basis that are allocated together
+COLUMNS = 2**16  # of a basis that are rotated together
+
 
 def tridiagonal(operator: CurvatureOperator, start: Tensor, steps: int) -> Tensor:
-    """The operator in the Krylov space of `start` [P], a float64 matrix [m, m]; m < `steps` where the space ends before."""
-    empty = torch.empty(0, operator.size, dtype=operator.dtype, device=operator.device)
-    krylov = KrylovSpace(operator, empty, torch.Generator().manual_seed(0), start)
-    krylov.extend(steps, lambda _: krylov.couplings[-1] == 0)
-    return krylov.matrix
+    """The operator in the Krylov space of `start` [P], a float64 matrix [m, m]; m < `steps` where the space ends before.
+
+    It runs to the end without waiting for the device; what is not finite stays so. Memory: `steps` vectors [P].
+    """
+    basis = torch.empty(steps, operator.size, dtype=operator.dtype, device=operator.device)
+    vector, scale = start.to(basis) / start.to(basis).norm(), torch.zeros((), dtype=torch.float64, device=operator.device)
+    diagonal, couplings = [], []
+    for step in range(steps):
+        basis[step] = vector
+        image = operator @ vector
+        diagonal.append(vector.double() @ image.double())
+        used = basis[: step + 1]
+        for _ in range(2):
+            image = image - (used @ image) @ used
+        coupling = image.double().norm()
+        scale = torch.maximum(scale, torch.maximum(diagonal[-1].abs(), coupling))
+        couplings.append(torch.where(coupling <= _negligible(operator, scale), 0, coupling))
+        vector = image / torch.where(couplings[-1] == 0, math.inf, couplings[-1]).to(image)  # 0 beyond the end of the space
+    ends = (torch.stack(couplings) == 0).nonzero()
+    length = int(ends[0]) + 1 if len(ends) else steps
+    return _symmetric(torch.stack(diagonal[:length]).cpu(), torch.stack(couplings[:length]).cpu())
+
+
+class Basis:
+    """At most `most` orthonormal vectors, the rows of blocks [≤ 16, P]: growing copies nothing. Any device will do."""
+
+    def __init__(self, rows: Tensor, device: torch.device, most: int):
+        self.blocks, self.lengths, self.most = [rows.to(device)], [len(rows)], most
+
+    def __len__(self) -> int:
+        return sum(self.lengths)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The rows in use, block by block."""
+        return (block[:length] for block, length in zip(self.blocks, self.lengths, strict=True))
+
+    @property
+    def device(self) -> torch.device:
+        return self.blocks[0].device
+
+    @property
+    def last(self) -> Tensor:
+        return self.blocks[-1][self.lengths[-1] - 1]
+
+    def reserve(self) -> None:
+        """Room for one more row, if there may be one."""
+        free = self.most - len(self)
+        if free and (len(self.blocks) == 1 or self.lengths[-1] == len(self.blocks[-1])):
+            self.blocks.append(self.blocks[0].new_empty(min(BLOCK, free), self.blocks[0].shape[1]))
+            self.lengths.append(0)
+
+    def append(self, vector: Tensor) -> None:
+        self.reserve()
+        self.blocks[-1][self.lengths[-1]] = vector
+        self.lengths[-1] += 1
+
+    def without(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """`vector` without its part in the span of the rows, and its coefficients [m] there. Twice is enough (Parlett)."""
+        coefficients = [block @ vector for block in self]
+        for part, block in zip(coefficients, self, strict=True):
+            vector = vector - part @ block
+        return vector, torch.cat(coefficients)
+
+    def combined(self, coefficients: Tensor) -> Tensor:
+        """`coefficients` [k, m] of the rows after the first block, the vectors [k, P]."""
+        parts = coefficients.to(self.blocks[0]).split(self.lengths[1:], dim=1)
+        return sum((part @ block for part, block in zip(parts, list(self)[1:], strict=True)))
+
+    def rotate(self, coefficients: Tensor) -> None:
+        """Put the combinations [k, m] in the place of the rows after the first block, using next to no memory."""
+        kept, size = len(coefficients), self.blocks[0].shape[1]
+        coefficients = coefficients.to(self.blocks[0])
+        old = list(self)[1:]
+        full, rest = divmod(kept, len(self.blocks[1]))
+        self.lengths = [self.lengths[0], *[len(self.blocks[1])] * full, *([rest] if rest else [])]
+        self.blocks = self.blocks[: len(self.lengths)]
+        for first in range(0, size, COLUMNS):
+            columns = slice(first, first + COLUMNS)
+            rotated = coefficients @ torch.cat([block[:, columns] for block in old])
+            for block, part in zip(list(self)[1:], rotated.split(self.lengths[1:]), strict=True):
+                block[:, columns] = part
+
+    def move(self, device: torch.device) -> None:
+        self.blocks = [block.to(device) for block in self.blocks]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,121 +112,162 @@ class RitzPairs:
     residuals: Tensor  # [m], the same with the rounding of products and of the stored vectors, which does not
 
 
-class KrylovSpace:
-    """An orthonormal basis [m, P] grown by one product at a time, orthogonal to the `locked` vectors [L, P]."""
+@dataclass(frozen=True)
+class Room:
+    """How many vectors a basis may hold, where, and which Ritz values outlive a thick restart when it is full."""
 
-    def __init__(self, operator: CurvatureOperator, locked: Tensor, generator: torch.Generator, start: Tensor | None = None):
-        self.operator, self.generator = operator, generator
+    rows: int
+    device: torch.device
+    survivors: Callable[[Tensor, int], list[int]]  # of ascending values, a number of them
+
+
+class KrylovSpace:
+    """An orthonormal basis grown by one product at a time, orthogonal to the `locked` vectors [L, P].
+
+    When its room is full it restarts from the Ritz vectors that matter and goes on (Wu and Simon 2000). At `places`, numbers
+    beyond all Ritz values, it tells how much of an eigenvector `start` can hide: see `hidden_shares`.
+    """
+
+    def __init__(
+        self,
+        operator: CurvatureOperator,
+        locked: Tensor,
+        generator: torch.Generator,
+        room: Room,
+        start: Tensor | None = None,
+        places: Sequence[float] = (),
+    ):
+        self.operator, self.generator, self.room = operator, generator, room
         self.num_locked = len(locked)
-        self.room = operator.size - self.num_locked
-        self.basis = locked  # [L + m, P] in the first rows, then free rows
-        self.length = len(locked)
+        self.basis = Basis(locked, room.device, room.rows)
         self.diagonal: list[float] = []
         self.couplings: list[float] = []
+        self.spikes = torch.zeros(0, dtype=torch.float64)  # couplings of a restart's survivors to the vector after them
         self.lost: list[float] = []
+        self.places = torch.tensor(places, dtype=torch.float64)
+        self.shares = torch.ones(len(places), 1, dtype=torch.float64)  # of the start in the first basis vectors, at each place
         self.products = 0
+        self.solved = 0  # after how many products `ritz` was true
         self.ritz: RitzPairs
-        self._append(self._fresh() if start is None else self._started(start))
+        self.basis.append(self.fresh() if start is None else self._cleaned(start))
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is left outside the basis."""
-        return self.products >= self.room
+        return self.num_locked + len(self.diagonal) >= self.operator.size
 
     def extend(self, budget: int, enough: Callable[[RitzPairs], bool]) -> None:
-        """Grow until the Ritz values are `enough`, or the budget of products or the room ends."""
-        checked = self.products
-        if self.products and enough(self.ritz):
+        """Grow until the Ritz values are `enough`, or the budget of products or the space ends."""
+        if self.products and self.solved == self.products and enough(self.ritz):
             return
-        while self.products < min(budget, self.room):
+        while self.products < budget and not self.is_complete:
             self._step()
-            if self.products - checked > self.products // 16 or self.products >= min(budget, self.room):
-                checked, self.ritz = self.products, self._solve()
+            over = self.products >= budget or self.is_complete
+            if over or self.products - self.solved > len(self.diagonal) // 64:  # a product costs more than a small eigh
+                self.solved, self.ritz = self.products, self._solve()
                 if enough(self.ritz):
                     return
 
     def vectors(self, index: list[int]) -> Tensor:
         """The Ritz vectors [len(index), P]."""
         coefficients = self.ritz.coefficients[:, index].T
-        basis = self.basis[self.num_locked : self.num_locked + coefficients.shape[1]]
-        return coefficients.to(basis) @ basis
+        ahead = torch.zeros(len(index), len(self.basis) - self.num_locked - coefficients.shape[1], dtype=torch.float64)
+        return self.basis.combined(torch.cat([coefficients, ahead], dim=1))
+
+    def fresh(self) -> Tensor:
+        """A random unit vector orthogonal to the basis."""
+        drawn = torch.randn(self.operator.size, generator=self.generator, dtype=torch.float64, device=self.generator.device)
+        return self._cleaned(drawn)
+
+    def hidden_shares(self) -> Tensor:
+        """For each place the largest squared share of an eigenvector there, or beyond, that the start can have.
+
+        The Christoffel function of the start's spectral measure: a larger share would have shown in the Ritz values.
+        """
+        ritz = self.ritz
+        share = self.shares @ ritz.coefficients[: self.shares.shape[1]]
+        seen = ritz.coefficients[-1] / (self.places[:, None] - ritz.values)  # an eigenvector there, but for its length
+        return (share * seen).sum(dim=1).square() / seen.square().sum(dim=1)
 
     def _step(self) -> None:
-        last = self.basis[self.length - 1]
-        image = self.operator @ last
-        self.products += 1
-        self.diagonal.append(float(last.double() @ image.double()))
-        image, lost = self._orthogonalised(image)
-        self.lost.append(lost)
-        coupling = float(image.double().norm())
-        if not math.isfinite(self.diagonal[-1] + coupling):
+        self.basis.reserve()
+        vector = self.basis.last
+        image = (self.operator @ vector).to(vector)
+        inside = vector.double() @ image.double()
+        rest, coefficients = self.basis.without(image)
+        rest, _ = self.basis.without(rest)
+        measured = torch.cat([coefficients.double(), torch.stack([inside, rest.double().norm()])]).cpu()
+        diagonal, coupling = measured[-2:].tolist()
+        if not math.isfinite(diagonal + coupling):
             raise FloatingPointError("a product with the operator is not finite")
+        self.lost.append(float((measured[:-3] - self._expected()).norm()))
+        self.diagonal.append(diagonal)
+        self.products += 1
         if self.is_complete:
             self.couplings.append(0.0)
             return
-        scale = max(map(abs, [*self.diagonal, *self.couplings]))
-        if coupling <= 10 * torch.finfo(image.dtype).eps * scale:  # an invariant subspace: go on beside it
-            self.couplings.append(0.0)
-            self._append(self._fresh())
-            return
-        self.couplings.append(coupling)
-        self._append(image / coupling)
+        scale = max(map(abs, [*self.diagonal, *self.couplings, coupling]))
+        ends = coupling <= _negligible(self.operator, scale)  # an invariant subspace: go on beside it
+        self.couplings.append(0.0 if ends else coupling)
+        following = self.fresh() if ends else rest / coupling
+        if len(self.basis) == self.room.rows:
+            self._restart()
+        self.basis.append(following)
 
-    def _orthogonalised(self, image: Tensor) -> tuple[Tensor, float]:
-        """`image` without its part in the basis, and how much of that part the three-term recurrence does not know of."""
-        used = self.basis[: self.length]
-        first = used @ image
-        image = image - first @ used
-        neighbours = 2 if self.products > 1 else 1
-        strangers = first[: self.length - neighbours].double()
-        return _purged(image, used), float(strangers.norm())
+    def _expected(self) -> Tensor:
+        """What the recurrence knows of the next image's coefficients, but for the last: 0 for all but its neighbours."""
+        expected = torch.zeros(self.num_locked + len(self.diagonal), dtype=torch.float64)
+        if len(self.diagonal) == len(self.spikes):
+            expected[self.num_locked :] = self.spikes
+        elif self.couplings:
+            expected[-1] = self.couplings[-1]
+        return expected
+
+    def _restart(self) -> None:
+        """Keep only the Ritz vectors that matter, and what they are coupled to."""
+        ritz = self._solve()
+        last = self.couplings[-1] * ritz.coefficients[-1]
+        count = max((self.room.rows - self.num_locked) // 2, 1)
+        kept = sorted(self.room.survivors(ritz.values, count))
+        dropped = [index for index in range(len(ritz.values)) if index not in kept]
+        shares = self.shares @ ritz.coefficients[: self.shares.shape[1]]
+        passed_on = (shares[:, dropped] * last[dropped] / (self.places[:, None] - ritz.values[dropped])).sum(dim=1)
+        self.shares = torch.cat([shares[:, kept], passed_on[:, None]], dim=1)
+        lost = (torch.tensor(self.lost, dtype=torch.float64)[:, None] * ritz.coefficients[:, kept]).norm(dim=0)
+        self.basis.rotate(ritz.coefficients[:, kept].T)
+        self.diagonal, self.couplings = ritz.values[kept].tolist(), [0.0] * len(kept)
+        self.spikes, self.lost = last[kept], lost.tolist()
 
     @property
     def matrix(self) -> Tensor:
-        """The operator between the basis vectors, [m, m] float64, symmetric and tridiagonal."""
-        couplings = torch.tensor(self.couplings[:-1], dtype=torch.float64)
-        return torch.diag(torch.tensor(self.diagonal, dtype=torch.float64)) + torch.diag(couplings, 1) + torch.diag(couplings, -1)
+        """The operator between the basis vectors, [m, m] float64: tridiagonal, with an arrow after a restart."""
+        matrix = _symmetric(torch.tensor(self.diagonal, dtype=torch.float64), torch.tensor(self.couplings, dtype=torch.float64))
+        kept = len(self.spikes)
+        if kept < len(matrix):
+            matrix[kept, :kept] = matrix[:kept, kept] = self.spikes
+        return matrix
 
     def _solve(self) -> RitzPairs:
-        couplings = torch.tensor(self.couplings, dtype=torch.float64)
         values, coefficients = torch.linalg.eigh(self.matrix)
-        estimates = couplings[-1] * coefficients[-1].abs()
+        estimates = self.couplings[-1] * coefficients[-1].abs()
         lost = (torch.tensor(self.lost, dtype=torch.float64)[:, None] * coefficients).norm(dim=0)
-        stored = torch.full_like(values, torch.finfo(self.basis.dtype).eps * float(values.abs().max()))
+        stored = torch.full_like(values, torch.finfo(self.operator.dtype).eps * float(values.abs().max()))
         return RitzPairs(values, coefficients, estimates, torch.hypot(torch.hypot(estimates, lost), stored))
 
-    def _fresh(self) -> Tensor:
-        drawn = torch.randn(self.operator.size, generator=self.generator, dtype=torch.float64, device=self.generator.device)
-        return self._cleaned(drawn.to(self.operator.device, self.operator.dtype))
-
-    def _started(self, start: Tensor) -> Tensor:
-        if start.shape[0] != self.operator.size or start.dim() > 2:
-            raise ValueError(f"start must be [P] or [P, k] with P = {self.operator.size}, got {list(start.shape)}")
-        start = start.to(self.operator.device, self.operator.dtype).reshape(self.operator.size, -1)
-        return self._cleaned(torch.nn.functional.normalize(start, dim=0).sum(dim=1))
-
     def _cleaned(self, vector: Tensor) -> Tensor:
-        length = vector.norm()
-        vector = _purged(vector, self.basis[: self.length])
-        if not bool(vector.norm() > 1e-3 * length):
-            return self._fresh()
-        return vector / vector.norm()
-
-    def _append(self, vector: Tensor) -> None:
-        if self.length == len(self.basis):
-            rows = min(max(32, self.length), self.operator.size - self.length)
-            grown = torch.empty(self.length + rows, self.operator.size, dtype=self.operator.dtype, device=self.operator.device)
-            grown[: self.length] = self.basis[: self.length]
-            self.basis = grown
-        self.basis[self.length] = vector
-        self.length += 1
+        vector = vector.to(self.basis.device, self.operator.dtype)
+        rest, _ = self.basis.without(vector)
+        rest, _ = self.basis.without(rest)
+        length = rest.norm()
+        if not bool(length > 1e-3 * vector.norm()):
+            return self.fresh()
+        return rest / length
 
 
-def _purged(vector: Tensor, basis: Tensor) -> Tensor:
-    """`vector` without its part in the span of the orthonormal rows of `basis`: twice, and again while most of it goes."""
-    for _ in range(4):
-        before = float(vector.norm())
-        vector = vector - (basis @ vector) @ basis
-        if float(vector.norm()) > 0.5 * before:
-            break
-    return vector
+def _symmetric(diagonal: Tensor, couplings: Tensor) -> Tensor:
+    return torch.diag(diagonal) + torch.diag(couplings[:-1], 1) + torch.diag(couplings[:-1], -1)
+
+
+def _negligible(operator: CurvatureOperator, scale: float | Tensor) -> float | Tensor:
+    """What is rounding beside `scale`."""
+    return 10 * torch.finfo(operator.dtype).eps * scale

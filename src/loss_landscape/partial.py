@@ -2,77 +2,104 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from loss_landscape.paths import GridPath
 from loss_landscape.results import write_whole
-from loss_landscape.surface import GridPath
 
 SECONDS_BETWEEN_SAVES = 2.0
 
 
 @dataclass(eq=False)
 class PartialGrid:
-    """The values of finished chunks, and the path they were computed by, kept in `file` (None: nowhere)."""
+    """The values of finished chunks, and the path they were computed by, kept in `file` (None: nowhere).
+
+    A chunk is `path.chunk` cells that follow each other in `order`; the last one may be shorter.
+    """
 
     file: Path | None
     identity: str
-    path: GridPath
-    values: np.ndarray  # [cells], float64
-    done: np.ndarray  # [chunks], bool
-    seconds: float = 0.0  # spent on it before
+    order: np.ndarray  # [cells], the cells in the order in which they are evaluated
+    values: np.ndarray  # [cells], float64, in the grid's own order
+    path: GridPath | None = None  # None: not chosen yet
+    done: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))  # [chunks]
+    seconds_before: float = 0.0  # spent on it by interrupted calls
+
+    def __post_init__(self) -> None:
+        self._began = self._saved = time.monotonic()
 
     @classmethod
-    def opened(
-        cls, file: str | Path | None, identity: Sequence[bytes], num_cells: int, path: Callable[[], GridPath]
-    ) -> PartialGrid:
-        """What `file` holds of the grid of this identity, with the path it holds; else nothing yet, by `path()`."""
-        digest = hashlib.blake2b(b"".join(identity), digest_size=16).hexdigest()
+    def opened(cls, file: str | Path | None, identity: Sequence[bytes], order: np.ndarray) -> PartialGrid:
+        """What `file` holds of the grid of this identity, with the path it holds; else nothing yet, and no path."""
+        digest = hashlib.blake2b(b"".join([*identity, order.tobytes()]), digest_size=16).hexdigest()
         file = None if file is None else Path(file)
         if file is not None and file.exists():
             with np.load(file) as stored:
                 header = json.loads(str(stored["header"]))
                 if header["identity"] == digest:
-                    path_before = GridPath(**header["path"])
-                    return cls(file, digest, path_before, stored["values"], stored["done"], header["seconds"])
-        chosen = path()
-        return cls(file, digest, chosen, np.full(num_cells, np.nan), np.zeros(-(-num_cells // chosen.chunk), dtype=bool))
+                    path = GridPath(**header["path"])
+                    return cls(file, digest, order, stored["values"], path, stored["done"], header["seconds"])
+        return cls(file, digest, order, np.full(len(order), np.nan))
 
-    def filled(self, evaluate: Callable[[slice, GridPath], np.ndarray]) -> np.ndarray:
-        """All values, the missing chunks by `evaluate(cells, path)`; what is finished is kept whatever stops it."""
-        began = saved = time.monotonic()
+    def begin(self, path: GridPath) -> None:
+        """Start, or start again, by this path: nothing is finished."""
+        self.path = path
+        self.values[:] = np.nan
+        self.done = np.zeros(-(-len(self.order) // path.chunk), dtype=bool)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on the grid until now."""
+        return self.seconds_before + time.monotonic() - self._began
+
+    def missing(self, count: int) -> list[int]:
+        """The chunks that the first `count` cells of the order lie in and that are not finished."""
+        return np.nonzero(~self.done[: -(-count // self.path.chunk)])[0].tolist()
+
+    def covered(self, count: int) -> np.ndarray:
+        """Which cells lie in the chunks of the first `count` cells of the order, [cells] bool, in the grid's own order."""
+        mask = np.zeros(len(self.order), dtype=bool)
+        mask[self.order[: -(-count // self.path.chunk) * self.path.chunk]] = True
+        return mask
+
+    def cells_of(self, chunk: int) -> np.ndarray:
+        """The cells of a chunk."""
+        return self.order[chunk * self.path.chunk : (chunk + 1) * self.path.chunk]
+
+    def put(self, chunk: int, values: np.ndarray) -> None:
+        """A chunk is finished."""
+        self.values[self.cells_of(chunk)] = values
+        self.done[chunk] = True
+        if time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
+            self._save()
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Inside, what is finished is saved whatever stops the work; a grid that gets to the end needs its file no more."""
         try:
-            for index in np.nonzero(~self.done)[0].tolist():
-                cells = slice(index * self.path.chunk, (index + 1) * self.path.chunk)
-                self.values[cells] = evaluate(cells, self.path)
-                self.done[index] = True
-                if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                    self._save(self.seconds + time.monotonic() - began)
-                    saved = time.monotonic()
+            yield
         except BaseException:
-            self._save(self.seconds + time.monotonic() - began)
+            self._save()
             raise
-        return self.values.copy()
-
-    def discard(self) -> None:
-        """The grid is finished: remove the file."""
         if self.file is not None:
             self.file.unlink(missing_ok=True)
 
-    def _save(self, seconds: float) -> None:
-        if self.file is None:
+    def _save(self) -> None:
+        if self.file is None or self.path is None:
             return
-        header = json.dumps({"identity": self.identity, "path": asdict(self.path), "seconds": seconds})
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        header = json.dumps({"identity": self.identity, "path": asdict(self.path), "seconds": self.seconds})
 
         def write(path: Path) -> None:
             with path.open("wb") as file:
                 np.savez(file, values=self.values, done=self.done, header=np.array(header))
 
         write_whole(self.file, write)
+        self._saved = time.monotonic()

@@ -1,4 +1,4 @@
-"""Pictures of lines, planes and spectra. Each function writes a file and returns the figure, which nothing else keeps alive."""
+"""Pictures of lines, planes, volumes and spectra. Each function writes a file and returns the figure, kept by nothing else."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ INK, VERMILION, BLUE, ORANGE, SKY, GREEN, PURPLE = "#222222", "#D55E00", "#0072B
 
 NOISE_MARGIN = 10.0
 DECADES_OF_DENSITY = 8
+MOST_SLICES = 5  # of a volume
 AXIS_NAMES = {
-    "random": ("random direction 1", "random direction 2"),
+    "random": ("random direction 1", "random direction 2", "random direction 3"),
     "hessian": ("Hessian eigenvector 1", "Hessian eigenvector 2"),
     "hessian_extremes": ("eigenvector of the largest λ", "eigenvector of the smallest λ"),
-    "trajectory": ("principal direction 1", "principal direction 2"),
-    "gradient": ("the gradient", "random direction"),
+    "trajectory": ("principal direction 1", "principal direction 2", "principal direction 3"),
+    "gradient": ("the gradient", "random direction 1", "random direction 2"),
+    "adam": ("Adam's mean of the gradient", "Adam's mean of its square"),
+    "three_points": ("the way to the second net", "the way to the third, at a right angle"),
+    "difference": ("the way to the other net",),
 }
 
 
@@ -46,6 +50,7 @@ def plot_plane_contour(path: PathLike, grid: Grid, *, title: str, trajectory: Se
     axes = figure.add_axes((0.16, 0.18, 0.65, 0.68))
     mesh = draw_plane(axes, grid, scale)
     draw_trajectory(axes, points)
+    _draw_nets(axes, grid.meta.get("points", []))
     add_colour_bar(figure, mesh, scale, _value_name(grid), cax=figure.add_axes((0.83, 0.18, 0.022, 0.68)))
     label_axes(axes, grid)
     figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=4, fontsize=8, frameon=False)
@@ -67,7 +72,8 @@ def plot_plane_surface(path: PathLike, grid: Grid, *, title: str) -> Figure:
     axes.set_zlim(*ends)
     bad = ~np.isfinite(grid.losses)
     if bad.any():
-        axes.scatter(first[bad], second[bad], ends[0], color=VERMILION, marker="x", s=12, label="not finite", depthshade=False)
+        cross = {"color": VERMILION, "marker": "x", "s": 12, "label": "not finite", "depthshade": False}
+        axes.scatter(first[bad], second[bad], ends[0], zorder=0, **cross)  # on the floor, beneath the surface
         axes.legend(loc="upper left", fontsize=8, frameon=False)
     _label_surface(axes, grid, f"log₁₀ of the {_value_name(grid)}" if scale.logarithmic else _value_name(grid))
     _set_titles(figure, axes, title, [_centre(grid), *notes_on(grid, scale)])
@@ -93,6 +99,27 @@ def plot_line(path: PathLike, grid: Grid, *, title: str) -> Figure:
     axes.legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11, fontweight="bold")
     _set_notes(axes, notes_on(grid, scale), width=84)
+    return save_figure(path, figure)
+
+
+def plot_volume(path: PathLike, grid: Grid, *, title: str) -> Figure:
+    """Draw a volume as up to five slices across its third direction, each as a plane is drawn, all on one colour scale."""
+    scale, heights = ColourScale.of(grid.losses), grid.coordinates[2]
+    chosen = np.unique(np.linspace(0, len(heights) - 1, MOST_SLICES).round().astype(int))
+    figure = _empty_figure(2.4 * len(chosen) + 1.6, 4.2)
+    panels = figure.subplots(1, len(chosen), squeeze=False, sharey=True)[0]
+    for axes, index in zip(panels, chosen, strict=True):
+        mesh = _draw_cells(axes, Grid(grid.losses[:, :, index], grid.coordinates[:2], grid.meta), scale)
+        if heights[index] == 0:
+            _mark_centre(axes, grid)
+        axes.set_title(f"γ = {heights[index]:.3g}", fontsize=9)
+        axes.tick_params(labelsize=8)
+    panels[0].set_ylabel(axis_label(grid, 1), fontsize=8)
+    add_colour_bar(figure, mesh, scale, _value_name(grid), ax=list(panels), pad=0.01)
+    labels = [axis_label(grid, axis).replace("\n", " ") for axis in (0, 2)]
+    notes = textwrap.fill(" · ".join([_centre(grid), *notes_on(grid, scale)]), 30 * len(chosen))
+    figure.supxlabel("\n".join([*labels, notes]), fontsize=8.5)
+    figure.suptitle(title, fontsize=11, fontweight="bold")
     return save_figure(path, figure)
 
 
@@ -127,10 +154,16 @@ def _rise(plain: Grid, sam: Grid) -> Grid | None:
     places = [np.abs(many[:, None] - few).argmin(axis=0) for many, few in pairs]
     if not all(np.allclose(many[at], few, rtol=0, atol=1e-9) for (many, few), at in zip(pairs, places, strict=True)):
         return None
+    shared = np.ix_(*places)
     with np.errstate(invalid="ignore"):  # inf − inf is the NaN that it should be
-        rise = sam.losses - plain.losses[np.ix_(*places)]
-    centre = sam.meta["baseline_loss"] - plain.meta["baseline_loss"]
-    return Grid(rise, sam.coordinates, {**sam.meta, "baseline_loss": centre})
+        rise = sam.losses - plain.losses[shared]
+    errors = [grid.meta.get("noise_floor") for grid in (plain, sam)]
+    facts = {
+        "baseline_loss": sam.meta["baseline_loss"] - plain.meta["baseline_loss"],
+        "noise_floor": None if None in errors else sum(errors),
+        "largest_held_out_error": None,  # of a difference it is not known
+    }
+    return Grid(rise, sam.coordinates, {**sam.meta, **facts}, sam.evaluated & plain.evaluated[shared])
 
 
 def plot_spectrum(path: PathLike, density: Density, *, title: str, eigenvalues: Sequence[float] | None = None) -> Figure:
@@ -194,17 +227,26 @@ def _draw_tails(axes: Axes, nodes: np.ndarray, shares: np.ndarray, zero: float) 
 
 def draw_plane(axes: Axes, grid: Grid, scale: ColourScale) -> QuadMesh:
     """Put a plane's heat map, contour lines, centre and cells that are not finite into `axes`."""
+    mesh = _draw_cells(axes, grid, scale)
+    _mark_centre(axes, grid)
+    if not np.isfinite(grid.losses).all():
+        axes.plot([], [], "s", color=VERMILION, label="not finite", linestyle="none")
+    return mesh
+
+
+def _draw_cells(axes: Axes, grid: Grid, scale: ColourScale) -> QuadMesh:
     first, second = grid.coordinates
     shown = np.ma.masked_invalid(grid.losses.T)  # a picture's rows lie along its vertical axis, the second direction
     mesh = axes.pcolormesh(first, second, shown, cmap=_colours(), norm=_norm(scale), shading="nearest", rasterized=True)
     if not scale.is_flat and shown.count() > 3:
         lines = {"colors": "white", "linewidths": 0.5, "alpha": 0.6, "linestyles": "solid"}
         axes.contour(first, second, shown, levels=scale.levels(9), **lines)
+    return mesh
+
+
+def _mark_centre(axes: Axes, grid: Grid) -> None:
     axes.plot([0.0], [0.0], "+", color="white", markersize=13, markeredgewidth=4)
     axes.plot([0.0], [0.0], "+", color="black", markersize=12, markeredgewidth=1.5, label=_centre(grid), linestyle="none")
-    if shown.count() < shown.size:
-        axes.plot([], [], "s", color=VERMILION, label="not finite", linestyle="none")
-    return mesh
 
 
 def draw_trajectory(axes: Axes, points: Sequence[Point]) -> None:
@@ -218,6 +260,17 @@ def draw_trajectory(axes: Axes, points: Sequence[Point]) -> None:
     marker = {"color": "white", "markeredgecolor": "black", "linestyle": "none"}
     axes.plot(alpha[0], beta[0], "o", markersize=8, label="start of the path", **marker)
     axes.plot(alpha[-1], beta[-1], "*", markersize=13, label="its end", **marker)
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def _draw_nets(axes: Axes, points: Sequence[Point]) -> None:
+    """Number the nets that a plane was laid through."""
+    limits = axes.get_xlim(), axes.get_ylim()
+    for number, point in enumerate(points, start=1):
+        marker = {"color": "white", "markeredgecolor": "black", "linestyle": "none"}
+        axes.plot(point["alpha"], point["beta"], "o", markersize=12, **marker)
+        place = {"horizontalalignment": "center", "verticalalignment": "center_baseline", "clip_on": True}
+        axes.text(point["alpha"], point["beta"], str(number), fontsize=8, **place)
     axes.set(xlim=limits[0], ylim=limits[1])
 
 
@@ -249,7 +302,7 @@ def axis_label(grid: Grid, axis: int) -> str:
     name = AXIS_NAMES[meta["kind"]][axis] if meta["kind"] in AXIS_NAMES else f"direction {axis + 1}"
     facts = [f"λ = {meta['eigenvalues'][axis]:.3g}"] if "eigenvalues" in meta else []
     facts += [f"one unit is {meta['direction_norms'][axis] / meta['origin_norm']:.3g} ‖θ‖"] if meta["origin_norm"] else []
-    return f"{'αβ'[axis]} along {name}\n({', '.join(facts)})" if facts else f"{'αβ'[axis]} along {name}"
+    return f"{'αβγ'[axis]} along {name}\n({', '.join(facts)})" if facts else f"{'αβγ'[axis]} along {name}"
 
 
 def notes_on(grid: Grid, scale: ColourScale) -> list[str]:
@@ -258,6 +311,7 @@ def notes_on(grid: Grid, scale: ColourScale) -> list[str]:
     missing, spread = grid.losses.size - finite.size, np.ptp(finite) if finite.size else np.inf
     noise = grid.meta.get("noise_floor")
     notes = [f"not finite: {missing} of {grid.losses.size} cells"] if missing else []
+    notes += _notes_on_prediction(grid)
     if scale.clipped:
         notes.append(f"colours end at {scale.high:.3g}, the highest cell is {finite.max():.3g}")
     if spread == 0:
@@ -265,6 +319,15 @@ def notes_on(grid: Grid, scale: ColourScale) -> list[str]:
     elif noise is not None and spread <= NOISE_MARGIN * noise:
         notes.append(f"mostly rounding: the range {spread:.2g} is within ten times of the float noise {noise:.2g}")
     return notes
+
+
+def _notes_on_prediction(grid: Grid) -> list[str]:
+    """How much of a grid was evaluated, where some was predicted."""
+    count, error = int(grid.evaluated.sum()), grid.meta.get("largest_held_out_error")
+    if count == grid.losses.size:
+        return []
+    checked = "" if error is None else f" (to {100 * error:.2g} % where checked)"
+    return [f"{count} of {grid.losses.size} cells evaluated, the rest predicted{checked}"]
 
 
 def _notes_on_path(grid: Grid, points: Sequence[Point]) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,23 @@ class Grid:
     losses: np.ndarray  # float64, one dimension for each axis
     coordinates: tuple[np.ndarray, ...]
     meta: dict[str, Any]
+    evaluated: np.ndarray = field(default_factory=lambda: np.array(True))  # bool, as `losses`; False: predicted from other cells
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "evaluated", np.broadcast_to(self.evaluated, self.losses.shape))
 
     def save(self, folder: str | Path) -> None:
-        """Write grid.npy, grid.csv and meta.json; each file appears whole or not at all."""
+        """Write grid.npy, grid.csv and meta.json, and evaluated.npy where a cell was predicted; each appears whole or not at all.
+
+        meta.json is the last: a folder that has it has the others.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "grid.npy", lambda path: np.save(path, self.losses))
+        if self.evaluated.all():
+            (folder / "evaluated.npy").unlink(missing_ok=True)
+        else:
+            write_whole(folder / "evaluated.npy", lambda path: np.save(path, self.evaluated))
         write_whole(folder / "grid.csv", self._write_csv)
         write_whole(folder / "meta.json", lambda path: path.write_text(json.dumps(self.meta, indent=2) + "\n"))
 
@@ -57,16 +68,19 @@ class Grid:
         folder = Path(folder)
         meta = json.loads((folder / "meta.json").read_text())
         coordinates = tuple(np.array(axis, dtype=np.float64) for axis in meta["coordinates"])
-        return cls(np.load(folder / "grid.npy"), coordinates, meta)
+        predicted = folder / "evaluated.npy"
+        evaluated = np.load(predicted) if predicted.exists() else np.array(True)
+        return cls(np.load(folder / "grid.npy"), coordinates, meta, evaluated)
 
     def _write_csv(self, path: Path) -> None:
-        count = self.losses.ndim
+        count, marked = self.losses.ndim, not self.evaluated.all()
         with path.open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
-            rows.writerow([*"ijk"[:count], *AXES[:count], "loss"])
+            rows.writerow([*"ijk"[:count], *AXES[:count], "loss", *["evaluated"] * marked])
             for index in np.ndindex(self.losses.shape):
                 place = [repr(float(axis[i])) for axis, i in zip(self.coordinates, index, strict=True)]
-                rows.writerow([*index, *place, repr(float(self.losses[index]))])
+                mark = [int(self.evaluated[index])] * marked
+                rows.writerow([*index, *place, repr(float(self.losses[index])), *mark])
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,11 +68,12 @@ def evaluate_sam_grid(
     span: Span = (-1.0, 1.0),
     stride: int = 1,
     partial: str | Path | None = None,
+    noise_cells: int = 16,
 ) -> Grid:
     """L(θ′ + ρ g/‖g‖) at the points θ′ of a grid, g the gradient at θ′; ρ is absolute.
 
     `stride` keeps every so-manieth coordinate of the `resolution` ones, the middle one among them, so that the cells are also
-    cells of the loss's own grid. `partial` is as in `evaluate_grid`.
+    cells of the loss's own grid. `partial` and `noise_cells` are as in `evaluate_grid`.
     """
     _checked_rho(rho)
     if stride < 1:
@@ -88,7 +90,8 @@ def evaluate_sam_grid(
     origin_norm = directions.meta["origin_norm"]
     facts = {"rho_absolute": rho, "rho_relative": rho / origin_norm if origin_norm else None, "stride": stride}
     path = surface.grid_path(len(directions), "ascent", num_cells=len(axes[0]) ** len(axes))
-    return GridJob(surface, directions, axes, losses, lambda: _sam_loss(surface, rho), path, facts).run(partial)
+    centre = functools.partial(_sam_loss, surface, rho)
+    return GridJob(surface, directions, axes, losses, centre, path, facts, noise_cells=noise_cells).run(partial)
 
 
 def _sam_loss(surface: LossSurface, rho: float) -> float:

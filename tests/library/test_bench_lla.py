@@ -283,7 +283,9 @@ def test_cases_give_the_same_numbers_as_their_peers(build):
 def test_a_plane_tells_how_it_was_evaluated():
     plane = planes.OurPlane(trained(MLP, 8, 2, CPU), 21)
     said = plane.remark([plane()], [])
-    assert re.fullmatch(r"path `batched`, \d+ cells at a time; about \S+ s of ours check 20 cells in float64", said), said
+    assert re.fullmatch(
+        r"path `batched`, \d+ cells at a time; not in it: the check .+, \S+ s for each of up to 20 cells", said
+    ), said
 
 
 # -- nets -------------------------------------------------------------------------------------------------------

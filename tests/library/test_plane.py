@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Remembers, assert_leaves_net_untouched, mlp
+from surfaces import batch, quadratic, surface_of
 from torch import Tensor, nn
 
 from loss_landscape import (
@@ -19,7 +20,6 @@ from loss_landscape import (
     evaluate_grid,
     evaluate_sam_grid,
     hessian_directions,
-    partial,
     random_directions,
     sam_sharpness,
     trajectory_directions,
@@ -28,48 +28,37 @@ from loss_landscape import (
 KEYS = {
     *("kind", "resolution", "span", "coordinates", "direction_norms", "origin_norm", "relative_span", "normalization", "cosine"),
     *("excluded", "baseline_loss", "centre_difference", "noise_floor", "num_nonfinite", "num_evaluated", "path", "chunk"),
-    *("dtype", "seconds", "versions"),
+    *("dtype", "seconds", "versions", "num_cells", "tolerance", "compiled", "precision", "precision_error", "path_note"),
 }
-
-
-def batch(count: int = 32) -> tuple[Tensor, Tensor]:
-    draw = torch.Generator().manual_seed(0)
-    return torch.randn(count, 6, generator=draw), torch.randint(0, 3, (count,), generator=draw)
-
-
-def surface_of(net: nn.Module | None = None, **options) -> LossSurface:
-    if net is None:
-        torch.manual_seed(0)
-        net = mlp(width=12, activation=nn.ReLU)
-    return LossSurface(net, nn.CrossEntropyLoss(), [batch()], **options)
-
-
-def quadratic(curvatures: list[float]) -> LossSurface:
-    """½ Σ cᵢ(xᵢ − 1)² as a net whose outputs are its parameters, all at 1 but the first, at 2."""
-
-    class Point(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.x = nn.Parameter(torch.ones(len(curvatures), dtype=torch.float64))
-            self.x.data[0] = 2.0
-
-        def forward(self, weights: Tensor) -> Tensor:
-            return 0.5 * (weights * (self.x - 1).square()).sum()
-
-    weights = torch.tensor(curvatures, dtype=torch.float64)
-    return LossSurface(Point(), batches=[weights], batch_loss=lambda model, given: model(given))
 
 
 # What the cells are
 
 
 @pytest.mark.parametrize("resolution", [5, 6])
-def test_a_quadratic_bowl_is_its_closed_form(resolution):
-    surface = quadratic([3.0, -2.0, 1.0])
-    first, second = torch.eye(3, dtype=torch.float64)[:2]
-    grid = evaluate_grid(surface, (first, second), resolution, ((-1.0, 2.0), (0.5, 1.5)))
-    alpha, beta = np.meshgrid(np.linspace(-1, 2, resolution), np.linspace(0.5, 1.5, resolution), indexing="ij")
-    np.testing.assert_allclose(grid.losses, 0.5 * (3 * (1 + alpha) ** 2 - 2 * beta**2), rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_quadratic_bowl_is_its_closed_form(resolution, count):
+    surface = quadratic([3.0, -2.0, 1.0, 4.0])
+    axes = tuple(torch.eye(4, dtype=torch.float64)[:count])
+    grid = evaluate_grid(surface, axes, resolution, ((-1.0, 2.0), (0.5, 1.5), (-3.0, 0.0))[:count])
+    places = [np.linspace(-1, 2, resolution), np.linspace(0.5, 1.5, resolution), np.linspace(-3, 0, resolution)][:count]
+    terms = zip([3, -2, 1], [1, 0, 0], np.meshgrid(*places, indexing="ij"), strict=False)
+    np.testing.assert_allclose(grid.losses, 0.5 * sum(c * (at + x) ** 2 for c, at, x in terms), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_quadratic_loss_is_under_its_chord_by_the_curvature(seed):
+    """On the straight path between two points, L − chord = −½t(1−t)ΔᵀHΔ."""
+    draw = torch.Generator().manual_seed(seed)
+    curvatures = torch.randn(6, generator=draw, dtype=torch.float64)
+    surface = quadratic(curvatures.tolist())
+    step = torch.randn(6, generator=draw, dtype=torch.float64)
+    line = evaluate_grid(surface, (step,), 21, (0.0, 1.0))
+    (t,) = line.coordinates
+    chord = (1 - t) * line.losses[0] + t * line.losses[-1]
+    curved = float(step @ (curvatures * step))
+    np.testing.assert_allclose(line.losses - chord, -0.5 * t * (1 - t) * curved, rtol=1e-9, atol=1e-12)
+    assert HessianOperator(surface) @ step @ step == pytest.approx(curved, rel=1e-12)
 
 
 def test_curvature_along_hessian_axes_is_the_eigenvalues():
@@ -103,17 +92,6 @@ def test_coordinates_are_uniform_symmetric_and_exact(resolution):
     assert (axis[0], axis[-1]) == (-0.3, 0.3)
     np.testing.assert_allclose(np.diff(axis), 0.6 / (resolution - 1), rtol=1e-12)
     assert (resolution % 2 == 1) == (0.0 in axis)
-
-
-def test_lines_planes_and_volumes():
-    surface = quadratic([1.0, 2.0, 4.0])
-    axes = torch.eye(3, dtype=torch.float64)
-    for count in (1, 2, 3):
-        grid = evaluate_grid(surface, tuple(axes[:count]), 3)
-        assert grid.losses.shape == (3,) * count
-        assert grid.losses.dtype == np.float64
-        corner = 0.5 * sum(c * (x - 1) ** 2 for c, x in zip([1, 2, 4][:count], [3, 2, 2], strict=False))
-        assert grid.losses[(-1,) * count] == pytest.approx(corner)
 
 
 def test_a_double_well_has_its_two_minima():
@@ -212,6 +190,44 @@ def test_the_noise_floor_is_the_error_against_float64():
     assert exact.meta["noise_floor"] is None
 
 
+def test_the_check_against_float64_can_be_smaller_or_left_out():
+    surface = surface_of()
+    axes = random_directions(surface)
+    assert len(evaluate_grid(surface, axes, 9, noise_cells=2).meta["noise"]) <= 6
+    without = evaluate_grid(surface, axes, 9, noise_cells=0)
+    assert (without.meta["noise"], without.meta["noise_floor"]) == ([], None)
+    with pytest.raises(ValueError, match="noise_cells must be ≥ 0, got -1"):
+        evaluate_grid(surface, axes, 9, noise_cells=-1)
+
+
+def test_bfloat16_tells_its_error_against_cells_in_the_surfaces_own_dtype():
+    surface = surface_of()
+    axes = random_directions(surface)
+    grid, exact = evaluate_grid(surface, axes, 9, precision="bfloat16"), evaluate_grid(surface, axes, 9)
+    places = tuple(zip(*(row["cell"] for row in grid.meta["noise"]), strict=True))
+    errors = np.abs(grid.losses - exact.losses)[places]
+    told = grid.meta["precision_error"]
+    assert told["num_cells"] == len(errors) >= 6
+    assert told["absolute"] == pytest.approx(errors.max(), rel=1e-3)
+    assert told["relative"] == pytest.approx((errors / exact.losses[places]).max(), rel=1e-3)
+    assert 1e-5 < told["relative"] < 0.05
+    assert grid.meta["noise_floor"] == pytest.approx(errors.max(), rel=1e-2)
+    assert (grid.meta["precision"], exact.meta["precision"], exact.meta["precision_error"]) == ("bfloat16", None, None)
+
+
+def test_the_centre_of_a_bfloat16_grid_does_not_stand_out_by_being_exact():
+    surface = surface_of()
+    grid = evaluate_grid(surface, random_directions(surface), 9, precision="bfloat16")
+    assert grid.losses[4, 4] - surface.loss() == grid.meta["centre_difference"] != 0
+
+
+def test_the_noise_of_a_predicted_grid_is_that_of_cells_it_evaluated():
+    surface = surface_of(mlp(width=12))
+    grid = evaluate_grid(surface, random_directions(surface), 41, tolerance=0.01)
+    assert not grid.evaluated.all()
+    assert all(grid.evaluated[tuple(row["cell"])] for row in grid.meta["noise"])
+
+
 def test_a_net_that_can_not_run_in_float64_has_no_noise_floor():
     class Single(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -246,58 +262,6 @@ def test_a_diverged_net_has_a_plane_of_nan():
     assert grid.meta["num_nonfinite"] == 9
 
 
-# Paths
-
-
-class Branches(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = mlp()
-
-    def forward(self, x: Tensor) -> Tensor:
-        outputs = self.net(x)
-        return outputs if outputs.mean() > 0 else 2 * outputs
-
-
-class Clamps(nn.Module):
-    """Writes to its own parameter, as a net that keeps its weights within bounds does."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = mlp()
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.net[0].weight.data.clamp_(-0.1, 0.1)
-        return self.net(x)
-
-
-@pytest.mark.parametrize("kind", [Branches, Clamps])
-def test_a_net_that_can_not_be_batched_is_evaluated_point_by_point(kind):
-    net = kind()
-    with assert_leaves_net_untouched(net):
-        surface = surface_of(net)
-        assert surface.grid_path().name == "vmap"
-        axes = random_directions(surface)
-        grid = evaluate_grid(surface, axes, 3)
-    for i, alpha in enumerate((-1, 0, 1)):
-        for j, beta in enumerate((-1, 0, 1)):
-            there = float(surface.at((alpha * axes[0] + beta * axes[1])[None]))
-            assert grid.losses[i, j] == pytest.approx(there, rel=1e-5, abs=1e-6)
-    if kind is Branches:
-        assert grid.meta["path"] == "loop"
-        assert grid.meta["path_note"].startswith("batching points failed")
-
-
-def test_the_path_is_a_function_of_shapes():
-    conv = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
-    assert surface_of(conv).grid_path().name == "loop"
-    small, again = surface_of(), surface_of()
-    assert small.grid_path() == again.grid_path()
-    assert small.grid_path().name == "vmap"
-    wide = LossSurface(mlp(width=4096), nn.CrossEntropyLoss(), [batch(256)])
-    assert wide.grid_path().name == "loop"
-
-
 def test_the_grids_of_a_few_batches_are_those_of_one():
     net, (inputs, targets) = mlp().double(), batch()
     inputs = inputs.double()
@@ -318,127 +282,6 @@ def test_the_net_is_left_untouched():
         evaluate_sam_grid(surface, axes, 0.1, 3)
 
 
-# Interrupted and resumed
-
-
-class Interrupted(Exception):
-    pass
-
-
-@pytest.mark.parametrize("sam", [False, True])
-@pytest.mark.parametrize("calls", [1, 2, 5])
-def test_an_interrupted_grid_goes_on_with_the_same_bits(tmp_path: Path, monkeypatch, sam, calls):
-    surface = surface_of()
-    axes = random_directions(surface)
-    name = "sam_along" if sam else "along"
-
-    def evaluate(partial_file: Path | None = None) -> Grid:
-        if sam:
-            return evaluate_sam_grid(surface, axes, 0.1, 31, partial=partial_file)
-        return evaluate_grid(surface, axes, 33, partial=partial_file)
-
-    whole = evaluate()
-    original, left = getattr(LossSurface, name), [calls + (2 if sam else 2)]
-
-    def failing(*arguments, **options):
-        left[0] -= 1
-        if left[0] < 0:
-            raise Interrupted
-        return original(*arguments, **options)
-
-    file = tmp_path / "plane.partial"
-    monkeypatch.setattr(LossSurface, name, failing)
-    with pytest.raises(Interrupted):
-        evaluate(file)
-    assert file.exists()
-    counted = []
-    monkeypatch.setattr(LossSurface, name, lambda *given, **options: counted.append(1) or original(*given, **options))
-    resumed = evaluate(file)
-    assert np.array_equal(resumed.losses, whole.losses)
-    assert not file.exists()
-    assert resumed.meta["chunk"] == whole.meta["chunk"]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_resumed_grid_keeps_the_stored_chunk_and_path(tmp_path: Path, monkeypatch):
-    surface = surface_of()
-    axes = random_directions(surface)
-    file = tmp_path / "plane.partial"
-    original, left = LossSurface.along, [4]
-
-    def failing(*arguments, **options):
-        left[0] -= 1
-        if left[0] < 0:
-            raise Interrupted
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(LossSurface, "along", failing)
-    with pytest.raises(Interrupted):
-        evaluate_grid(surface, axes, 21, chunk=8, partial=file)
-    monkeypatch.setattr(LossSurface, "along", original)
-    assert evaluate_grid(surface, axes, 21, partial=file).meta["chunk"] == 8
-
-
-def test_a_partial_file_of_another_grid_is_not_used(tmp_path: Path, monkeypatch):
-    surface, other = surface_of(), surface_of(mlp(width=12, activation=nn.ReLU))
-    axes = random_directions(surface)
-    file = tmp_path / "plane.partial"
-    original, left = LossSurface.along, [4]
-
-    def failing(*arguments, **options):
-        left[0] -= 1
-        if left[0] < 0:
-            raise Interrupted
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(LossSurface, "along", failing)
-    with pytest.raises(Interrupted):
-        evaluate_grid(surface, axes, 21, partial=file)
-    monkeypatch.setattr(LossSurface, "along", original)
-    assert not np.array_equal(surface.origin, other.origin)
-    expected = evaluate_grid(other, axes, 21)
-    assert np.array_equal(evaluate_grid(other, axes, 21, partial=file).losses, expected.losses)
-
-
-def test_finished_chunks_are_saved_by_the_clock(tmp_path: Path, monkeypatch):
-    """A killed process runs no `finally`."""
-    monkeypatch.setattr(partial, "SECONDS_BETWEEN_SAVES", 0.0)
-    surface = surface_of()
-    seen = []
-    original = LossSurface.along
-
-    def watching(*arguments, **options):
-        seen.append((tmp_path / "plane.partial").exists())
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(LossSurface, "along", watching)
-    evaluate_grid(surface, random_directions(surface), 21, partial=tmp_path / "plane.partial")
-    assert len(seen) > 4
-    assert all(seen[3:-1])
-
-
-def test_losses_of_zero_or_less_count_as_done(tmp_path: Path, monkeypatch):
-    """A sentinel value in place of a status computes them again for ever, or never."""
-    monkeypatch.setattr(partial, "SECONDS_BETWEEN_SAVES", 0.0)
-    surface = quadratic([0.0, -2.0])
-    axes = tuple(torch.eye(2, dtype=torch.float64))
-    calls, original = [], LossSurface.along
-
-    def failing(self, directions, coordinates, path=None):
-        calls.append(len(coordinates))
-        if len(calls) == 3:
-            raise Interrupted
-        return original(self, directions, coordinates, path)
-
-    monkeypatch.setattr(LossSurface, "along", failing)
-    file = tmp_path / "plane.partial"
-    with pytest.raises(Interrupted):
-        evaluate_grid(surface, axes, 9, chunk=16, partial=file)
-    calls.extend([0, 0])
-    evaluate_grid(surface, axes, 9, chunk=16, partial=file)
-    assert sum(calls[:2]) + sum(calls[5:]) == 81
-
-
 # Saved
 
 
@@ -453,8 +296,63 @@ def test_a_saved_grid_can_be_loaded(tmp_path: Path):
     assert loaded.meta == json.loads(json.dumps(grid.meta))
     lines = (tmp_path / "planes" / "random" / "grid.csv").read_text().splitlines()
     assert lines[0] == "i,j,alpha,beta,loss"
-    assert lines[6] == f"1,2,0.0,1.0,{grid.losses[1, 2]!r}".replace("np.float64(", "").replace(")", "")
+    assert lines[6] == f"1,2,0.0,1.0,{float(grid.losses[1, 2])!r}"
     assert len(lines) == 10
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_lines_and_volumes_can_be_saved_and_loaded(tmp_path: Path, count):
+    surface = quadratic([3.0, -2.0, 1.0])
+    grid = evaluate_grid(surface, tuple(torch.eye(3, dtype=torch.float64)[:count]), 4)
+    grid.save(tmp_path)
+    loaded = Grid.load(tmp_path)
+    assert loaded.losses.shape == (4,) * count
+    assert np.array_equal(loaded.losses, grid.losses)
+    assert all(np.array_equal(a, b) for a, b in zip(loaded.coordinates, grid.coordinates, strict=True))
+    lines = (tmp_path / "grid.csv").read_text().splitlines()
+    assert lines[0] == {1: "i,alpha,loss", 3: "i,j,k,alpha,beta,gamma,loss"}[count]
+    assert len(lines) == 1 + 4**count
+    assert lines[-1].split(",")[:count] == ["3"] * count
+
+
+def test_predicted_cells_are_marked_in_what_is_saved(tmp_path: Path):
+    evaluated = np.array([[True, False], [True, True]])
+    axis = np.array([0.0, 1.0])
+    grid = Grid(np.arange(4.0).reshape(2, 2), (axis, axis), {"coordinates": [[0.0, 1.0]] * 2}, evaluated)
+    grid.save(tmp_path)
+    assert np.array_equal(Grid.load(tmp_path).evaluated, evaluated)
+    lines = (tmp_path / "grid.csv").read_text().splitlines()
+    assert lines == [
+        "i,j,alpha,beta,loss,evaluated",
+        "0,0,0.0,0.0,0.0,1",
+        "0,1,0.0,1.0,1.0,0",
+        "1,0,1.0,0.0,2.0,1",
+        "1,1,1.0,1.0,3.0,1",
+    ]
+    Grid(grid.losses, grid.coordinates, grid.meta).save(tmp_path)
+    assert Grid.load(tmp_path).evaluated.all(), "the marks of an older grid are gone"
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("count", "cap", "fits"), [(1, 40, 39), (2, 400, 19), (2, 441, 21), (2, 440, 19), (3, 343, 7), (3, 1000, 9)]
+)
+def test_a_grid_above_the_cap_is_refused_with_what_fits(count, cap, fits):
+    surface = quadratic([1.0, 1.0, 1.0])
+    axes = tuple(torch.eye(3, dtype=torch.float64)[:count])
+    with pytest.raises(ValueError, match=rf"the largest odd resolution that fits is {fits}, or set high_res=True"):
+        evaluate_grid(surface, axes, 41, max_eval_points_cap=cap)
+    assert fits**count <= cap < (fits + 2) ** count
+    assert evaluate_grid(surface, axes, fits, max_eval_points_cap=cap).meta["num_cells"] == fits**count
+
+
+def test_high_res_takes_51_cells_a_side_whatever_the_cap():
+    surface = quadratic([1.0, 1.0])
+    axis = torch.eye(2, dtype=torch.float64)[:1]
+    assert evaluate_grid(surface, axis, 41, max_eval_points_cap=9, high_res=True).meta["resolution"] == 51
+    assert evaluate_grid(surface, axis, 61, max_eval_points_cap=9, high_res=True).meta["resolution"] == 61
 
 
 @pytest.mark.parametrize(
@@ -464,8 +362,17 @@ def test_a_saved_grid_can_be_loaded(tmp_path: Path):
         ({"span": (1.0, -1.0)}, "span must be finite with low < high"),
         ({"span": (0.1, 0.1)}, "span must be finite with low < high"),
         ({"span": ((-1, 1),)}, "such a pair for each of the 2 directions"),
-        ({"tolerance": 0.01}, "tolerance must be None"),
-        ({"compile": True}, "compile must be 'auto' or False"),
+        ({"span": "wide"}, "span must be .low, high., or such a pair for each of the 2 directions, got 'wide'"),
+        ({"tolerance": 1.5}, "tolerance must be between 0 and 1, or None"),
+        ({"tolerance": 0.0}, "tolerance must be between 0 and 1, or None"),
+        ({"compile": "yes"}, "compile must be 'auto', True or False"),
+        ({"precision": "float16"}, "precision must be 'bfloat16', or None"),
+        ({"abort_if_estimated_hours_over": 0}, "abort_if_estimated_hours_over must be None or > 0"),
+        (
+            {"max_eval_points_cap": 100},
+            "1681 cells, more than max_eval_points_cap = 100; the largest odd resolution that fits is 9,",
+        ),
+        ({"max_eval_points_cap": 8}, "max_eval_points_cap is 8; give at least 9, for 3 cells a side"),
         ({"chunk": 0}, "chunk must be ≥ 1"),
     ],
 )

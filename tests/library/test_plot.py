@@ -150,6 +150,23 @@ def test_the_trajectory_of_the_meta_is_laid_over_the_plane(png):
     assert plot.plot_plane_contour(png, grid, title="t", trajectory=[]).axes[0].get_title().count("outside") == 0
 
 
+def test_the_nets_that_a_plane_was_laid_through_are_numbered(png):
+    points = [{"alpha": 0.0, "beta": 0.0}, {"alpha": 1.0, "beta": 0.0}, {"alpha": 0.4, "beta": 0.9}]
+    axes = plot.plot_plane_contour(png, plane(slanted, kind="three_points", points=points), title="t").axes[0]
+    assert [(text.get_text(), *text.get_position()) for text in axes.texts] == [("1", 0, 0), ("2", 1, 0), ("3", 0.4, 0.9)]
+    assert axes.get_ylim()[1] < 0.7  # the net outside does not stretch the picture
+
+
+@pytest.mark.parametrize("draw", [plot.plot_plane_contour, plot.plot_plane_surface])
+def test_a_title_says_how_many_cells_were_evaluated_where_some_were_not(png, draw):
+    whole = plane(slanted)
+    evaluated = np.arange(77).reshape(11, 7) % 3 == 0
+    some = Grid(whole.losses, whole.coordinates, {**whole.meta, "largest_held_out_error": 0.00213}, evaluated)
+    said = draw(png, some, title="t").axes[0].get_title().replace("\n", " ")
+    assert "26 of 77 cells evaluated, the rest predicted (to 0.21 % where checked)" in said
+    assert "evaluated" not in draw(png, whole, title="t").axes[0].get_title()
+
+
 @pytest.fixture
 def surfaces(monkeypatch):
     """The (x, y, z) of every surface that is drawn."""
@@ -183,6 +200,8 @@ def test_the_surface_has_holes_where_cells_are_not_finite(png, surfaces):
     np.testing.assert_array_equal(np.isnan(surfaces[0][2]), ~np.isfinite(grid.losses))
     crosses = next(artist for artist in axes.collections if artist.get_label() == "not finite")
     assert len(crosses.get_offsets()) == 21
+    surface = next(artist for artist in axes.collections if artist is not crosses)
+    assert crosses.get_zorder() < surface.get_zorder(), "the crosses on the floor lie over the surface above it"
 
 
 class TestColourScale:
@@ -260,6 +279,66 @@ def test_a_line_shows_its_losses_and_marks_the_holes(png):
     crosses = next(line for line in axes.lines if line.get_label() == "not finite")
     np.testing.assert_array_equal(crosses.get_xdata(), [-0.5, 0.5])
     assert "not finite: 2 of 5" in axes.get_title()
+
+
+def test_a_line_says_how_much_of_it_was_evaluated(png):
+    line = Grid(np.arange(4.0), (np.linspace(-1, 1, 4),), plane(slanted).meta, np.array([True, False, True, True]))
+    assert "3 of 4 cells evaluated, the rest predicted" in plot.plot_line(png, line, title="t").axes[0].get_title()
+
+
+def test_a_difference_has_the_noise_of_both_and_the_cells_that_both_evaluated(png):
+    plain = plane(slanted)
+    plain = Grid(plain.losses, plain.coordinates, plain.meta, np.arange(77).reshape(11, 7) % 3 == 0)
+    sam = sam_of(plain, 0.0)
+    sam = Grid(sam.losses + np.linspace(0, 1e-3, 24).reshape(6, 4), sam.coordinates, sam.meta)
+    assert "rounding" not in plot.plot_sam_comparison(png, plain, sam, title="t").axes[2].get_title()
+    plain.meta["noise_floor"] = sam.meta["noise_floor"] = 0.6e-4
+    title = plot.plot_sam_comparison(png, plain, sam, title="t").axes[2].get_title().replace("\n", " ")
+    assert "mostly rounding: the range 0.001 is within ten times of the float noise 0.00012" in title
+    assert f"{plain.evaluated[::2, ::2].sum()} of 24 cells evaluated, the rest predicted" in title
+
+
+def volume(loss, *, resolution=5, kind="random", **more):
+    """A grid of `loss(alpha, beta, gamma)`, each axis half as long as the one before."""
+    axes = tuple(np.linspace(-length, length, resolution) for length in (1.0, 0.5, 0.25))
+    losses = np.asarray(loss(*np.meshgrid(*axes, indexing="ij")), dtype=np.float64)
+    meta = {"kind": kind, "direction_norms": [2.0, 5.0, 4.0], "origin_norm": 10.0, "baseline_loss": 0.5, "noise_floor": 1e-8}
+    return Grid(losses, axes, meta | more)
+
+
+class TestVolume:
+    @pytest.mark.parametrize(
+        ("resolution", "shown"),
+        [(2, [0, 1]), (3, [0, 1, 2]), (5, [0, 1, 2, 3, 4]), (11, [0, 2, 5, 8, 10]), (41, [0, 10, 20, 30, 40])],
+    )
+    def test_its_slices_are_those_that_stand_above_them(self, png, resolution, shown):
+        grid = volume(lambda alpha, beta, gamma: 1 + alpha + 2 * beta + 4 * gamma, resolution=resolution)
+        *panels, _ = plot.plot_volume(png, grid, title="t").axes
+        assert [axes.get_title() for axes in panels] == [f"γ = {grid.coordinates[2][index]:.3g}" for index in shown]
+        for axes, index in zip(panels, shown, strict=True):
+            np.testing.assert_array_equal(mesh_of(axes).get_array(), grid.losses[:, :, index].T)
+            assert mesh_of(axes).get_clim() == (grid.losses.min(), grid.losses.max())
+
+    def test_the_centre_is_marked_in_its_own_slice(self, png):
+        *panels, _ = plot.plot_volume(png, volume(lambda alpha, beta, gamma: alpha), title="t").axes
+        assert [len(axes.lines) for axes in panels] == [0, 0, 2, 0, 0]
+
+    def test_its_three_axes_and_what_must_be_known_of_it_stand_below(self, png):
+        grid = volume(lambda alpha, beta, gamma: np.where(alpha > 0.9, np.inf, alpha))
+        figure = plot.plot_volume(png, grid, title="t")
+        assert figure.get_supxlabel().splitlines() == [
+            "α along random direction 1 (one unit is 0.2 ‖θ‖)",
+            "γ along random direction 3 (one unit is 0.4 ‖θ‖)",
+            "centre: 0.5 · not finite: 25 of 125 cells",
+        ]
+        assert figure.axes[0].get_ylabel() == "β along random direction 2\n(one unit is 0.5 ‖θ‖)"
+        np.testing.assert_array_equal(
+            np.ma.getmaskarray(mesh_of(figure.axes[0]).get_array()), ~np.isfinite(grid.losses[:, :, 0].T)
+        )
+
+    def test_nothing_finite_is_drawn_too(self, png):
+        plot.plot_volume(png, volume(lambda alpha, beta, gamma: alpha * np.nan), title="t")
+        assert png.exists()
 
 
 def density_of(nodes, weights, size=100):
