@@ -145,6 +145,26 @@ def test_a_failing_evaluator_stops_the_run_and_is_named(tmp_path, monkeypatch):
     assert len([row for row in rows_of(folder) if "task/seconds" in row]) == 2, "the run goes on without it"
 
 
+def test_a_plane_over_the_limit_of_hours_is_sentences_and_goes_on_with_a_higher_one(tmp_path):
+    options = (*FAST, "run_name=x", "num_tasks=1", "lla.enable_planes=true", "lla.planes.include_hessian=false")
+    options += ("lla.planes.grid_resolution=9", "lla.planes.chunk_size=3")
+    with pytest.raises(Fault) as fault:
+        run_in(tmp_path, compose(*options, "lla.runtime.abort_if_estimated_hours_over=1e-12"))
+    assert "more than abort_if_estimated_hours_over = 1e-12" in fault.value.sentences[0]
+    assert "in the evaluator planes at the end of task 0; to go on without it:" in fault.value.sentences[1]
+    (end,) = [row for row in rows_of(run_in(tmp_path, compose(*options))) if "task/seconds" in row]
+    assert end["planes/random/num_evaluated"] == 81
+
+
+def test_the_head_of_lla_reaches_the_planes(tmp_path):
+    options = ("num_tasks=1", "lla.enable_planes=true", "lla.planes.include_hessian=false", "lla.planes.grid_resolution=41")
+    more = ("lla.planes.include_trajectory=false", "lla.planes.span=[-0.05,0.05]", "lla.tolerance=0.05", "lla.compile=false")
+    folder = run_in(tmp_path, compose(*FAST, "run_name=x", *options, *more))
+    meta = json.loads((folder / "task_0000_mlp" / "planes" / "random" / "meta.json").read_text())
+    assert (meta["tolerance"], meta["compiled"]) == (0.05, False)
+    assert meta["num_evaluated"] < 41 * 41
+
+
 def test_with_mark_the_run_goes_on_and_ends_with_a_fault(tmp_path, monkeypatch):
     monkeypatch.setattr(Weights, "__call__", fails)
     with pytest.raises(Fault, match="2 evaluations failed.*task_0000_mlp/weights/FAILED"):

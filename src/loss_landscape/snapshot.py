@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-
 _entered = threading.local()  # whether this thread is inside `undisturbed`
 
 

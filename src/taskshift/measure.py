@@ -21,6 +21,7 @@ from taskshift import checkpoint, estimate, trajectory
 from taskshift.clock import peak_memory_mb, stopwatch
 from taskshift.evaluation import eval_mode
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Phase
+from taskshift.faults import Fault
 from taskshift.job import Job
 from taskshift.learners.learner import Learner
 from taskshift.randomness import generator, seed_from
@@ -104,6 +105,9 @@ def _measurement(job: Job, task: Task, phase: Phase, folder: Path) -> Measuremen
         memory_budget_mb=parts.lla.memory_budget_mb,
         solve=lambda measurement: _solved(job, measurement),
         make_learner=parts.make_learner,
+        tolerance=parts.lla.tolerance,
+        compile=parts.lla.compile,
+        abort_if_estimated_hours_over=parts.lla.runtime.abort_if_estimated_hours_over,
     )
 
 
@@ -125,7 +129,10 @@ def _run_guarded(job: Job, name: str, evaluator: Evaluator, measurement: Measure
         _run_one(name, evaluator, measurement, folder)
     except Exception as error:
         if job.parts.lla.on_error == "stop":
-            error.add_note(f"in {at}; to go on without it: {job.resume_command} lla.enable_{name}=false")
+            where = f"in {at}; to go on without it: {job.resume_command} lla.enable_{name}=false"
+            if isinstance(error, Fault):  # what the user can mend is told in sentences, without a traceback
+                raise Fault(*error.sentences, where) from error
+            error.add_note(where)
             raise
         (folder / name).mkdir(parents=True, exist_ok=True)
         checkpoint.write_text(folder / name / "FAILED", traceback.format_exc())

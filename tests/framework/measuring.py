@@ -66,6 +66,8 @@ def measuring(
     dtype: torch.dtype = torch.float64,
     task: int = 0,
     batch_size: int = 16,
+    tolerance: float | None = None,
+    abort_if_estimated_hours_over: float | None = None,
 ) -> Measurement:
     """A measurement of `net` on a task of the small data, its evaluation batches uneven."""
     stream = TaskStream(data or small_data(), Stationary(0), num_tasks=9, batch_size=batch_size, seed=5)
@@ -86,6 +88,8 @@ def measuring(
         memory_budget_mb=64,
         solve=solved(evaluator),
         make_learner=make_learner or (lambda seed: learner_of(mlp())),
+        tolerance=tolerance,
+        abort_if_estimated_hours_over=abort_if_estimated_hours_over,
     ).for_evaluator("own")
 
 

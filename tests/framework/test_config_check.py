@@ -54,6 +54,11 @@ QUICK = {
     "checkpoints=3": "checkpoints=3: expected a block of every_seconds, keep",
     "checkpoints.keep=-1": "checkpoints.keep=-1: expected a whole number, at least 0 or null",
     "lla.at=[middle]": "lla.at=[middle]: expected a list of start or end",
+    "lla.tolerance=1": "lla.tolerance=1: expected a number, above 0, below 1 or null",
+    "lla.compile=fast": "lla.compile=fast: expected true or false or auto",
+    "lla.runtime.abort_if_estimated_hours_over=0": (
+        "lla.runtime.abort_if_estimated_hours_over=0: expected a number, above 0 or null"
+    ),
     "lla.enable_planes=3": "lla.enable_planes=3: expected true or false",
     "lla.rank=3": "lla.rank=3: expected a block with a _target_; lla.enable_rank=false leaves it out",
     "lla.planes=null": "lla.planes=null: expected a block of keys; lla.enable_planes=false leaves it out",
@@ -67,7 +72,7 @@ QUICK = {
     "+epoch=3": "epoch: there is no such key; did you mean epochs?",
     "+foo=3": f"foo: there is no such key; the top level takes {TOP_KEYS}".replace("batch_size", "arch, batch_size", 1),
     "+arch=mlp": f"arch: there is no such key; the top level takes {TOP_KEYS}",
-    "+lla.foo.bar=1": "lla.foo: there is no such key; lla takes at, dtype, enable_planes, ",
+    "+lla.foo.bar=1": "lla.foo: there is no such key; lla takes at, compile, dtype, enable_planes, ",
     "lr=0.1": "lr: there is no such key; did you mean learner.optimizer.lr?",
     "optimizer=adam": "optimizer: there is no such key; did you mean learner.optimizer?",
     "net.widht=3": "net.widht: there is no such key; did you mean net.width?",

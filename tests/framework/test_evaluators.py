@@ -50,7 +50,7 @@ def hessian_of(measurement) -> torch.Tensor:
 
 ALL: dict[str, Evaluator] = {
     "planes": Planes(**SMALL),
-    "spectrum": Spectrum(top_k=2, hutchinson_probes=4, esd=DensityOptions(2, 6, 20), **QUIET),
+    "spectrum": Spectrum(top_k=2, hutchinson_probes=4, esd=DensityOptions(2, 6, 20), per_layer=True, **QUIET),
     "sam": Sam(**SMALL),
     "rank": Rank(measures=("approximate", "effective", "l1", "numerical", "stable")),
     "units": Units(),
@@ -105,7 +105,9 @@ def everything(folder) -> set[str]:
         given["make_learner"] = lambda seed: learner_of(mlp().float())
         measurement = measuring(evaluator, folder / name, first.learner.net, **given)
         names |= {f"{name}/{key}" for key in evaluator(measurement).scalars}
-    return names
+    predicted = Planes(grid_resolution=41, span=(-0.1, 0.1), include_hessian=False, **QUIET)
+    measurement = measuring(predicted, folder / "predicted", mlp(), tolerance=0.01)
+    return names | {f"planes/{key}" for key in predicted(measurement).scalars}
 
 
 def test_every_number_is_documented_and_every_documented_one_exists(tmp_path):
@@ -288,7 +290,7 @@ def test_even_grids_say_that_they_have_no_centre(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"grid_resolution": 65}, "grid_resolution is 65, 4225 cells, more than max_eval_points_cap = 4096; .*fits is 63"),
+        ({"grid_resolution": 65}, "resolution is 65, 4225 cells, more than max_eval_points_cap = 4096; .*fits is 63"),
         ({"grid_resolution": 21, "max_eval_points_cap": 400}, "fits is 19"),
         ({"span": (0.1, 0.1)}, "span is .0.1, 0.1.; give its lower end, then its upper end"),
         ({"span": (1.0, -1.0)}, "span is"),

@@ -19,7 +19,15 @@ CONFIG = {
     "batch_size": 4,
     "evaluate_every": 1,
     "plugins": [],
-    "lla": {"enable_sam": True, "enable_rank": False, "on_error": "stop", "every": 1},
+    "lla": {
+        "enable_sam": True,
+        "enable_rank": False,
+        "on_error": "stop",
+        "every": 1,
+        "tolerance": None,
+        "compile": "auto",
+        "runtime": {"abort_if_estimated_hours_over": None},
+    },
     "num_tasks": 3,
     "device": "cpu",
 }
@@ -69,6 +77,7 @@ def test_a_strangers_folder_is_left_alone(folder):
         {"data__download": True},
         {"lla__on_error": "mark"},
         {"lla__enable_sam": False},
+        {"lla__runtime": {"abort_if_estimated_hours_over": 2.0}},
     ],
 )
 def test_what_is_free_on_resume(change, tmp_path):
@@ -83,6 +92,8 @@ def test_what_is_free_on_resume(change, tmp_path):
         ({"data__train_size": 6}, "data.train_size: this folder's run has 5, the command says 6"),
         ({"lla__enable_rank": True}, "lla.enable_rank: this folder's run has False, the command says True"),
         ({"lla__every": 2}, "lla.every"),
+        ({"lla__tolerance": 0.01}, "lla.tolerance: this folder's run has None, the command says 0.01"),
+        ({"lla__compile": False}, "lla.compile"),
         ({"plugins": ["mine"]}, "plugins"),
         ({"num_tasks": 2}, "num_tasks: this folder's run has 3; it may be extended, not cut to 2"),
         ({"learner": {"lr": 0.1, "momentum": 0.9}}, "learner.momentum: this folder's run has 'no such key'"),

@@ -27,9 +27,10 @@ def test_ordinary_nets_pass(case):
 def test_batch_norm_and_dropout_pass_as_the_surface_uses_them(batch_norm):
     net = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 3)).train()
     state = torch.get_rng_state()
-    check_deterministic(LossSurface(net, nn.CrossEntropyLoss(), [data()], batch_norm=batch_norm))
+    surface = LossSurface(net, nn.CrossEntropyLoss(), [data()], batch_norm=batch_norm)
+    check_deterministic(surface)
     assert torch.equal(torch.get_rng_state(), state)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in surface.net.modules())
 
 
 class TrainsInside(Remembers):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from loss_landscape import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator, LossSurface
 from loss_landscape.hessian import retained_summands, traced_summands
+from loss_landscape.recording import Recording
 from loss_landscape.summed import SummedProducts
 
 ALL = {case.name: case for case in cases()}
@@ -53,12 +54,21 @@ def test_what_is_traced_counts_as_what_it_holds(monkeypatch):
     held = [summand.lasting().num_bytes for summand in traced_summands(surface)]
     assert all(1000 < size < 100_000 for size in held)
     monkeypatch.setattr("loss_landscape.summed.TENSORS_KEPT_AN_ACTIVATION", 0)
+    traced: list[str] = []
+
+    class Counted(Recording):
+        def __init__(self, *ingredients):
+            traced.append("one")
+            super().__init__(*ingredients)
+
+    monkeypatch.setattr("loss_landscape.hessian.Recording", Counted)
     products = SummedProducts(surface, traced_summands, 1, "error")
     products._budget = held[0] + held[1]
     vector = torch.ones(surface.size, 1, dtype=torch.float64)
     first = products(vector)
     assert len(products._kept) == 2
-    assert torch.equal(products(vector), first)  # the third was traced in vain, and is not used once either
+    assert torch.equal(products(vector), first)
+    assert len(traced) == 3  # the last in vain, but once and not for each product
 
 
 @pytest.mark.parametrize("kind", OPERATORS)

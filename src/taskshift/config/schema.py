@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, BeforeValidator
 
 Count = Annotated[int, Ge(1)]
@@ -107,6 +107,13 @@ class Logging:
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """What may change when a run is resumed: no number depends on it."""
+
+    abort_if_estimated_hours_over: Annotated[float, Gt(0)] | None
+
+
+@dataclass(frozen=True)
 class LlaHead:
     """The keys of `lla` that are no evaluator's; a switch `enable_<name>` goes with each evaluator."""
 
@@ -114,7 +121,10 @@ class LlaHead:
     every: Count
     on_error: Literal["stop", "mark"]
     dtype: Literal["float32", "float64"]
+    tolerance: Annotated[float, Gt(0), Lt(1)] | None
+    compile: bool | Literal["auto"]
     memory_budget_mb: Count
+    runtime: Runtime
     evaluation_data: EvaluationData
     training: Training
     logging: Logging

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 from loss_landscape import Directions, Grid, LossSurface, evaluate_grid, hessian_directions
+from loss_landscape.plane import cells_a_side
 from taskshift.evaluators.evaluator import Artifact, Measurement, Request
+from taskshift.faults import Fault
 from taskshift.randomness import seed_from
-
-HIGH_RESOLUTION = 51
 
 HessianAxes = Literal["top", "signed"]
 Normalization = Literal["filter", "layer", "weight", "model", "none"]
+Span = tuple[float, float] | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class GridOptions:
 
     grid_resolution: int
     high_res: bool
-    span: tuple[float, float]
+    span: Span
     chunk_size: int | None
     max_eval_points_cap: int
     bn: BatchNormOptions
@@ -43,23 +44,16 @@ class GridOptions:
     def __post_init__(self) -> None:
         if self.grid_resolution < 2:
             raise ValueError(f"grid_resolution is {self.grid_resolution}; give at least 2 cells a side")
-        if not self.span[0] < self.span[1] or not all(map(math.isfinite, self.span)):
-            raise ValueError(f"span is {list(self.span)}; give its lower end, then its upper end, as in [-1.0, 1.0]")
+        if self.span != "auto" and (not self.span[0] < self.span[1] or not all(map(math.isfinite, self.span))):
+            raise ValueError(f"span is {list(self.span)}; give its lower end, then its upper end, as in [-1.0, 1.0], or auto")
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ValueError(f"chunk_size is {self.chunk_size}; give at least 1, or null for the size that suits the net")
-        if self.max_eval_points_cap < 9:
-            raise ValueError(f"max_eval_points_cap is {self.max_eval_points_cap}; give at least 9, for 3 cells a side")
-        if not self.high_res and self.resolution**2 > self.max_eval_points_cap:
-            side = math.isqrt(self.max_eval_points_cap)
-            raise ValueError(
-                f"grid_resolution is {self.grid_resolution}, {self.resolution**2} cells, more than max_eval_points_cap = "
-                f"{self.max_eval_points_cap}; the largest odd resolution that fits is {side - 1 + side % 2}, or set high_res=true"
-            )
+        _ = self.resolution  # refuses what is above the cap
 
     @property
     def resolution(self) -> int:
         """Cells a side."""
-        return max(self.grid_resolution, HIGH_RESOLUTION) if self.high_res else self.grid_resolution
+        return cells_a_side(self.grid_resolution, 2, self.max_eval_points_cap, self.high_res)
 
     def surface(self, measurement: Measurement) -> LossSurface:
         """The task's surface with batch norm as these options want it."""
@@ -69,9 +63,17 @@ class GridOptions:
             measurement.learner.net, measurement.task.loss, measurement.batches, dtype=measurement.dtype, batch_norm="batch"
         )
 
-    def evaluate(self, surface: LossSurface, directions: Directions, partial: Path) -> Grid:
-        """The plane along `directions`; what is finished of it is kept in `partial` until it is whole."""
-        grid = evaluate_grid(surface, directions, self.resolution, self.span, chunk=self.chunk_size, partial=partial)
+    def evaluate(self, measurement: Measurement, surface: LossSurface, directions: Directions, partial: Path) -> Grid:
+        """The plane along `directions`; what is finished of it is kept in `partial` until it is whole.
+
+        One that would take more hours than the measurement allows is a Fault: nothing is wrong, and the user may go on with it.
+        """
+        how = {"tolerance": measurement.tolerance, "compile": measurement.compile, "chunk": self.chunk_size, "partial": partial}
+        limit = measurement.abort_if_estimated_hours_over
+        try:
+            grid = evaluate_grid(surface, directions, self.resolution, self.span, abort_if_estimated_hours_over=limit, **how)
+        except TimeoutError as error:
+            raise Fault(str(error)) from error
         return self.described(grid)
 
     def described(self, grid: Grid) -> Grid:
@@ -107,7 +109,7 @@ def hessian_plane(measurement: Measurement, options: GridOptions, axes: HessianA
 
     def evaluate() -> Grid:
         directions = hessian_axes(measurement, axes, normalization)
-        return options.evaluate(options.surface(measurement), directions, shared / f"{name}.partial.npz")
+        return options.evaluate(measurement, options.surface(measurement), directions, shared / f"{name}.partial.npz")
 
     return kept(shared / name, evaluate)
 

@@ -82,6 +82,9 @@ class Measurement:
     memory_budget_mb: int
     solve: Callable[[Measurement], Eigenpairs]  # the eigenpairs for the largest request, solved once and kept on disk
     make_learner: Callable[[int], Learner]  # a new learner as the config describes it, from this seed
+    tolerance: float | None = None  # of planes' losses, relative: cells between others are predicted where it is kept
+    compile: bool | Literal["auto"] = "auto"  # how planes are evaluated
+    abort_if_estimated_hours_over: float | None = None  # hours for one plane
 
     @cached_property
     def surface(self) -> LossSurface:

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loss_landscape import Directions, Grid, LossSurface, random_directions, trajectory_directions
+from loss_landscape import Directions, Grid, LossSurface, merge_tree, random_directions, trajectory_directions
 from taskshift.evaluators.axes import (
     RUNNING_STATISTICS,
     BatchNormOptions,
     GridOptions,
     HessianAxes,
     Normalization,
+    Span,
     copy_of,
     hessian_plane,
     kept,
@@ -48,7 +49,7 @@ class Planes(Evaluator):
         self,
         grid_resolution: int = 41,
         high_res: bool = False,
-        span: tuple[float, float] = (-1.0, 1.0),
+        span: Span = (-1.0, 1.0),
         normalization: Normalization = "filter",
         include_random: bool = True,
         include_hessian: bool = True,
@@ -58,11 +59,17 @@ class Planes(Evaluator):
         bn: BatchNormOptions = RUNNING_STATISTICS,
         chunk_size: int | None = None,
         max_eval_points_cap: int = 4096,
+        persistence_threshold: float = 0.01,
         save_numpy: bool = True,
         save_csv: bool = True,
         save_plots: bool = True,
     ):
         self.options = GridOptions(grid_resolution, high_res, span, chunk_size, max_eval_points_cap, bn)
+        if not 0 <= persistence_threshold < 1:
+            raise ValueError(
+                f"persistence_threshold is {persistence_threshold}; it is a share of the plane's range, 0 or above, below 1"
+            )
+        self.persistence_threshold = persistence_threshold
         self.normalization, self.hessian_axes, self.hessian_normalization = normalization, hessian_axes, hessian_normalization
         kinds = {"hessian": include_hessian, "random": include_random, "trajectory": include_trajectory}
         self.kinds = [kind for kind, included in kinds.items() if included]
@@ -91,7 +98,9 @@ class Planes(Evaluator):
         folder = measurement.scratch / kind
         evaluate = {"hessian": self._hessian, "random": self._random, "trajectory": self._trajectory}[kind]
         grid = kept(folder, lambda: evaluate(measurement))
+        predicted = not grid.evaluated.all()
         saved = {"grid.npy": self.save_numpy, "grid.csv": self.save_csv, "meta.json": True}
+        saved["evaluated.npy"] = self.save_numpy and predicted
         files = {name: copy_of(folder / name) for name, wanted in saved.items() if wanted}
         if self.save_plots:
             title = f"{kind.capitalize()} plane, {measurement.phase} of task {measurement.task.index}"
@@ -99,7 +108,7 @@ class Planes(Evaluator):
                 "contour.png": partial(_contour, grid=grid, title=title),
                 "surface.png": partial(_relief, grid=grid, title=title),
             }
-        return numbers_of(grid), files
+        return numbers_of(grid) | topology_of(grid, self.persistence_threshold), files
 
     def _hessian(self, measurement: Measurement) -> Grid:
         return hessian_plane(measurement, self.options, self.hessian_axes, self.hessian_normalization)
@@ -126,7 +135,7 @@ class Planes(Evaluator):
         return replace(grid, meta={**grid.meta, "trajectory": with_losses(surface, directions, points)})
 
     def _evaluated(self, surface: LossSurface, directions: Directions, measurement: Measurement, kind: str) -> Grid:
-        return self.options.evaluate(surface, directions, measurement.scratch / f"{kind}.partial.npz")
+        return self.options.evaluate(measurement, surface, directions, measurement.scratch / f"{kind}.partial.npz")
 
 
 def numbers_of(grid: Grid) -> dict[str, float]:
@@ -137,8 +146,11 @@ def numbers_of(grid: Grid) -> dict[str, float]:
         "min_loss": float(finite.min()) if finite.size else math.nan,
         "max_loss": float(finite.max()) if finite.size else math.nan,
         "num_nonfinite": float(meta["num_nonfinite"]),
+        "num_evaluated": float(meta["num_evaluated"]),
         "seconds": meta["seconds"],
     }
+    if meta["largest_held_out_error"] is not None:
+        found["held_out_error"] = meta["largest_held_out_error"]
     if meta["noise_floor"] is not None:
         found["noise_floor"] = meta["noise_floor"]
     for number, share in enumerate(meta.get("explained_variance", ()), start=1):
@@ -146,6 +158,18 @@ def numbers_of(grid: Grid) -> dict[str, float]:
     if meta["centre_difference"] is not None:
         found |= {"centre_difference": meta["centre_difference"]} | centre_of(grid, low_noise(meta))
     return found
+
+
+def topology_of(grid: Grid, threshold: float) -> dict[str, float]:
+    """How many minima persist by more than `threshold` of the plane's range, and the total persistence."""
+    finite = grid.losses[np.isfinite(grid.losses)]
+    if not finite.size:
+        return {"num_minima": math.nan, "total_persistence": math.nan}
+    tree = merge_tree(grid)
+    return {
+        "num_minima": float(tree.num_minima(above=threshold * float(np.ptp(finite)))),
+        "total_persistence": tree.total_persistence,
+    }
 
 
 def low_noise(meta: Mapping[str, Any]) -> float:

@@ -7,13 +7,22 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from loss_landscape import Grid, evaluate_sam_grid, first_order_sharpness
+from loss_landscape import (
+    Grid,
+    LossSurface,
+    asam_sharpness,
+    evaluate_sam_grid,
+    expected_sharpness,
+    first_order_sharpness,
+    keskar_sharpness,
+)
 from taskshift.evaluators.axes import (
     RUNNING_STATISTICS,
     BatchNormOptions,
     GridOptions,
     HessianAxes,
     Normalization,
+    Span,
     copy_of,
     hessian_axes,
     hessian_plane,
@@ -29,7 +38,10 @@ class Sam(Evaluator):
 
     With `rho_relative`, ρ is `rho` times the norm of the trained parameters, so that tasks are comparable while the norm grows;
     the same ρ then holds for the whole plane. A cell costs a gradient more than one of the plain plane does: `subsample_stride` 2
-    takes every second coordinate of that, the centre among them.
+    takes every second coordinate of that, the centre among them. Its span is that of the plain plane.
+
+    Beside it, sharpness at θ by other measures: of a step of each parameter's own size (`asam_rho`, null: none), of the largest
+    loss in a box (`keskar_steps` of sign ascent, 0: none), and of random steps as long as ρ (`expected_samples` pairs, 0: none).
     """
 
     def __init__(
@@ -37,9 +49,14 @@ class Sam(Evaluator):
         rho: float = 0.05,
         rho_relative: bool = True,
         subsample_stride: int = 2,
+        asam_rho: float | None = 0.5,
+        asam_eta: float = 0.01,
+        keskar_epsilon: float = 1e-3,
+        keskar_steps: int = 20,
+        expected_samples: int = 16,
         grid_resolution: int = 41,
         high_res: bool = False,
-        span: tuple[float, float] = (-1.0, 1.0),
+        span: Span = (-1.0, 1.0),
         hessian_axes: HessianAxes = "top",
         hessian_normalization: Normalization = "model",
         bn: BatchNormOptions = RUNNING_STATISTICS,
@@ -51,6 +68,18 @@ class Sam(Evaluator):
     ):
         if not 0 < rho < math.inf:
             raise ValueError(f"rho is {rho}; give the length of the step, above 0")
+        if asam_rho is not None and not 0 < asam_rho < math.inf:
+            raise ValueError(f"asam_rho is {asam_rho}; give a length above 0, or null to leave asam_sharpness out")
+        if not 0 <= asam_eta < math.inf:
+            raise ValueError(f"asam_eta is {asam_eta}; give what is added to |θ|, 0 or above")
+        if not 0 < keskar_epsilon < math.inf:
+            raise ValueError(f"keskar_epsilon is {keskar_epsilon}; give the size of the box, above 0")
+        if keskar_steps < 0:
+            raise ValueError(f"keskar_steps is {keskar_steps}; give at least 1, or 0 to leave keskar_sharpness out")
+        if expected_samples < 0 or expected_samples == 1:
+            raise ValueError(f"expected_samples is {expected_samples}; give at least 2, or 0 to leave expected_sharpness out")
+        self.asam_rho, self.asam_eta, self.expected_samples = asam_rho, asam_eta, expected_samples
+        self.keskar_epsilon, self.keskar_steps = keskar_epsilon, keskar_steps
         self.options = GridOptions(grid_resolution, high_res, span, chunk_size, max_eval_points_cap, bn)
         if not 1 <= subsample_stride <= self.options.resolution // 2:
             raise ValueError(
@@ -72,13 +101,14 @@ class Sam(Evaluator):
         rho = self.rho * norm if self.rho_relative else self.rho
         plain = hessian_plane(measurement, self.options, self.hessian_axes, self.hessian_normalization)
         folder = measurement.scratch / "sam"
-        grid = kept(folder, partial(self._evaluated, measurement, rho))
+        grid = kept(folder, partial(self._evaluated, measurement, rho, plain.meta["span"]))
         scalars = {
             "sharpness": grid.meta["baseline_loss"] - loss,
             "first_order_sharpness": first_order_sharpness(surface, rho),
             "rho_absolute": rho,
             "rho_relative": rho / norm if norm else math.nan,
             "num_nonfinite": float(grid.meta["num_nonfinite"]),
+            **self._others(measurement, surface, rho),
         }
         saved = {"grid.npy": self.save_numpy, "grid.csv": self.save_csv, "meta.json": True}
         files = {name: copy_of(folder / name) for name, wanted in saved.items() if wanted}
@@ -88,13 +118,27 @@ class Sam(Evaluator):
             files["comparison.png"] = partial(_comparison, plain=plain, sam=grid, title=f"Loss and SAM surface, {where}")
         return Findings(scalars, files)
 
-    def _evaluated(self, measurement: Measurement, rho: float) -> Grid:
+    def _others(self, measurement: Measurement, surface: LossSurface, rho: float) -> dict[str, float]:
+        """Sharpness by the other measures that are switched on."""
+        found: dict[str, float] = {}
+        if self.asam_rho is not None:
+            found["asam_sharpness"] = asam_sharpness(surface, self.asam_rho, self.asam_eta)
+        if self.keskar_steps:
+            draw = measurement.generator("keskar sharpness")
+            found["keskar_sharpness"] = keskar_sharpness(surface, self.keskar_epsilon, self.keskar_steps, draw)
+        if self.expected_samples and rho:
+            draw, sigma = measurement.generator("expected sharpness"), rho / math.sqrt(surface.size)
+            mean = expected_sharpness(surface, sigma, self.expected_samples, draw)
+            found |= {"expected_sharpness": mean.value, "expected_sharpness_standard_error": mean.standard_error}
+        return found
+
+    def _evaluated(self, measurement: Measurement, rho: float, span: list[list[float]]) -> Grid:
         grid = evaluate_sam_grid(
             self.options.surface(measurement),
             hessian_axes(measurement, self.hessian_axes, self.hessian_normalization),
             rho,
             self.options.resolution,
-            self.options.span,
+            span,
             self.stride,
             partial=measurement.scratch / "sam.partial.npz",
         )

@@ -10,9 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import SGD, Adam
 
-from loss_landscape import HessianOperator, spectral_density, trace
+from loss_landscape import (
+    HessianOperator,
+    PreconditionedOperator,
+    adam_preconditioner,
+    eigenpairs,
+    spectral_density,
+    stability_thresholds,
+    trace,
+)
 from loss_landscape.lanczos import Eigenpairs
+from loss_landscape.layers import layer_curvature
 from loss_landscape.results import Density, Estimate
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Request, arrays_file, json_file
 from taskshift.metrics.signed_spectrum import SignedSpectrum
@@ -48,6 +58,7 @@ class Spectrum(Evaluator):
         hutchinson_probes: int = 30,
         esd: DensityOptions = DensityOptions(),
         zero_epsilon: float = 1e-3,
+        per_layer: bool = False,
         save_numpy: bool = True,
         save_plots: bool = True,
     ):
@@ -60,6 +71,7 @@ class Spectrum(Evaluator):
         if not 0 < zero_epsilon < 1:
             raise ValueError(f"zero_epsilon is {zero_epsilon}; it is relative to the largest |eigenvalue|, between 0 and 1")
         self.top_k, self.bottom_k, self.hutchinson_probes, self.esd = top_k, bottom_k, hutchinson_probes, esd
+        self.tolerance, self.per_layer = tolerance, per_layer
         self.zero_epsilon, self.save_numpy, self.save_plots = zero_epsilon, save_numpy, save_plots
         self.request = Request(top_k, bottom_k, tolerance)
 
@@ -75,7 +87,56 @@ class Spectrum(Evaluator):
         scalars |= {"partial_topk_sum": top, "trace_fraction_topk": top / total.value if total.value else float("nan")}
         scalars |= self._signed(density) | _sides(x, curve)
         scalars |= _estimate("epsilon_rank", density.epsilon_rank(self.zero_epsilon))
-        return Findings(scalars, self._files(measurement, scalars, pairs, density, x, curve))
+        scalars |= _estimate("frobenius_norm", _frobenius_norm(density))
+        scalars |= self._stability(measurement, hessian, pairs)
+        if self.per_layer:
+            scalars |= self._layers(measurement)
+        details = _details(pairs, density) | {"hessian_method": hessian.method, "hessian_note": hessian.note}
+        return Findings(scalars, self._files(measurement, scalars, details, pairs, density, x, curve))
+
+    def _stability(self, measurement: Measurement, hessian: HessianOperator, pairs: Eigenpairs) -> dict[str, float]:
+        """How much curvature the learner's optimizer bears, and how near to that it is; nothing where no bound is known.
+
+        Parameter groups with several thresholds have no single one. Before Adam's first step there is nothing to divide by.
+        """
+        learner = measurement.learner
+        if not isinstance(learner.optimizer, SGD | Adam):
+            return {}
+        thresholds = set(stability_thresholds(learner.optimizer))
+        if len(thresholds) > 1:
+            return {}
+        found = {"stability_threshold": thresholds.pop()}
+        if isinstance(learner.optimizer, SGD):
+            sharpness = pairs.values[0].item()
+        elif all(learner.optimizer.state.get(parameter) for parameter in learner.parameters.values()):
+            sharpness = self._preconditioned_sharpness(measurement, hessian)
+        else:
+            return found
+        return found | {"sharpness_to_threshold": sharpness / found["stability_threshold"]}
+
+    def _preconditioned_sharpness(self, measurement: Measurement, hessian: HessianOperator) -> float:
+        """The largest eigenvalue of the Hessian as Adam sees it; NaN where its moments are not finite."""
+        diagonal = adam_preconditioner(measurement.surface, measurement.learner.net, measurement.learner.optimizer)
+        if not (diagonal > 0).all() or not diagonal.isfinite().all():
+            return math.nan
+        draw = measurement.generator("preconditioned eigenpair")
+        return eigenpairs(PreconditionedOperator(hessian, diagonal), 1, 0, self.tolerance, draw).values[0].item()
+
+    def _layers(self, measurement: Measurement) -> dict[str, float]:
+        """The top eigenvalue and the trace of each layer's own block of the Hessian."""
+        rows = layer_curvature(
+            measurement.surface,
+            num_products=self.hutchinson_probes,
+            tolerance=self.tolerance,
+            generator=measurement.generator("layers"),
+            memory_budget_mb=measurement.memory_budget_mb,
+        )
+        found: dict[str, float] = {}
+        for row in rows:
+            found[f"{row.name}/top_eigenvalue"] = row.top_eigenvalue
+            found[f"{row.name}/top_residual"] = row.residual
+            found |= _estimate(f"{row.name}/trace", row.trace)
+        return found
 
     def _signed(self, density: Density) -> dict[str, float]:
         """The statistics of the two signs, each the mean over the probes, and the extreme nodes."""
@@ -107,10 +168,17 @@ class Spectrum(Evaluator):
         return x, density.density(x)
 
     def _files(
-        self, measurement: Measurement, scalars: dict[str, float], pairs: Eigenpairs, density: Density, x: Tensor, curve: Tensor
+        self,
+        measurement: Measurement,
+        scalars: dict[str, float],
+        details: dict[str, Any],
+        pairs: Eigenpairs,
+        density: Density,
+        x: Tensor,
+        curve: Tensor,
     ) -> dict[str, Artifact]:
         title = f"Hessian spectrum, {measurement.phase} of task {measurement.task.index}"
-        files = {"metrics.json": json_file(scalars | _details(pairs, density))}
+        files = {"metrics.json": json_file(scalars | details)}
         if self.save_numpy:
             arrays = {"nodes": density.nodes, "weights": density.weights, "x": x, "density": curve}
             files["quadrature.npz"] = arrays_file(**{name: array.cpu().numpy() for name, array in arrays.items()})
@@ -132,6 +200,13 @@ def _ends(pairs: Eigenpairs) -> dict[str, float]:
 
 def _estimate(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_standard_error": estimate.standard_error}
+
+
+def _frobenius_norm(density: Density) -> Estimate:
+    """‖H‖_F = √tr H², its error to first order from that of tr H²."""
+    squares = density.trace_of(torch.square)
+    norm = math.sqrt(squares.value)
+    return Estimate(norm, squares.standard_error / (2 * norm) if norm else 0.0, squares.num_samples)
 
 
 def _is_finite(density: Density) -> bool:
