@@ -60,8 +60,11 @@ class Batches:
         return Batches(self if self._kept is None else self._kept, device, self.dtype)
 
     def in_halves(self) -> Batches:
-        """The same data in batches of half the size; ValueError where one has a single example, or none that can be counted."""
-        return Batches(_Halves(self), self.device, self.dtype)
+        """The same data in batches of half the size; ValueError where all have one example, or one has none to be counted."""
+        halves = Batches(_Halves(self), self.device, self.dtype)
+        if sum(1 for _ in halves) == sum(1 for _ in self):
+            raise ValueError("batches of one example can't be cut in two")
+        return halves
 
     def _streamed(self) -> Iterator[Any]:
         with _generator_unmoved(self._source):
@@ -103,9 +106,9 @@ class _Halves:
         for batch in self.whole:
             lengths = {len(t) if t.dim() else 0 for t in tensors_in(batch)}
             count = lengths.pop() if len(lengths) == 1 else 0
-            if count < 2:
-                raise ValueError("a batch of one example, or of examples that can't be told apart, can't be cut in two")
-            for part in (slice(0, count // 2), slice(count // 2, count)):
+            if not count:
+                raise ValueError("a batch whose examples can't be told apart can't be cut in two")
+            for part in (slice(0, count // 2), slice(count // 2, count)) if count > 1 else (slice(0, 1),):
                 yield map_tensors(lambda t, part=part: t[part], batch)
 
 

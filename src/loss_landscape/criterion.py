@@ -30,18 +30,18 @@ class Criterion:
         self.reduction = reduction_of(loss_fn)
         if self.reduction == "none":
             raise ValueError("loss_fn has reduction='none' and gives no scalar; give it reduction='mean' or 'sum'")
-        self._function = copy.deepcopy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
+        self.function = copy.deepcopy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
         self._doubles = True
 
     def prepare(self, outputs: Any, targets: Any) -> None:
         """Move to the outputs' device and find out whether the function works in float64."""
         device = outputs.device if isinstance(outputs, Tensor) else None
         self._doubles = device is None or device.type != "mps"
-        if isinstance(self._function, nn.Module) and device is not None:
-            self._function = self._function.to(device)
+        if isinstance(self.function, nn.Module) and device is not None:
+            self.function = self.function.to(device)
             if self._doubles:
-                self._function = self._function.double()
-        if self._doubles and not isinstance(self._function, nn.Module):
+                self.function = self.function.double()
+        if self._doubles and not isinstance(self.function, nn.Module):
             with torch.no_grad():
                 try:
                     self(outputs, targets)
@@ -51,14 +51,14 @@ class Criterion:
     def on(self, device: torch.device) -> Criterion:
         """The same on another device."""
         twin = copy.copy(self)
-        if isinstance(self._function, nn.Module):
-            twin._function = copy.deepcopy(self._function).to(device)
+        if isinstance(self.function, nn.Module):
+            twin.function = copy.deepcopy(self.function).to(device)
         twin.__dict__.pop("_with_sum", None)
         return twin
 
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
         """The loss of a batch, a scalar."""
-        return self._function(self._cast(outputs), self._cast(targets))
+        return self.function(self._cast(outputs), self._cast(targets))
 
     def total(self, outputs: Any, targets: Any) -> Tensor:
         """The loss summed instead of averaged."""
@@ -98,9 +98,9 @@ class Criterion:
 
     @functools.cached_property
     def _with_sum(self) -> LossFunction:
-        if not hasattr(self._function, "reduction"):
-            return functools.partial(self._function, reduction="sum")
-        summed = copy.copy(self._function)
+        if not hasattr(self.function, "reduction"):
+            return functools.partial(self.function, reduction="sum")
+        summed = copy.copy(self.function)
         summed.reduction = "sum"
         return summed
 

@@ -127,7 +127,7 @@ class _Source:
         return calls
 
     def _known_loss(self) -> nn.Module:
-        given = self.surface.criterion._function
+        given = self.surface.criterion.function
         kind = FUNCTIONS.get(given) if not isinstance(given, nn.Module) else type(given)
         plain = all(getattr(given, name, None) is None for name in ("weight", "pos_weight"))
         if kind not in KNOWN or not plain or getattr(given, "label_smoothing", 0):
@@ -140,7 +140,7 @@ class _Source:
     def _require_plain_targets(self) -> None:
         for _, targets in self.batches:
             if isinstance(self.loss_fn, nn.CrossEntropyLoss):
-                ignored = getattr(self.surface.criterion._function, "ignore_index", -100)
+                ignored = getattr(self.surface.criterion.function, "ignore_index", -100)
                 plain = not targets.is_floating_point() and bool((targets != ignored).all())
             else:
                 plain = isinstance(self.loss_fn, nn.MSELoss) or bool(((targets == 0) | (targets == 1)).all())
@@ -177,7 +177,7 @@ class _OnInputs(nn.Module):
 def _real_net(surface: LossSurface) -> nn.Module:
     """A copy of the net that holds the surface's own values, of which only the moving ones require a gradient."""
     net = copy.deepcopy(surface.net)
-    values = surface._state(surface.layout.unflatten(surface.origin))
+    values = surface.state(surface.layout.unflatten(surface.origin))
     for name, tensor in chain(net.named_parameters(), net.named_buffers()):
         tensor.data = values[name].clone()
     for name, parameter in net.named_parameters():

@@ -205,7 +205,7 @@ class LossSurface:
 
     def penalty(self, parameters: Parameters) -> Tensor:
         """The regulariser at `parameters`, a scalar to be differentiated; only where there is one."""
-        return functional_call(self.regularizer, _prefixed(self._state(parameters)), (None,))
+        return functional_call(self.regularizer, _prefixed(self.state(parameters)), (None,))
 
     def weighted_batches(self) -> Iterator[tuple[float, Any]]:
         """Each batch with its weight in the loss; those that weigh nothing are left out."""
@@ -217,7 +217,7 @@ class LossSurface:
 
     def outputs(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Any:
         """What the net gives for a batch of (inputs, targets) at `parameters`, in `dtype`, the surface's unless given."""
-        inputs, state = batch[0], self._state(parameters)
+        inputs, state = batch[0], self.state(parameters)
         if dtype is not None:
             inputs, state = map_tensors(lambda t: _cast(t, dtype), inputs), {name: _cast(t, dtype) for name, t in state.items()}
         if isinstance(inputs, Mapping):
@@ -228,7 +228,7 @@ class LossSurface:
         """The loss of one batch at `parameters` by name, a scalar to be differentiated; `dtype` is as in `outputs`."""
         if self._objective is not None:
             with torch.enable_grad():  # it may differentiate the net itself
-                return functional_call(self._objective, _prefixed(self._state(parameters)), (batch,))
+                return functional_call(self._objective, _prefixed(self.state(parameters)), (batch,))
         return self.criterion(self.outputs(parameters, batch, dtype), batch[1])
 
     @cached_property
@@ -271,8 +271,8 @@ class LossSurface:
     def _own_parameters(self) -> Parameters:
         return {**self._parameters, **self.layout.unflatten(self.origin)}
 
-    def _state(self, parameters: Parameters) -> dict[str, Tensor]:
-        # clones: a net that counts in its buffers counts in these
+    def state(self, parameters: Parameters) -> dict[str, Tensor]:
+        """Everything the net holds, by name, with `parameters` in place of its own; buffers are clones, to be counted in."""
         return {**self._parameters, **{name: b.clone() for name, b in self._buffers.items()}, **parameters}
 
     def _at_point(self, parameters: Parameters) -> LossSurface:
@@ -333,6 +333,8 @@ class LossSurface:
         for weight, term in self._at_point({name: t.detach() for name, t in leaves.items()}).terms():
             with torch.enable_grad():
                 loss = term(leaves)
+            if not loss.requires_grad:  # this term depends on none of the parameters that move
+                continue
             parts = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
             total += weight * self.layout.flatten(parts)
         return total

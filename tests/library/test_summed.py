@@ -183,14 +183,14 @@ def test_where_nothing_is_kept_any_more_batches_are_cut(kind):
 def test_where_one_example_does_not_fit_it_says_so(kind):
     surface = limited()
     Limited.limit = 0
-    with pytest.raises(torch.OutOfMemoryError, match=r"even with every batch cut into 4 parts.*or on_oom='cpu'"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"even with every batch cut into 8 parts.*or on_oom='cpu'"):
         kind(surface) @ surface.origin
 
 
 def test_or_the_cpu_takes_over():
     surface = limited()
     whole = dense(HessianOperator(surface))
-    Limited.failures = 3  # at 8 examples, 4 and 2; then the batch of four can't be cut any more
+    Limited.failures = 4  # at 8 examples, 4, 2 and 1; then no batch can be cut any more
     operator = HessianOperator(surface, on_oom="cpu")
     torch.testing.assert_close(dense(operator), whole, rtol=1e-12, atol=1e-15)
     assert operator.note == "out of memory: the products are computed on the CPU"

@@ -150,8 +150,11 @@ def test_halves_are_the_same_loss(loss_fn):
 def test_what_can_not_be_halved_is_refused():
     with pytest.raises(ValueError, match="how the data are cut"):
         LossSurface(net(norm=True), nn.CrossEntropyLoss(), data(), batch_norm="batch").in_halves()
-    with pytest.raises(ValueError, match="can't be cut in two"):
-        LossSurface(net(), nn.CrossEntropyLoss(), data((6, 1))).in_halves()
+    with pytest.raises(ValueError, match="batches of one example can't be cut in two"):
+        LossSurface(net(), nn.CrossEntropyLoss(), data((1, 1))).in_halves()
+    some = LossSurface(net(), nn.CrossEntropyLoss(), data((6, 1)))
+    assert [len(targets) for _, targets in some.in_halves().batches] == [3, 3, 1]
+    assert some.in_halves().loss() == pytest.approx(some.loss(), rel=1e-12)
 
 
 def test_another_radius_is_noticed():
