@@ -1,6 +1,8 @@
 """Where a net is on its loss surface, and how curved the surface is there."""
 
 from loss_landscape.density import spectral_density
+from loss_landscape.determinism import check_deterministic
+from loss_landscape.diagonal import DiagonalEstimate, diagonal
 from loss_landscape.directions import (
     Directions,
     adam_directions,
@@ -11,8 +13,10 @@ from loss_landscape.directions import (
     random_directions,
     three_point_directions,
 )
+from loss_landscape.fisher import KroneckerFactoredOperator, SampledFisherOperator
 from loss_landscape.flatness import keskar_sharpness
-from loss_landscape.lanczos import Eigenpairs, eigenpairs
+from loss_landscape.lanczos import Eigenpairs, eigenpairs, largest_magnitude_eigenpairs
+from loss_landscape.layers import LayerCurvature, layer_curvature
 from loss_landscape.operator import CurvatureOperator, MatrixOperator
 from loss_landscape.operators import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator
 from loss_landscape.plane import evaluate_grid
@@ -27,12 +31,13 @@ from loss_landscape.sharpness import (
 from loss_landscape.stability import PreconditionedOperator, adam_preconditioner, stability_thresholds
 from loss_landscape.surface import LossSurface
 from loss_landscape.topology import MergeTree, bottleneck_distance, merge_tree, persistence_barcode
-from loss_landscape.traces import trace
+from loss_landscape.traces import frobenius_norm, trace, trace_and_frobenius_norm
 from loss_landscape.trajectory import trajectory_directions
 
 __all__ = [
     "CurvatureOperator",
     "Density",
+    "DiagonalEstimate",
     "Directions",
     "Eigenpairs",
     "EmpiricalFisherOperator",
@@ -40,24 +45,32 @@ __all__ = [
     "GaussNewtonOperator",
     "Grid",
     "HessianOperator",
+    "KroneckerFactoredOperator",
+    "LayerCurvature",
     "LossSurface",
     "MatrixOperator",
     "MergeTree",
     "PreconditionedOperator",
+    "SampledFisherOperator",
     "adam_directions",
     "adam_preconditioner",
     "asam_sharpness",
     "bottleneck_distance",
+    "check_deterministic",
     "custom_directions",
+    "diagonal",
     "difference_directions",
     "eigenpairs",
     "evaluate_grid",
     "evaluate_sam_grid",
     "expected_sharpness",
     "first_order_sharpness",
+    "frobenius_norm",
     "gradient_directions",
     "hessian_directions",
     "keskar_sharpness",
+    "largest_magnitude_eigenpairs",
+    "layer_curvature",
     "merge_tree",
     "persistence_barcode",
     "random_directions",
@@ -66,5 +79,6 @@ __all__ = [
     "stability_thresholds",
     "three_point_directions",
     "trace",
+    "trace_and_frobenius_norm",
     "trajectory_directions",
 ]

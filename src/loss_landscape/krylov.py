@@ -58,17 +58,13 @@ class Basis:
 
     @property
     def last(self) -> Tensor:
+        """The newest row."""
         return self.blocks[-1][self.lengths[-1] - 1]
 
-    def reserve(self) -> None:
-        """Room for one more row, if there may be one."""
-        free = self.most - len(self)
-        if free and (len(self.blocks) == 1 or self.lengths[-1] == len(self.blocks[-1])):
-            self.blocks.append(self.blocks[0].new_empty(min(BLOCK, free), self.blocks[0].shape[1]))
-            self.lengths.append(0)
-
     def append(self, vector: Tensor) -> None:
-        self.reserve()
+        if len(self.blocks) == 1 or self.lengths[-1] == len(self.blocks[-1]):
+            self.blocks.append(self.blocks[0].new_empty(min(BLOCK, self.most - len(self)), self.blocks[0].shape[1]))
+            self.lengths.append(0)
         self.blocks[-1][self.lengths[-1]] = vector
         self.lengths[-1] += 1
 
@@ -143,13 +139,14 @@ class KrylovSpace:
         self.diagonal: list[float] = []
         self.couplings: list[float] = []
         self.spikes = torch.zeros(0, dtype=torch.float64)  # couplings of a restart's survivors to the vector after them
-        self.lost: list[float] = []
+        self.lost: list[float] = []  # of each image's part in the basis, what the recurrence does not know: rounding
+        self.leaks = torch.zeros(len(locked), 0, dtype=torch.float64)  # of each image, into the locked vectors: their residuals
         self.places = torch.tensor(places, dtype=torch.float64)
         self.shares = torch.ones(len(places), 1, dtype=torch.float64)  # of the start in the first basis vectors, at each place
         self.products = 0
         self.solved = 0  # after how many products `ritz` was true
         self.ritz: RitzPairs
-        self.basis.append(self.fresh() if start is None else self._cleaned(start))
+        self.following = self.fresh() if start is None else self._cleaned(start)  # the next vector of the basis
 
     @property
     def is_complete(self) -> bool:
@@ -170,9 +167,11 @@ class KrylovSpace:
 
     def vectors(self, index: list[int]) -> Tensor:
         """The Ritz vectors [len(index), P]."""
-        coefficients = self.ritz.coefficients[:, index].T
-        ahead = torch.zeros(len(index), len(self.basis) - self.num_locked - coefficients.shape[1], dtype=torch.float64)
-        return self.basis.combined(torch.cat([coefficients, ahead], dim=1))
+        return self.basis.combined(self.ritz.coefficients[:, index].T)
+
+    def leaked(self, index: list[int]) -> Tensor:
+        """The operator between the locked vectors and the Ritz vectors, [L, len(index)]."""
+        return self.leaks @ self.ritz.coefficients[:, index]
 
     def fresh(self) -> Tensor:
         """A random unit vector orthogonal to the basis."""
@@ -189,8 +188,16 @@ class KrylovSpace:
         seen = ritz.coefficients[-1] / (self.places[:, None] - ritz.values)  # an eigenvector there, but for its length
         return (share * seen).sum(dim=1).square() / seen.square().sum(dim=1)
 
+    def move(self, device: torch.device) -> None:
+        """Keep the basis there from now on."""
+        self.basis.move(device)
+        self.following = self.following.to(device)
+
     def _step(self) -> None:
-        self.basis.reserve()
+        if len(self.basis) == self.num_locked + len(self.diagonal):  # else this step was cut off before
+            if len(self.basis) == self.room.rows:
+                self._restart()
+            self.basis.append(self.following)
         vector = self.basis.last
         image = (self.operator @ vector).to(vector)
         inside = vector.double() @ image.double()
@@ -200,7 +207,8 @@ class KrylovSpace:
         diagonal, coupling = measured[-2:].tolist()
         if not math.isfinite(diagonal + coupling):
             raise FloatingPointError("a product with the operator is not finite")
-        self.lost.append(float((measured[:-3] - self._expected()).norm()))
+        self.leaks = torch.cat([self.leaks, measured[: self.num_locked, None]], dim=1)
+        self.lost.append(float((measured[self.num_locked : -3] - self._expected()).norm()))
         self.diagonal.append(diagonal)
         self.products += 1
         if self.is_complete:
@@ -209,18 +217,14 @@ class KrylovSpace:
         scale = max(map(abs, [*self.diagonal, *self.couplings, coupling]))
         ends = coupling <= _negligible(self.operator, scale)  # an invariant subspace: go on beside it
         self.couplings.append(0.0 if ends else coupling)
-        following = self.fresh() if ends else rest / coupling
-        if len(self.basis) == self.room.rows:
-            self._restart()
-        self.basis.append(following)
+        self.following = self.fresh() if ends else rest / coupling
 
     def _expected(self) -> Tensor:
-        """What the recurrence knows of the next image's coefficients, but for the last: 0 for all but its neighbours."""
-        expected = torch.zeros(self.num_locked + len(self.diagonal), dtype=torch.float64)
+        """The next image's coefficients but for the last, as the recurrence knows them: 0 for all but its neighbours."""
         if len(self.diagonal) == len(self.spikes):
-            expected[self.num_locked :] = self.spikes
-        elif self.couplings:
-            expected[-1] = self.couplings[-1]
+            return self.spikes
+        expected = torch.zeros(len(self.diagonal), dtype=torch.float64)
+        expected[-1] = self.couplings[-1]
         return expected
 
     def _restart(self) -> None:
@@ -234,6 +238,7 @@ class KrylovSpace:
         passed_on = (shares[:, dropped] * last[dropped] / (self.places[:, None] - ritz.values[dropped])).sum(dim=1)
         self.shares = torch.cat([shares[:, kept], passed_on[:, None]], dim=1)
         lost = (torch.tensor(self.lost, dtype=torch.float64)[:, None] * ritz.coefficients[:, kept]).norm(dim=0)
+        self.leaks = self.leaks @ ritz.coefficients[:, kept]
         self.basis.rotate(ritz.coefficients[:, kept].T)
         self.diagonal, self.couplings = ritz.values[kept].tolist(), [0.0] * len(kept)
         self.spikes, self.lost = last[kept], lost.tolist()

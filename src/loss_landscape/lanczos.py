@@ -82,8 +82,8 @@ def eigenpairs(
     pair unless given: what has not converged by then says so. Where a product is not finite, everything is NaN.
 
     Memory: one vector [P] a product, the basis. Where it would exceed `memory_budget_mb` (None: no bound) Lanczos restarts from
-    the best half of it (Wu and Simon 2000), which takes more products; the budget must hold 2·(top + bottom) + 6 vectors. The basis
-    lies on `basis_device` (None: the operator's); out of memory it moves to the CPU, and `note` says so. Raises
+    the best half of it (Wu and Simon 2000), which takes more products; the budget must hold 2·(top + bottom) + 6 vectors. The
+    basis lies on `basis_device` (None: the operator's); out of memory it moves to the CPU, and `note` says so. Raises
     torch.OutOfMemoryError where that is not enough.
     """
     if top < 0 or bottom < 0 or top + bottom == 0:
@@ -205,7 +205,7 @@ def _solved(
         search.solve(None if start is None else _summed(operator, start))
         verified = search.verify()
     except FloatingPointError:
-        return _unknown(operator, wanted.count, search.note)
+        return _unknown(operator, wanted, search.note)
     return search.result(verified)
 
 
@@ -231,11 +231,12 @@ def _summed(operator: CurvatureOperator, start: Tensor) -> Tensor:
     return torch.nn.functional.normalize(start, dim=0).sum(dim=1)
 
 
-def _unknown(operator: CurvatureOperator, count: int, note: str) -> Eigenpairs:
+def _unknown(operator: CurvatureOperator, wanted: _Wanted, note: str) -> Eigenpairs:
     """What is known where products are not finite: nothing."""
-    nothing = torch.full((count,), math.nan, dtype=torch.float64)
-    vectors = torch.full((operator.size, count), math.nan, dtype=operator.dtype, device=operator.device)
-    return Eigenpairs(nothing, vectors, nothing, torch.zeros(count, dtype=torch.bool), count, operator.products, False, note)
+    nothing = torch.full((wanted.count,), math.nan, dtype=torch.float64)
+    vectors = torch.full((operator.size, wanted.count), math.nan, dtype=operator.dtype, device=operator.device)
+    converged, top = torch.zeros(wanted.count, dtype=torch.bool), wanted.num_top(torch.zeros(wanted.count))
+    return Eigenpairs(nothing, vectors, nothing, converged, top, operator.products, False, note)
 
 
 class _Search:
@@ -314,12 +315,12 @@ class _Search:
         except torch.OutOfMemoryError as error:
             if self.room.device.type == "cpu":
                 raise torch.OutOfMemoryError(
-                    f"product {self.products + krylov.products + 1} with the operator does not fit into memory, and the basis of the "
-                    "eigenpairs is on the CPU already; make the batches smaller"
+                    f"product {self.products + krylov.products + 1} with the operator does not fit into memory, and the basis of "
+                    "the eigenpairs is on the CPU already; make the batches smaller"
                 ) from error
         self.room = replace(self.room, device=torch.device("cpu"))
         self.note = f"out of memory at product {self.products + krylov.products + 1}: the basis was moved to the CPU"
-        krylov.basis.move(self.room.device)
+        krylov.move(self.room.device)
         self.vectors = self.vectors.cpu()
         self._grow(krylov, enough)
 
@@ -330,12 +331,14 @@ class _Search:
         that are left, has a part ρ²/(1 + ρ²) in the space already, ρ² = Σ r²/(μ − θ)² over those, which that start can't see.
         """
         ritz = krylov.ritz
-        values = torch.cat([self.values, ritz.values[index]])
-        order = torch.argsort(values)
-        order = order[sorted(self.wanted.pick(values[order]))]
-        self.values = values[order]
-        self.vectors = torch.cat([self.vectors, krylov.vectors(index)])[order.to(self.vectors.device)]
-        self.residuals = torch.cat([self.residuals, ritz.residuals[index]])[order]
+        leaked = krylov.leaked(index)
+        within = torch.diag(torch.cat([self.values, ritz.values[index]]))
+        within[: len(leaked), len(leaked) :], within[len(leaked) :, : len(leaked)] = leaked, leaked.T
+        values, turn = torch.linalg.eigh(within)  # what is not quite converged has a part in what was found beside it
+        kept = sorted(self.wanted.pick(values))
+        self.values, turn = values[kept], turn[:, kept]
+        self.vectors = turn.T.to(self.vectors) @ torch.cat([self.vectors, krylov.vectors(index)])
+        self.residuals = (turn * torch.cat([self.residuals, ritz.residuals[index]])[:, None]).norm(dim=0)
         self.scale = max(self.scale, float(ritz.values.abs().max()))
         self.products += krylov.products
         self.complete = krylov.is_complete

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Estimate:
     value: float
     standard_error: float
     num_samples: int
+    note: str = ""  # what went otherwise than asked
 
     @classmethod
     def from_samples(cls, samples: Tensor) -> Estimate:
@@ -33,6 +34,11 @@ class Estimate:
         count = len(samples)
         error = float(samples.std()) / math.sqrt(count) if count > 1 else math.nan
         return cls(float(samples.mean()), error, count)
+
+    def root(self) -> Estimate:
+        """The square root, its error to first order."""
+        root = math.sqrt(self.value)
+        return replace(self, value=root, standard_error=self.standard_error / (2 * root) if root else self.standard_error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,21 +97,32 @@ class Density:
     weights: Tensor  # [num_probes, m], float64; unused places hold 0
     size: int  # P
     zero: float  # |λ| up to here counts as 0
+    note: str = ""  # what went otherwise than asked
 
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Estimate:
         """The mean of `function` over the P eigenvalues, with its standard error over the probes."""
         known = torch.where(self.nodes.isnan(), torch.nan, function(self.nodes).double())
-        return Estimate.from_samples((self.weights * known).sum(dim=1))
+        terms = torch.where(self.weights == 0, 0, self.weights * known)  # unused places count for nothing, also where f(0) = −∞
+        return replace(Estimate.from_samples(terms.sum(dim=1)), note=self.note)
 
     def trace_of(self, function: Callable[[Tensor], Tensor]) -> Estimate:
         """tr f(H), the sum of `function` over the P eigenvalues."""
         mean = self.expectation(function)
-        return Estimate(mean.value * self.size, mean.standard_error * self.size, mean.num_samples)
+        return replace(mean, value=mean.value * self.size, standard_error=mean.standard_error * self.size)
 
     @property
     def trace(self) -> Estimate:
         """tr H."""
         return self.trace_of(lambda nodes: nodes)
+
+    @property
+    def frobenius_norm(self) -> Estimate:
+        """‖H‖_F, the root of tr H²."""
+        return self.trace_of(torch.square).root()
+
+    def log_determinant(self, shift: float = 0.0) -> Estimate:
+        """log det(H + shift·I); NaN where a node is below −shift, as then it may not be positive definite."""
+        return self.trace_of(lambda nodes: torch.log(nodes + shift))
 
     def moment(self, order: int) -> Estimate:
         """The mean of λ^order, tr(H^order)/P."""

@@ -95,6 +95,80 @@ def test_statistics_are_within_their_errors(seed):
         assert estimate.num_samples == 16
 
 
+@pytest.mark.parametrize("size", [500, 1000])
+def test_papyans_toy_numbers(size):
+    """From its random state: outliers 6.230, 5.318, 4.405 and a bulk to 3.876; for 1000, 6.203, 5.210, 4.387 and 3.935."""
+    numbers = {500: [6.230, 5.318, 4.405, 3.876], 1000: [6.203, 5.210, 4.387, 3.935]}[size]
+    density = spectral_density(MatrixOperator(papyan(size)), 2, 60, torch.Generator().manual_seed(0))
+    for nodes in density.nodes:
+        assert nodes[-4:].flip(0).tolist() == pytest.approx(numbers, abs=2e-2)
+        assert nodes[-3:].flip(0).tolist() == pytest.approx(numbers[:3], abs=6e-4)
+
+
+def test_papyans_boundaries():
+    """Of diag(1 … 5), and of the absolute spectrum of diag(−2, −1, 3, 4, 5): 1 and 5."""
+    for values in ([1.0, 2, 3, 4, 5], [-2.0, -1, 3, 4, 5]):
+        operator = MatrixOperator(torch.diag(torch.tensor(values, dtype=torch.float64)))
+        sizes = spectral_density(operator, 1, 5).nodes.abs()
+        assert math.isclose(float(sizes.min()), 1, rel_tol=1e-9)
+        assert math.isclose(float(sizes.max()), 5, rel_tol=1e-9)
+
+
+def test_clusters_are_found_once_at_full_length():
+    """Ten copies' worth of room for ghosts: three tight clusters far above the rest."""
+    close = torch.cat([torch.tensor([10.0, 9.0, 8.0]) + shift for shift in (0, 1e-3, 2e-3)]).double()
+    values = torch.cat([close, 0.1 * torch.randn(31, generator=torch.Generator().manual_seed(0), dtype=torch.float64)])
+    basis = torch.linalg.qr(random_symmetric(40))[0]
+    density = spectral_density(MatrixOperator((basis * values) @ basis.T), 3, 40, torch.Generator().manual_seed(0))
+    for nodes in density.nodes:
+        torch.testing.assert_close(nodes, values.sort().values, rtol=0, atol=1e-9)
+
+
+def test_the_frobenius_norm_and_the_log_determinant_come_from_the_same_products():
+    factor = random_symmetric(60)
+    matrix = factor @ factor.T / 60
+    density = spectral_density(MatrixOperator(matrix), 12, 60, torch.Generator().manual_seed(1))
+    norm, shifted = density.frobenius_norm, density.log_determinant(0.1)
+    assert abs(norm.value - float(matrix.norm())) < 4 * norm.standard_error
+    exact = torch.linalg.slogdet(matrix + 0.1 * torch.eye(60, dtype=torch.float64)).logabsdet
+    assert abs(shifted.value - float(exact)) < 4 * shifted.standard_error
+    assert math.isnan(spectral_density(MatrixOperator(-matrix), 2, 10).log_determinant().value)
+
+
+def test_unused_places_are_no_eigenvalues():
+    """log 0 = −∞ would count there."""
+    matrix = torch.diag(torch.tensor([1.0, 1, 1, 3, 3, 2, 2, 2], dtype=torch.float64))
+    density = spectral_density(MatrixOperator(matrix), 2, 8)
+    assert density.log_determinant().value == pytest.approx(math.log(3**2 * 2**3), abs=1e-12)
+    assert density.trace_of(torch.reciprocal).value == pytest.approx(3 + 2 / 3 + 3 / 2, abs=1e-12)
+
+
+class Forgetful(MatrixOperator):
+    """Has memory for so many products only."""
+
+    def __init__(self, matrix: Tensor, most: int):
+        super().__init__(matrix)
+        self.most = most
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        if self.products > self.most:
+            raise torch.OutOfMemoryError("not enough memory")
+        return super().matmat(vectors)
+
+
+def test_out_of_memory_it_ends_with_the_probes_it_has():
+    matrix = random_symmetric(60)
+    density = spectral_density(Forgetful(matrix, 35), 8, 10, on_oom="fewer_probes")
+    whole = spectral_density(MatrixOperator(matrix), 8, 10)
+    assert torch.equal(density.nodes, whole.nodes[:3])
+    assert density.note == density.trace.note == density.frobenius_norm.note == "out of memory: 3 of 8 probes"
+    assert density.trace.num_samples == 3
+    assert whole.note == ""
+    for most, on_oom in ((35, "error"), (15, "fewer_probes")):
+        with pytest.raises(torch.OutOfMemoryError):
+            spectral_density(Forgetful(matrix, most), 8, 10, on_oom=on_oom)
+
+
 def test_a_krylov_space_that_ends_early_is_a_shorter_row():
     matrix = torch.diag(torch.tensor([1.0, 1, 1, 3, 3, -1, -1, -1], dtype=torch.float64))
     density = spectral_density(MatrixOperator(matrix), 4, 8, torch.Generator().manual_seed(0))
@@ -126,6 +200,8 @@ def test_a_spectrum_of_one_value_has_a_density():
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="must be ≥ 1, got 0 and 50"):
         spectral_density(MatrixOperator(torch.eye(3)), 0)
+    with pytest.raises(ValueError, match="on_oom must be 'error' or 'fewer_probes', got 'cpu'"):
+        spectral_density(MatrixOperator(torch.eye(3)), on_oom="cpu")
     with pytest.raises(ValueError, match="scale must be > 0"):
         spectral_density(MatrixOperator(torch.eye(3)), 2).effective_dimension(0)
 

@@ -122,6 +122,15 @@ def test_small_convolution_nets_are_traced_and_others_retained(monkeypatch):
     assert HessianOperator(LossSurface(case.model, case.loss_fn, case.batches)).method == "retained"
 
 
+def test_a_net_that_has_diverged_is_traced_all_the_same():
+    case = copy.deepcopy(ALL["conv"])
+    with torch.no_grad():
+        case.model[0].weight[0] = float("nan")
+    operator = HessianOperator(LossSurface(case.model, case.loss_fn, case.batches))
+    assert operator.method == "traced"
+    assert (operator @ torch.ones(operator.size)).isnan().any()
+
+
 def test_a_loss_without_forward_derivative_falls_back_to_the_graph():
     case = copy.deepcopy(ALL["conv"])
     targets = [torch.ones(len(labels), 3, dtype=torch.float64) for _, labels in case.batches]

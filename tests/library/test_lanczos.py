@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from nets import mlp
+from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
 from loss_landscape import HessianOperator, LossSurface, MatrixOperator, eigenpairs
+from loss_landscape.krylov import Basis
+from loss_landscape.lanczos import largest_magnitude_eigenpairs
 
 BULK = torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -19,6 +23,15 @@ SPECTRA = {
     "identity": [1.0] * 60,
     "repeated_at_the_border": [100.0, 50, 1, 0.99, 0.99, 0.99, *(0.1 * BULK)],
     "mostly_negative": [-100.0, -3, 1, 0.5, *(0.1 * BULK)],
+    "every_value_twice": [*BULK[:100], *BULK[:100]],
+    "three_values": [4.0] * 30 + [1.0] * 100 + [-2.0] * 30,
+    "projector": [1.0] * 20 + [0.0] * 100,
+    "rank_one": [1.0] + [0.0] * 100,
+    "nearly_repeated": [10.0, 10 - 1e-10, 10 - 2e-10, 3, *(0.1 * BULK)],
+    "clusters_at_both_ends": [9.0, 9 - 1e-4, 9 - 2e-4, -9, -9 + 1e-4, -9 + 2e-4, *BULK],
+    "repeated_bottom_only": [20.0, 15, 12, 11, 10, -1, -1, -1, -1, *(0.1 * BULK)],
+    "geometric": [2.0**-k for k in range(40)] + [-(3.0**-k) for k in range(1, 30)],
+    "six_times_the_top": [5.0] * 6 + [1.0] * 5 + [*(0.2 * BULK)],
 }
 
 
@@ -45,6 +58,131 @@ def test_no_eigenvalue_is_missed_or_found_twice(name, seed):
     assert pairs.converged.all()
     assert (pairs.values - ends(matrix, 5, 3)).abs().max() < 1e-9 * scale
     assert (pairs.vectors.T @ pairs.vectors - torch.eye(8)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_a_bounded_basis_finds_the_same(name, monkeypatch):
+    """Twenty-six vectors at a time, where the whole basis would take up to two hundred."""
+    lengths, append = [], Basis.append
+    monkeypatch.setattr(Basis, "append", lambda basis, row: (append(basis, row), lengths.append(_allocated(basis))))
+    matrix = symmetric(SPECTRA[name], 0)
+    budget = 26 * 8 * len(matrix) / 2**20
+    pairs = eigenpairs(MatrixOperator(matrix), 5, 3, 1e-8, max_products=3000, memory_budget_mb=budget)
+    assert pairs.verified
+    assert pairs.converged.all()
+    assert max(lengths) <= 26
+    assert (pairs.values - ends(matrix, 5, 3)).abs().max() < 1e-9 * matrix.abs().max()
+    assert (pairs.vectors.T @ pairs.vectors - torch.eye(8)).abs().max() < 1e-9
+
+
+def _allocated(basis: Basis) -> int:
+    return sum(len(block) for block in basis.blocks)
+
+
+def test_a_budget_that_holds_too_few_vectors_is_refused():
+    operator = MatrixOperator(torch.eye(1000))
+    with pytest.raises(
+        ValueError, match="3 eigenpairs of 1000 parameters take a basis of at least 12 vectors, but memory_bu.*0.01"
+    ):
+        eigenpairs(operator, 2, 1, memory_budget_mb=0.01)
+    assert eigenpairs(operator, 2, 1, memory_budget_mb=1).converged.all()
+
+
+def test_the_basis_may_lie_on_the_cpu(device):
+    matrix = symmetric(SPECTRA["repeated_top"], 0).to(device)
+    pairs = eigenpairs(MatrixOperator(matrix), 5, 2, 1e-8, basis_device="cpu")
+    torch.testing.assert_close(pairs.values, ends(matrix.cpu(), 5, 2), rtol=0, atol=1e-8)
+    assert pairs.vectors.device.type == device.type
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_the_largest_magnitudes_come_from_both_ends(name):
+    matrix = symmetric(SPECTRA[name], 0)
+    values = np.linalg.eigvalsh(matrix.numpy())
+    expected = np.sort(np.abs(values))[-6:]
+    pairs = largest_magnitude_eigenpairs(MatrixOperator(matrix), 6, 1e-8)
+    assert pairs.verified
+    assert pairs.converged.all()
+    np.testing.assert_allclose(pairs.values.abs().sort().values.numpy(), expected, rtol=0, atol=1e-8 * expected[-1])
+    top, bottom = pairs.values[: pairs.num_top], pairs.values[pairs.num_top :]
+    assert torch.equal(top, top.sort(descending=True).values)
+    assert torch.equal(bottom, bottom.sort().values)
+    assert (bottom < 0).all()
+
+
+def test_magnitudes_on_one_side_only():
+    pairs = largest_magnitude_eigenpairs(MatrixOperator(symmetric(SPECTRA["mostly_negative"], 0)), 2)
+    assert pairs.values.tolist() == pytest.approx([-100, -3])
+    assert pairs.num_top == 0
+    with pytest.raises(ValueError, match="count must be ≥ 1, got 0"):
+        largest_magnitude_eigenpairs(MatrixOperator(torch.eye(3)), 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_start_that_is_blind_to_the_ends_finds_them(seed):
+    """Eigenvectors of the middle span an invariant subspace: nothing leads out of it but what is drawn at random."""
+    matrix = symmetric([7.0, 6, 5, -4, *(0.1 * BULK)], seed)
+    vectors = torch.linalg.eigh(matrix).eigenvectors
+    pairs = eigenpairs(MatrixOperator(matrix), 2, 1, 1e-6, torch.Generator().manual_seed(seed), start=vectors[:, 50:60])
+    assert pairs.verified
+    assert pairs.values.tolist() == pytest.approx([7, 6, -4], abs=1e-5)
+
+
+class Forgetful(MatrixOperator):
+    """Runs out of memory at some of its products."""
+
+    def __init__(self, matrix: Tensor, failing: range):
+        super().__init__(matrix)
+        self.calls, self.failing = 0, failing
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls in self.failing:
+            raise torch.OutOfMemoryError("not enough memory")
+        return super().matmat(vectors)
+
+
+def test_out_of_memory_moves_the_basis_to_the_cpu_once(device):
+    matrix = symmetric(SPECTRA["repeated_top"], 0).to(device)
+    once, always = Forgetful(matrix, range(20, 21)), Forgetful(matrix, range(20, 1000))
+    if device.type != "cpu":
+        pairs = eigenpairs(once, 5, 2, 1e-8)
+        assert pairs.note == "out of memory at product 20: the basis was moved to the CPU"
+        torch.testing.assert_close(pairs.values, ends(matrix.cpu(), 5, 2), rtol=0, atol=1e-8)
+        assert pairs.select(1, 1).note == pairs.note
+    with pytest.raises(
+        torch.OutOfMemoryError, match="product 20 with the operator .* on the CPU already; make the batches smaller"
+    ):
+        eigenpairs(always, 5, 2, 1e-8)
+
+
+def convnet_hessian(seed: int) -> HessianOperator:
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10)
+    )
+    centres, labels = torch.randn(10, 1, 12, 12), torch.randint(0, 10, (64,))
+    images = centres[labels] + torch.randn(64, 1, 12, 12)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(5):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(images), labels).backward()
+        optimizer.step()
+    return HessianOperator(LossSurface(net, nn.CrossEntropyLoss(), [(images, labels)]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_convnets_ends_take_at_most_seventy_products_and_none_is_missed(seed):
+    operator = convnet_hessian(seed)
+    pairs = eigenpairs(operator, 5, 2, 1e-3, torch.Generator().manual_seed(seed))
+    assert pairs.products == operator.products <= 70
+    assert pairs.converged.all()
+    top, bottom = (
+        np.sort(eigsh(operator.to_scipy(), k=k, which=which, return_eigenvectors=False, tol=1e-8))
+        for k, which in ((5, "LA"), (2, "SA"))
+    )
+    expected = np.concatenate([top[::-1], bottom])
+    assert np.abs(pairs.values.numpy() - expected).max() < 1e-3 * top[-1]
 
 
 @pytest.mark.parametrize("seed", range(3))

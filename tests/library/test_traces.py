@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape import MatrixOperator, trace
+from loss_landscape.traces import frobenius_norm, trace_and_frobenius_norm
 
 METHODS = ["hutchinson", "hutch++", "xtrace"]
 
@@ -76,7 +77,147 @@ def test_xtrace_is_exact_on_a_matrix_its_sketch_holds(rank):
     matrix = factor @ factor.T
     estimate = trace(MatrixOperator(matrix), "xtrace", 20)
     assert estimate.value == pytest.approx(matrix.trace().item(), rel=1e-10, abs=1e-12)
-    assert estimate.standard_error == 0.0
+    assert estimate.standard_error <= 1e-10 * (1 + estimate.value)
+
+
+def test_xtrace_does_not_take_a_steep_spectrum_for_an_exhausted_one():
+    """In float32, with more parameters than 1/eps is above its condition number, the sketch misses half of this trace."""
+    size = 4000
+    values = torch.full((size,), 1e-3)
+    values[:4] = torch.tensor([8.0, 4.0, 2.0, 1.0])
+    for seed in range(3):
+        estimate = trace(MatrixOperator(torch.diag(values)), "xtrace", 20, torch.Generator().manual_seed(seed))
+        assert estimate.standard_error > 0
+        assert abs(estimate.value - float(values.double().sum())) < 4 * estimate.standard_error
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rounds_make_no_difference(method):
+    """As one long sketch and one long residual: the formulas of the papers, from the same draws."""
+    matrix, draw = random_symmetric(90), torch.Generator().manual_seed(3)
+    estimate = trace(MatrixOperator(matrix), method, 48, torch.Generator().manual_seed(3))
+    if method == "hutchinson":
+        signs = drawn_signs(draw, 90, 48)
+        assert estimate.value == pytest.approx(float((signs * (matrix @ signs)).sum() / 48), rel=1e-12)
+    if method == "hutch++":  # 8 for the sketch, 8 for the rest, and once more
+        parts = [drawn_signs(draw, 90, 8) for _ in range(4)]
+        basis = torch.linalg.qr(matrix @ torch.cat([parts[0], parts[2]], dim=1))[0]
+        rest = torch.cat([parts[1], parts[3]], dim=1)
+        rest = rest - basis @ (basis.T @ rest)
+        forms = (rest * (matrix @ rest)).sum(dim=0)
+        assert estimate.value == pytest.approx(float((basis * (matrix @ basis)).sum() + forms.mean()), rel=1e-10)
+        assert estimate.standard_error == pytest.approx(float(forms.std()) / 4, rel=1e-10)
+    assert estimate.num_samples == {"hutchinson": 48, "hutch++": 16, "xtrace": 24}[method]
+
+
+def drawn_signs(draw: torch.Generator, size: int, count: int) -> Tensor:
+    return torch.stack([(torch.randint(0, 2, (size,), generator=draw) * 2 - 1).double() for _ in range(count)], dim=1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_target_error_is_met_with_no_more_products_than_that_takes(method):
+    matrix = decaying(200)
+    rough = trace(MatrixOperator(matrix), method, 96, torch.Generator().manual_seed(0))
+    operator = MatrixOperator(matrix)
+    target = 1.2 * rough.standard_error
+    estimate = trace(operator, method, 190, torch.Generator().manual_seed(0), target_error=target)
+    assert estimate.standard_error <= target
+    assert operator.products <= 96
+    assert estimate.num_samples >= 16
+    capped = MatrixOperator(matrix)
+    unmet = trace(capped, method, 30, torch.Generator().manual_seed(0), target_error=1e-9)
+    assert capped.products == 30
+    assert unmet == trace(MatrixOperator(matrix), method, 30, torch.Generator().manual_seed(0))
+
+
+def test_errors_cover_where_a_target_ends_the_sampling():
+    matrix = random_symmetric(100)
+    draw = torch.Generator().manual_seed(0)
+    found = [trace(MatrixOperator(matrix), num_products=99, generator=draw, target_error=20.0) for _ in range(200)]
+    errors = torch.tensor([estimate.value - matrix.trace().item() for estimate in found])
+    told = torch.tensor([estimate.standard_error for estimate in found])
+    assert float((errors.abs() <= 2 * told).double().mean()) > 0.88
+    assert abs(float(errors.mean())) < 4 * float(errors.std()) / 200**0.5
+
+
+@pytest.mark.parametrize("matrix", [random_symmetric(60), decaying(60)], ids=["flat", "decaying"])
+def test_the_frobenius_norm_and_its_error(matrix):
+    exact = float(matrix.norm())
+    draw = torch.Generator().manual_seed(2)
+    found = [frobenius_norm(MatrixOperator(matrix), 40, draw) for _ in range(300)]
+    values = torch.tensor([estimate.value for estimate in found])
+    told = torch.tensor([estimate.standard_error for estimate in found]).square().mean().sqrt()
+    spread = float((values - exact).square().mean().sqrt())
+    assert abs(float(values.square().mean()) - exact**2) < 4 * float(values.square().std()) / 300**0.5  # its square is unbiased
+    assert 0.8 * spread < float(told) < 1.3 * spread
+    assert frobenius_norm(MatrixOperator(matrix), 60).value == pytest.approx(exact, rel=1e-12)
+    assert frobenius_norm(MatrixOperator(matrix), 60).standard_error == 0
+
+
+def test_trace_and_norm_come_from_one_pass():
+    operator = MatrixOperator(random_symmetric(60))
+    total, norm = trace_and_frobenius_norm(operator, 20, torch.Generator().manual_seed(4))
+    assert operator.products == 20
+    assert total == trace(operator, num_products=20, generator=torch.Generator().manual_seed(4))
+    assert norm == frobenius_norm(operator, 20, torch.Generator().manual_seed(4))
+    exact = trace_and_frobenius_norm(operator, 60)
+    assert exact == (trace(operator, num_products=60), frobenius_norm(operator, 60))
+
+
+@pytest.mark.parametrize(("method", "tolerance"), [("hutchinson", 1e-3), ("hutch++", 1e-3), ("xtrace", 5e-4)])
+def test_curvlinops_cases_the_mean_of_estimates_goes_to_the_trace(method, tolerance):
+    torch.manual_seed(0)
+    matrix = torch.rand(10, 10, dtype=torch.float64)
+    matrix = (matrix + matrix.T) / 2  # XTrace is for symmetric matrices
+    operator, draw = MatrixOperator(matrix), torch.Generator().manual_seed(0)
+    total, count = 0.0, 0
+    while count < 100 or abs(total / count - matrix.trace().item()) > tolerance * matrix.trace().item():
+        total, count = total + trace(operator, method, 6, draw).value, count + 1
+        assert operator.products < 1e5
+
+
+def test_curvlinops_docstring_matrix():
+    torch.manual_seed(0)
+    matrix = torch.rand(50, 50)
+    assert trace(MatrixOperator(matrix), num_products=50).value == pytest.approx(23.7836, abs=1e-4)
+    for products in (6, 30):
+        estimate = trace(MatrixOperator(matrix), "hutch++", products)
+        assert abs(estimate.value - 23.7836) < 4 * estimate.standard_error
+
+
+class Forgetful(MatrixOperator):
+    """Has memory for so many products only."""
+
+    def __init__(self, matrix: Tensor, most: int):
+        super().__init__(matrix)
+        self.left = most
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        if vectors.shape[1] > self.left:
+            raise torch.OutOfMemoryError("not enough memory")
+        self.left -= vectors.shape[1]
+        return super().matmat(vectors)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_out_of_memory_it_ends_with_the_samples_it_has(method):
+    matrix = random_symmetric(100)
+    estimate = trace(Forgetful(matrix, 31), method, 90, on_oom="fewer_probes")
+    samples, spent = {"hutchinson": (31, 31), "hutch++": (10, 30), "xtrace": (11, 22)}[method]
+    assert estimate.num_samples == samples
+    assert estimate.note == f"out of memory: {spent} of 90 products"
+    assert abs(estimate.value - matrix.trace().item()) < 4 * estimate.standard_error
+    assert trace(Forgetful(matrix, 90), method, 90, on_oom="fewer_probes").note == ""
+    with pytest.raises(torch.OutOfMemoryError):
+        trace(Forgetful(matrix, 31), method, 90)
+    with pytest.raises(torch.OutOfMemoryError):
+        trace(Forgetful(matrix, 1), method, 90, on_oom="fewer_probes")
+
+
+def test_out_of_memory_both_of_one_pass_say_so():
+    total, norm = trace_and_frobenius_norm(Forgetful(random_symmetric(100), 12), 40, on_oom="fewer_probes")
+    assert total.note == norm.note == "out of memory: 12 of 40 products"
+    assert total.num_samples == norm.num_samples == 12
 
 
 def test_a_trace_from_few_probes_is_within_its_error():
@@ -106,3 +247,7 @@ def test_bad_options_are_refused():
         trace(operator, "exact")
     with pytest.raises(ValueError, match="xtrace needs num_products ≥ 4"):
         trace(operator, "xtrace", 3)
+    with pytest.raises(ValueError, match="target_error must be > 0, in the units of what is estimated, got 0"):
+        trace(operator, num_products=9, target_error=0)
+    with pytest.raises(ValueError, match="on_oom must be 'error' or 'fewer_probes', got 'cpu'"):
+        frobenius_norm(operator, 9, on_oom="cpu")

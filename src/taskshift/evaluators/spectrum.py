@@ -87,7 +87,7 @@ class Spectrum(Evaluator):
         scalars |= {"partial_topk_sum": top, "trace_fraction_topk": top / total.value if total.value else float("nan")}
         scalars |= self._signed(density) | _sides(x, curve)
         scalars |= _estimate("epsilon_rank", density.epsilon_rank(self.zero_epsilon))
-        scalars |= _estimate("frobenius_norm", _frobenius_norm(density))
+        scalars |= _estimate("frobenius_norm", density.frobenius_norm)
         scalars |= self._stability(measurement, hessian, pairs)
         if self.per_layer:
             scalars |= self._layers(measurement)
@@ -200,13 +200,6 @@ def _ends(pairs: Eigenpairs) -> dict[str, float]:
 
 def _estimate(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.value, f"{name}_standard_error": estimate.standard_error}
-
-
-def _frobenius_norm(density: Density) -> Estimate:
-    """‖H‖_F = √tr H², its error to first order from that of tr H²."""
-    squares = density.trace_of(torch.square)
-    norm = math.sqrt(squares.value)
-    return Estimate(norm, squares.standard_error / (2 * norm) if norm else 0.0, squares.num_samples)
 
 
 def _is_finite(density: Density) -> bool:
