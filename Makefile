@@ -14,7 +14,7 @@ setup: $(VENV)/.ready ## make .venv and install everything into it
 $(VENV)/.ready: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/python -m pip install --quiet -e '.[train,curvature,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[train,curvature,bench,dev]'
 	touch $@
 
 run: setup ## the main command on the embedded data
@@ -36,7 +36,6 @@ format: setup ## put the code into shape
 	$(BIN)/ruff format .
 
 bench: setup ## planes and curvature against other programs, into docs/benchmarks.md; the loader against per-sample pipelines
-	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python scripts/bench_lla.py --save docs/benchmarks.md
 	$(BIN)/python scripts/bench_data.py
 

@@ -52,12 +52,15 @@ def ends(matrix: Tensor, top: int, bottom: int) -> Tensor:
 @pytest.mark.parametrize("name", SPECTRA)
 def test_no_eigenvalue_is_missed_or_found_twice(name, seed):
     matrix = symmetric(SPECTRA[name], seed)
-    pairs = eigenpairs(MatrixOperator(matrix), 5, 3, 1e-8, torch.Generator().manual_seed(seed))
-    scale = matrix.abs().max()
-    assert pairs.verified
-    assert pairs.converged.all()
-    assert (pairs.values - ends(matrix, 5, 3)).abs().max() < 1e-9 * scale
-    assert (pairs.vectors.T @ pairs.vectors - torch.eye(8)).abs().max() < 1e-10
+    scale = float(torch.linalg.eigvalsh(matrix).abs().max())
+    for tolerance, error in ((1e-4, 1e-4), (1e-8, 1e-10)):
+        pairs = eigenpairs(MatrixOperator(matrix), 5, 3, tolerance, torch.Generator().manual_seed(seed))
+        assert pairs.verified
+        assert pairs.converged.all()
+        true = (matrix @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0)
+        assert (true <= 1.01 * tolerance * scale).all()
+        assert (pairs.values - ends(matrix, 5, 3)).abs().max() < error * scale
+        assert (pairs.vectors.T @ pairs.vectors - torch.eye(8)).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("name", SPECTRA)
@@ -73,6 +76,14 @@ def test_a_bounded_basis_finds_the_same(name, monkeypatch):
     assert max(lengths) <= 26
     assert (pairs.values - ends(matrix, 5, 3)).abs().max() < 1e-9 * matrix.abs().max()
     assert (pairs.vectors.T @ pairs.vectors - torch.eye(8)).abs().max() < 1e-9
+
+
+def test_a_bounded_basis_takes_few_more_products():
+    """It restarts from more Ritz vectors than the wanted ones."""
+    operator = MatrixOperator(symmetric(torch.linspace(0, 1, 300), 0))
+    whole, bounded = (eigenpairs(operator, 5, 2, max_products=1000, memory_budget_mb=rows * 2400 / 2**20) for rows in (300, 22))
+    assert bounded.converged.all()
+    assert whole.products < bounded.products < 1.4 * whole.products
 
 
 def _allocated(basis: Basis) -> int:
@@ -96,14 +107,15 @@ def test_the_basis_may_lie_on_the_cpu(device):
 
 
 @pytest.mark.parametrize("name", SPECTRA)
-def test_the_largest_magnitudes_come_from_both_ends(name):
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-8])
+def test_the_largest_magnitudes_come_from_both_ends(name, tolerance):
     matrix = symmetric(SPECTRA[name], 0)
     values = np.linalg.eigvalsh(matrix.numpy())
     expected = np.sort(np.abs(values))[-6:]
-    pairs = largest_magnitude_eigenpairs(MatrixOperator(matrix), 6, 1e-8)
+    pairs = largest_magnitude_eigenpairs(MatrixOperator(matrix), 6, tolerance)
     assert pairs.verified
     assert pairs.converged.all()
-    np.testing.assert_allclose(pairs.values.abs().sort().values.numpy(), expected, rtol=0, atol=1e-8 * expected[-1])
+    np.testing.assert_allclose(pairs.values.abs().sort().values.numpy(), expected, rtol=0, atol=tolerance * expected[-1])
     top, bottom = pairs.values[: pairs.num_top], pairs.values[pairs.num_top :]
     assert torch.equal(top, top.sort(descending=True).values)
     assert torch.equal(bottom, bottom.sort().values)
@@ -126,6 +138,17 @@ def test_a_start_that_is_blind_to_the_ends_finds_them(seed):
     pairs = eigenpairs(MatrixOperator(matrix), 2, 1, 1e-6, torch.Generator().manual_seed(seed), start=vectors[:, 50:60])
     assert pairs.verified
     assert pairs.values.tolist() == pytest.approx([7, 6, -4], abs=1e-5)
+
+
+def test_what_a_first_pair_lacks_is_not_left_out_of_the_second():
+    """The start is the second eigenvector with a little of the first, within the tolerance; the first is found beside that."""
+    matrix = torch.diag(torch.tensor([10.0, 5.0, *([0.0] * 100)], dtype=torch.float64))
+    start = torch.zeros(102, dtype=torch.float64)
+    start[:2] = torch.tensor([0.009, 1.0])
+    pairs = eigenpairs(MatrixOperator(matrix), 1, 0, 1e-2, start=start)
+    assert pairs.products > 1
+    assert float((matrix @ pairs.vectors - 10 * pairs.vectors).norm()) < 1e-9
+    assert pairs.residuals.max() < 1e-2
 
 
 class Forgetful(MatrixOperator):

@@ -81,14 +81,15 @@ def test_xtrace_is_exact_on_a_matrix_its_sketch_holds(rank):
 
 
 def test_xtrace_does_not_take_a_steep_spectrum_for_an_exhausted_one():
-    """In float32, with more parameters than 1/eps is above its condition number, the sketch misses half of this trace."""
-    size = 4000
-    values = torch.full((size,), 1e-3)
+    """In float32: what is 1e-4 of the largest is no rounding, and 4000 of it count."""
+    draw = torch.Generator().manual_seed(0)
+    values = 4e-5 * torch.rand(4000, generator=draw)
     values[:4] = torch.tensor([8.0, 4.0, 2.0, 1.0])
+    exact = float(values.double().sum())
     for seed in range(3):
         estimate = trace(MatrixOperator(torch.diag(values)), "xtrace", 20, torch.Generator().manual_seed(seed))
         assert estimate.standard_error > 0
-        assert abs(estimate.value - float(values.double().sum())) < 4 * estimate.standard_error
+        assert abs(estimate.value - exact) < 4 * estimate.standard_error + 1e-6 * exact
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -124,6 +125,7 @@ def test_a_target_error_is_met_with_no_more_products_than_that_takes(method):
     assert estimate.standard_error <= target
     assert operator.products <= 96
     assert estimate.num_samples >= 16
+    assert trace(MatrixOperator(matrix), method, 190, target_error=1e9).num_samples == 16  # fewer might not know their error
     capped = MatrixOperator(matrix)
     unmet = trace(capped, method, 30, torch.Generator().manual_seed(0), target_error=1e-9)
     assert capped.products == 30
