@@ -59,6 +59,10 @@ class RunFolder:
         """The nets of earlier tasks."""
         return _numbered_before(task, (self.path / "checkpoints").glob("task_*.pt"))
 
+    def nets_before(self, task: int) -> dict[int, Path]:
+        """Task → the net at its end, of earlier tasks whose nets were kept."""
+        return {index: path for index in range(task) if (path := self.task_checkpoint(index)).exists()}
+
     def trajectories_before(self, task: int) -> list[Path]:
         """The folders of snapshots of earlier tasks."""
         return _numbered_before(task, (self.path / "checkpoints" / "trajectory").glob("task_*"))

@@ -85,6 +85,8 @@ class Measurement:
     tolerance: float | None = None  # of planes' losses, relative: cells between others are predicted where it is kept
     compile: bool | Literal["auto"] = "auto"  # how planes are evaluated
     abort_if_estimated_hours_over: float | None = None  # hours for one plane
+    earlier: Mapping[int, Path] = field(default_factory=dict)  # state dicts of the net at earlier tasks' ends, by task
+    second_run: Path | None = None  # state dict of a net trained like this one from another seed, where there is one
 
     @cached_property
     def surface(self) -> LossSurface:

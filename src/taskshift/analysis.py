@@ -1,0 +1,187 @@
+"""Running evaluators on a net that stands on a task, so that they leave no trace and never run twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import operator
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from loss_landscape import HessianOperator, eigenpairs
+from loss_landscape.lanczos import Eigenpairs
+from taskshift import checkpoint
+from taskshift.clock import stopwatch
+from taskshift.config.build import Parts
+from taskshift.evaluation import eval_mode
+from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Phase, Row
+from taskshift.learners.learner import Learner
+from taskshift.randomness import generator, seed_from
+from taskshift.recorders.numbers import scalar
+from taskshift.shifts.task import Batch, Task
+
+Guard = Callable[[str, Callable[[], None]], None]
+"""(evaluator's name, what runs it): runs it, and decides what follows where it fails."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The evaluators of `parts` on its learner, at one phase of one task; each writes into a folder of its own below `folder`.
+
+    What has its `findings.json` there is not run again, and what an evaluator had finished is taken up from `.scratch`.
+    """
+
+    parts: Parts
+    task: Task
+    phase: Phase
+    folder: Path
+    eigenpairs_file: Path  # the eigenpairs for the largest request, solved once
+    initial: Path  # the net's state before the run's first step
+    start_vectors: Path | None = None  # eigenpairs of another phase, from whose vectors Lanczos starts
+    trajectory: Sequence[Path] = ()  # see Measurement
+    rows: Sequence[Row] = ()
+    earlier: Mapping[int, Path] = field(default_factory=dict)
+    second_run: Path | None = None
+    tick: Callable[[str], None] = lambda name: None  # told what is about to run
+
+    def run(self, guard: Guard = lambda name, evaluate: evaluate()) -> dict[str, float]:
+        """Run what is missing; return every evaluator's numbers under their full names."""
+        evaluators = self.parts.evaluators
+        missing = {name: e for name, e in evaluators.items() if not (self.folder / name / "findings.json").exists()}
+        if missing:
+            with eval_mode(self.parts.learner.net):
+                measurement = self.measurement
+                if any(evaluator.request for evaluator in missing.values()):
+                    self.tick("eigenpairs")
+                    _ = measurement.requested_eigenpairs  # now, so that its time is no evaluator's
+                for name, evaluator in missing.items():
+                    self.tick(name)
+                    guard(name, functools.partial(_run_one, name, evaluator, measurement, self.folder))
+            shutil.rmtree(self.folder / ".scratch", ignore_errors=True)
+        return self._eigenpairs_cost() | self._found()
+
+    @cached_property
+    def measurement(self) -> Measurement:
+        """What the evaluators are given."""
+        parts = self.parts
+        return Measurement(
+            task=self.task,
+            phase=self.phase,
+            learner=parts.learner,
+            stream=parts.stream,
+            batches=_evaluation_batches(parts, self.task),
+            trajectory=self.trajectory,
+            rows=self.rows,
+            initial=checkpoint.load(self.initial, parts.device),
+            scratch=self.folder / ".scratch",
+            seed=parts.top.seed,
+            epochs=parts.top.epochs,
+            dtype=getattr(torch, parts.lla.dtype),
+            memory_budget_mb=parts.lla.memory_budget_mb,
+            solve=self._solved,
+            make_learner=parts.make_learner,
+            tolerance=parts.lla.tolerance,
+            compile=parts.lla.compile,
+            abort_if_estimated_hours_over=parts.lla.runtime.abort_if_estimated_hours_over,
+            earlier=self.earlier,
+            second_run=self.second_run,
+        )
+
+    def _found(self) -> dict[str, float]:
+        """What the evaluators wrote; one that failed and was marked wrote nothing."""
+        paths = {name: self.folder / name / "findings.json" for name in self.parts.evaluators}
+        numbers = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+        return {f"{name}/{key}": value for name, found in numbers.items() for key, value in found.items()}
+
+    def _solved(self, measurement: Measurement) -> Eigenpairs:
+        """The eigenpairs for the largest request: from disk where they are, else by Lanczos."""
+        device = self.parts.device
+        if self.eigenpairs_file.exists():
+            return _loaded(self.eigenpairs_file, device)
+        request = functools.reduce(operator.or_, (evaluator.request for evaluator in self.parts.evaluators.values()))
+        with stopwatch(device) as watch:
+            pairs = eigenpairs(
+                HessianOperator(measurement.surface, memory_budget_mb=measurement.memory_budget_mb),
+                top=request.top,
+                bottom=request.bottom,
+                tolerance=request.tolerance,
+                generator=measurement.generator("eigenpairs"),
+                start=None if self.start_vectors is None else _loaded(self.start_vectors, device).vectors,
+            )
+        state = {field.name: getattr(pairs, field.name) for field in dataclasses.fields(pairs)}
+        checkpoint.save(self.eigenpairs_file, {"pairs": state, "seconds": watch.seconds})
+        return pairs
+
+    def _eigenpairs_cost(self) -> dict[str, float]:
+        if not self.eigenpairs_file.exists():
+            return {}
+        kept = checkpoint.load(self.eigenpairs_file)
+        return {"eigenpairs/seconds": kept["seconds"], "eigenpairs/products": kept["pairs"]["products"]}
+
+
+def _loaded(path: Path, device: torch.device) -> Eigenpairs:
+    return Eigenpairs(**checkpoint.load(path, device)["pairs"])
+
+
+def _evaluation_batches(parts: Parts, task: Task) -> list[Batch]:
+    """The same batches for every evaluator of a task: a seeded subset of its training examples, never augmented."""
+    options = parts.lla.evaluation_data
+    order = torch.randperm(len(task.train), generator=generator(options.fixed_eval_seed, "evaluation data"))
+    count = max(1, round(options.dataset_fraction_for_landscape * len(order)))
+    if options.num_batches is not None:
+        count = min(count, options.num_batches * options.eval_batch_size)
+    chosen = task.train[order[:count].to(task.train.device)]
+    return list(parts.stream.batches(task, chosen, options.eval_batch_size))
+
+
+def _run_one(name: str, evaluator: Evaluator, measurement: Measurement, folder: Path) -> None:
+    own = measurement.for_evaluator(name)
+    own.scratch.mkdir(parents=True, exist_ok=True)
+    with _seeded(own, name), _unchanged(own.learner, name), stopwatch(own.stream.data.device) as watch:
+        findings = evaluator(own)
+        own.learner.net.zero_grad(set_to_none=True)
+    _write(folder / name, findings, watch.seconds)
+    shutil.rmtree(own.scratch)
+
+
+def _write(folder: Path, findings: Findings, seconds: float) -> None:
+    """Put an evaluator's files and numbers into its folder, all or none of them."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for name, artifact in findings.artifacts.items():
+        path = partial / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        artifact(path)
+    numbers = {key: scalar(key, value) for key, value in findings.scalars.items()} | {"seconds": seconds}
+    checkpoint.write_text(partial / "findings.json", json.dumps(numbers, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)  # what an earlier, failed attempt left
+    partial.rename(folder)
+
+
+@contextmanager
+def _seeded(measurement: Measurement, name: str) -> Iterator[None]:
+    """Give the evaluator a random state of its own, and the run its own back."""
+    device = measurement.stream.data.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed_from(measurement.seed, "evaluator", measurement.task.index, measurement.phase, name, "torch"))
+        yield
+
+
+@contextmanager
+def _unchanged(learner: Learner, name: str) -> Iterator[None]:
+    """Compare the learner before and after; put it back and name the evaluator where it was changed."""
+    before = checkpoint.cloned(learner.state_dict())
+    yield
+    changed = checkpoint.first_difference(before, learner.state_dict())
+    if changed is not None:
+        learner.load_state_dict(before)
+        raise RuntimeError(
+            f"the evaluator {name} changed the learner's {changed}; it may change copies only, see fresh_learner()"
+        )
