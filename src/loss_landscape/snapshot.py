@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -19,14 +20,24 @@ _entered = threading.local()  # whether this thread is inside `undisturbed`
 def private_clone(model: nn.Module) -> nn.Module:
     """A copy with its own modules, modes and hooks that shares the parameters and buffers of `model`.
 
-    Run it through `functional_call` with every parameter and buffer given, and nothing of the user's is read or written.
+    Run it through `functional_call` with every parameter and buffer given, and nothing of the user's is read or written. Its
+    recurrent layers keep off cuDNN, whose kernels have no gradient in eval mode, and never a second one.
     """
     shared = {id(t): t for t in chain(model.parameters(), model.buffers())}
     for module in model.modules():
         for value in vars(module).values():
             if isinstance(value, Tensor) and value.grad_fn is not None:  # weight_norm's product, which can't be deep-copied
                 shared[id(value)] = value.detach()
-    return copy.deepcopy(model, shared)
+    clone = copy.deepcopy(model, shared)
+    for module in clone.modules():
+        if isinstance(module, nn.RNNBase):
+            module.forward = functools.partial(_without_cudnn, module.forward)
+    return clone
+
+
+def _without_cudnn(forward: Callable[..., Any], *positional: Any, **keywords: Any) -> Any:
+    with torch.backends.cudnn.flags(enabled=False):
+        return forward(*positional, **keywords)
 
 
 def use_batch_statistics(net: nn.Module) -> None:

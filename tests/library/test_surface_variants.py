@@ -184,3 +184,38 @@ def test_the_same_surface_on_a_device(device):
     moved = surface.on(device)
     assert moved.loss() == pytest.approx(surface.loss(), rel=1e-12)
     torch.testing.assert_close(moved.gradient().cpu(), surface.gradient(), rtol=1e-10, atol=1e-14)
+
+
+class Recurrent(nn.Module):
+    """One step of a GRU and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells, self.head = nn.GRU(6, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.cells(x[:, None])[0][:, -1])
+
+
+@pytest.mark.parametrize("batch_norm", ["running", "recompute"])
+def test_recurrent_layers_keep_off_cudnn(batch_norm, monkeypatch):
+    """Its kernels refuse a gradient in eval mode."""
+    allowed = {nn.GRU: [], nn.Linear: []}
+    for layer, seen in allowed.items():
+        monkeypatch.setattr(layer, "forward", _watched(layer.forward, seen))
+    model = Recurrent().double()
+    surface = LossSurface(model, nn.CrossEntropyLoss(), data(), batch_norm=batch_norm)
+    surface.at(torch.zeros(1, surface.size, dtype=torch.float64))
+    surface.gradient()
+    assert set(allowed[nn.GRU]) == {False}
+    assert set(allowed[nn.Linear]) == {True}
+    model(data()[0][0])
+    assert allowed[nn.GRU][-1]
+
+
+def _watched(forward, seen):
+    def watched(self, *positional, **keywords):
+        seen.append(torch.backends.cudnn.enabled)
+        return forward(self, *positional, **keywords)
+
+    return watched
