@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from loss_landscape.pace import Pace, Progress
 from loss_landscape.paths import GridPath
 from loss_landscape.plane import GridJob, Span, axes_over, described_directions
 from loss_landscape.results import Estimate, Grid
@@ -69,11 +71,16 @@ def evaluate_sam_grid(
     stride: int = 1,
     partial: str | Path | None = None,
     noise_cells: int = 16,
+    *,
+    compile: bool | Literal["auto"] = "auto",
+    chunk: int | None = None,
+    progress: Progress | None = None,
+    abort_if_estimated_hours_over: float | None = None,
 ) -> Grid:
     """L(θ′ + ρ g/‖g‖) at the points θ′ of a grid, g the gradient at θ′; ρ is absolute.
 
     `stride` keeps every so-manieth coordinate of the `resolution` ones, the middle one among them, so that the cells are also
-    cells of the loss's own grid. `partial` and `noise_cells` are as in `evaluate_grid`.
+    cells of the loss's own grid. All else is as in `evaluate_grid`.
     """
     _checked_rho(rho)
     if stride < 1:
@@ -89,9 +96,10 @@ def evaluate_sam_grid(
 
     origin_norm = directions.meta["origin_norm"]
     facts = {"rho_absolute": rho, "rho_relative": rho / origin_norm if origin_norm else None, "stride": stride}
-    path = surface.grid_path(len(directions), "ascent", num_cells=len(axes[0]) ** len(axes))
-    centre = functools.partial(_sam_loss, surface, rho)
-    return GridJob(surface, directions, axes, losses, centre, path, facts, noise_cells=noise_cells).run(partial)
+    how = {"num_cells": len(axes[0]) ** len(axes), "compile": compile, "chunk": chunk}
+    path = surface.grid_path(len(directions), "ascent", **how)
+    centre, pace = functools.partial(_sam_loss, surface, rho), Pace(progress, abort_if_estimated_hours_over)
+    return GridJob(surface, directions, axes, losses, centre, path, facts, pace=pace, noise_cells=noise_cells).run(partial)
 
 
 def _sam_loss(surface: LossSurface, rho: float) -> float:

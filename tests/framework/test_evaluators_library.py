@@ -68,6 +68,12 @@ def test_a_plane_that_takes_too_long_is_a_fault(tmp_path):
         evaluator(measuring(evaluator, tmp_path, abort_if_estimated_hours_over=1e-12))
 
 
+def test_the_chunk_of_a_sam_surface_is_the_configs(tmp_path):
+    evaluator = Sam(grid_resolution=5, chunk_size=3, subsample_stride=1, save_plots=False)
+    files = written(evaluator(measuring(evaluator, tmp_path / "scratch")), tmp_path / "files")
+    assert json.loads(files["meta.json"].read_text())["chunk"] == 3
+
+
 def test_the_span_is_found_and_sam_has_that_of_the_plain_plane(tmp_path):
     planes = Planes(grid_resolution=5, span="auto", include_random=False, save_plots=False)
     sam = Sam(grid_resolution=5, span="auto", subsample_stride=1, save_plots=False)

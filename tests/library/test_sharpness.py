@@ -117,6 +117,17 @@ def test_each_cell_of_a_sam_grid_steps_up_its_own_gradient():
     assert grid.losses[2, 2] - surface.loss() == pytest.approx(sam_sharpness(surface, 0.2), abs=1e-15)
 
 
+def test_a_sam_grid_keeps_to_the_chunk_and_to_the_hours_given():
+    surface, told = surface_of(mlp(width=12)), []
+    axes = random_directions(surface)
+    grid = evaluate_sam_grid(surface, axes, 0.2, 11, chunk=5, progress=lambda fraction, left: told.append(fraction))
+    assert grid.meta["chunk"] == 5
+    assert told[-1] == 1
+    assert len(told) > 1
+    with pytest.raises(TimeoutError, match="abort_if_estimated_hours_over = 1e-12"):
+        evaluate_sam_grid(surface, axes, 0.2, 11, chunk=1, abort_if_estimated_hours_over=1e-12)
+
+
 @pytest.mark.parametrize(("resolution", "stride", "side"), [(9, 2, 5), (9, 3, 3), (11, 2, 5), (8, 3, 3), (41, 2, 21)])
 def test_a_stride_keeps_cells_of_the_losss_grid_the_centre_among_them(resolution, stride, side):
     surface = bowl([1.0, -2.0], [3.0, 0.5])

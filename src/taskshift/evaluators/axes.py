@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from loss_landscape import Directions, Grid, LossSurface, evaluate_grid, hessian_directions
 from loss_landscape.plane import cells_a_side
@@ -64,17 +65,20 @@ class GridOptions:
         )
 
     def evaluate(self, measurement: Measurement, surface: LossSurface, directions: Directions, partial: Path) -> Grid:
-        """The plane along `directions`; what is finished of it is kept in `partial` until it is whole.
-
-        One that would take more hours than the measurement allows is a Fault: nothing is wrong, and the user may go on with it.
-        """
-        how = {"tolerance": measurement.tolerance, "compile": measurement.compile, "chunk": self.chunk_size, "partial": partial}
-        limit = measurement.abort_if_estimated_hours_over
-        try:
-            grid = evaluate_grid(surface, directions, self.resolution, self.span, abort_if_estimated_hours_over=limit, **how)
-        except TimeoutError as error:
-            raise Fault(str(error)) from error
+        """The plane along `directions`; what is finished of it is kept in `partial` until it is whole."""
+        with too_long_is_a_fault():
+            how = {"tolerance": measurement.tolerance, **self.how(measurement, partial)}
+            grid = evaluate_grid(surface, directions, self.resolution, self.span, **how)
         return self.described(grid)
+
+    def how(self, measurement: Measurement, partial: Path) -> dict[str, Any]:
+        """What every kind of grid is told about its evaluation."""
+        return {
+            "compile": measurement.compile,
+            "chunk": self.chunk_size,
+            "partial": partial,
+            "abort_if_estimated_hours_over": measurement.abort_if_estimated_hours_over,
+        }
 
     def described(self, grid: Grid) -> Grid:
         """The grid with what these options did to it in its meta."""
@@ -84,6 +88,15 @@ class GridOptions:
             "centre": "a cell" if centred else "between cells: the resolution is even, or the span not symmetric about 0",
         }
         return replace(grid, meta={**grid.meta, **added})
+
+
+@contextmanager
+def too_long_is_a_fault() -> Iterator[None]:
+    """A grid that would take more hours than the measurement allows is the user's to mend: nothing is wrong with it."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Fault(str(error)) from error
 
 
 def request(axes: HessianAxes) -> Request:

@@ -29,6 +29,7 @@ from taskshift.evaluators.axes import (
     kept,
     request,
     text_file,
+    too_long_is_a_fault,
 )
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement
 
@@ -133,16 +134,13 @@ class Sam(Evaluator):
         return found
 
     def _evaluated(self, measurement: Measurement, rho: float, span: list[list[float]]) -> Grid:
-        grid = evaluate_sam_grid(
-            self.options.surface(measurement),
-            hessian_axes(measurement, self.hessian_axes, self.hessian_normalization),
-            rho,
-            self.options.resolution,
-            span,
-            self.stride,
-            partial=measurement.scratch / "sam.partial.npz",
-        )
-        return replace(self.options.described(grid), meta={**self.options.described(grid).meta, "rho": self.rho})
+        surface = self.options.surface(measurement)
+        directions = hessian_axes(measurement, self.hessian_axes, self.hessian_normalization)
+        how = self.options.how(measurement, measurement.scratch / "sam.partial.npz")
+        with too_long_is_a_fault():
+            grid = evaluate_sam_grid(surface, directions, rho, self.options.resolution, span, self.stride, **how)
+        grid = self.options.described(grid)
+        return replace(grid, meta={**grid.meta, "rho": self.rho})
 
 
 def _surface(path: Path, grid: Grid, title: str) -> None:
