@@ -1,5 +1,8 @@
 """Where a net is on its loss surface, and how curved the surface is there."""
 
+from loss_landscape.alignment import Alignment, align
+from loss_landscape.connectivity import PathLosses, barrier, fit_bezier, fit_polychain, path_losses
+from loss_landscape.curves import Curve, bezier, line, polychain
 from loss_landscape.density import spectral_density
 from loss_landscape.determinism import check_deterministic
 from loss_landscape.diagonal import DiagonalEstimate, diagonal
@@ -19,7 +22,9 @@ from loss_landscape.lanczos import Eigenpairs, eigenpairs, largest_magnitude_eig
 from loss_landscape.layers import LayerCurvature, layer_curvature
 from loss_landscape.operator import CurvatureOperator, MatrixOperator
 from loss_landscape.operators import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator
+from loss_landscape.permutations import UnitGroups
 from loss_landscape.plane import evaluate_grid
+from loss_landscape.repair import repair, repaired_line
 from loss_landscape.results import Density, Estimate, Grid
 from loss_landscape.sharpness import (
     asam_sharpness,
@@ -33,9 +38,12 @@ from loss_landscape.surface import LossSurface
 from loss_landscape.topology import MergeTree, bottleneck_distance, merge_tree, persistence_barcode
 from loss_landscape.traces import frobenius_norm, trace, trace_and_frobenius_norm
 from loss_landscape.trajectory import trajectory_directions
+from loss_landscape.unit_trace import unit_groups
 
 __all__ = [
+    "Alignment",
     "CurvatureOperator",
+    "Curve",
     "Density",
     "DiagonalEstimate",
     "Directions",
@@ -50,11 +58,16 @@ __all__ = [
     "LossSurface",
     "MatrixOperator",
     "MergeTree",
+    "PathLosses",
     "PreconditionedOperator",
     "SampledFisherOperator",
+    "UnitGroups",
     "adam_directions",
     "adam_preconditioner",
+    "align",
     "asam_sharpness",
+    "barrier",
+    "bezier",
     "bottleneck_distance",
     "check_deterministic",
     "custom_directions",
@@ -65,15 +78,22 @@ __all__ = [
     "evaluate_sam_grid",
     "expected_sharpness",
     "first_order_sharpness",
+    "fit_bezier",
+    "fit_polychain",
     "frobenius_norm",
     "gradient_directions",
     "hessian_directions",
     "keskar_sharpness",
     "largest_magnitude_eigenpairs",
     "layer_curvature",
+    "line",
     "merge_tree",
+    "path_losses",
     "persistence_barcode",
+    "polychain",
     "random_directions",
+    "repair",
+    "repaired_line",
     "sam_sharpness",
     "spectral_density",
     "stability_thresholds",
@@ -81,4 +101,5 @@ __all__ = [
     "trace",
     "trace_and_frobenius_norm",
     "trajectory_directions",
+    "unit_groups",
 ]

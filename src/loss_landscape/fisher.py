@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from loss_landscape.batches import tensors_in
 from loss_landscape.operator import CurvatureOperator
 from loss_landscape.operators import require_criterion
-from loss_landscape.snapshot import undisturbed
+from loss_landscape.snapshot import called, undisturbed
 from loss_landscape.surface import LossSurface
 
 KNOWN = (nn.MSELoss, nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)
@@ -170,8 +169,8 @@ class _OnInputs(nn.Module):
     def forward(self, inputs: Any) -> Any:
         state = {name: buffer.clone() for name, buffer in self.net.named_buffers()}  # it may count in them
         if isinstance(inputs, Mapping):
-            return functional_call(self.net, state, (), dict(inputs))
-        return functional_call(self.net, state, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,))
+            return called(self.net, state, (), inputs)
+        return called(self.net, state, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,))
 
 
 def _real_net(surface: LossSurface) -> nn.Module:

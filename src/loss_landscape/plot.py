@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
 
+    from loss_landscape.connectivity import PathLosses
+
 PathLike = str | Path
 Point = Mapping[str, float]
 
@@ -88,9 +90,7 @@ def plot_line(path: PathLike, grid: Grid, *, title: str) -> Figure:
     (places,), finite = grid.coordinates, np.isfinite(grid.losses)
     axes.plot(places, np.where(finite, grid.losses, np.nan), ".-", color=BLUE, markersize=4, linewidth=1.4)
     axes.plot([0.0], [grid.meta["baseline_loss"]], "o", markersize=9, markerfacecolor="none", color=INK, label=_centre(grid))
-    if not finite.all():
-        marks = {"color": VERMILION, "transform": axes.get_xaxis_transform(), "clip_on": False, "label": "not finite"}
-        axes.plot(places[~finite], np.zeros((~finite).sum()), "x", **marks)
+    _mark_not_finite(axes, places[~finite])
     if scale.logarithmic:
         axes.set_yscale("log")
     axes.set_ylabel(_value_name(grid))
@@ -100,6 +100,58 @@ def plot_line(path: PathLike, grid: Grid, *, title: str) -> Figure:
     figure.suptitle(title, fontsize=11, fontweight="bold")
     _set_notes(axes, notes_on(grid, scale), width=84)
     return save_figure(path, figure)
+
+
+def plot_mode_curve(path: PathLike, straight: PathLosses, fitted: PathLosses, *, title: str) -> Figure:
+    """Draw the losses between two nets over t: along the straight line, and along a curve fitted to be low."""
+    scale = ColourScale.of(straight.losses, fitted.losses)
+    figure = _empty_figure(6.2, 4.9)
+    axes = figure.add_subplot()
+    for losses, name, colour in ((straight, "straight line", ORANGE), (fitted, _curve_name(fitted), BLUE)):
+        finite = np.isfinite(losses.losses)
+        label = f"{name}: highest {losses.highest:.3g}, barrier {losses.barrier:.3g}"
+        axes.plot(losses.t, np.where(finite, losses.losses, np.nan), ".-", color=colour, markersize=4, linewidth=1.4, label=label)
+        _mark_not_finite(axes, losses.t[~finite])
+    ends = [fitted.losses[0], fitted.losses[-1]]
+    marker = {"linestyle": "none", "markersize": 9, "markerfacecolor": "none", "color": INK}
+    axes.plot([0.0, 1.0], ends, "o", label=f"the two nets: {ends[0]:.3g} and {ends[1]:.3g}", **marker)
+    if scale.logarithmic:
+        axes.set_yscale("log")
+    axes.set_ylabel("loss")
+    axes.set_xlabel(_way_label(straight))
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)  # inside it would lie on the curves
+    figure.suptitle(title, fontsize=11, fontweight="bold")
+    _set_notes(axes, _notes_on_curves(straight, fitted), width=84)
+    return save_figure(path, figure)
+
+
+def _curve_name(losses: PathLosses) -> str:
+    bends = losses.meta["num_bends"]
+    name = {"bezier": "Bézier curve", "polychain": "polychain"}.get(losses.meta["kind"], losses.meta["kind"])
+    return f"{name}, {bends} bend{'s' * (bends != 1)}"
+
+
+def _way_label(straight: PathLosses) -> str:
+    """What t is, and how long the straight way is beside ‖θ‖."""
+    length, norm = straight.lengths[-1], straight.meta["origin_norm"]
+    return "t, from one net to the other" + (f"\n(the straight way is {length / norm:.3g} ‖θ‖ long)" if norm else "")
+
+
+def _notes_on_curves(straight: PathLosses, fitted: PathLosses) -> list[str]:
+    """What fitting did to the barrier, and to the length of the way."""
+    notes = [f"barrier {straight.barrier:.3g} before, {fitted.barrier:.3g} after"]
+    if straight.lengths[-1]:
+        notes.append(f"the curve is {fitted.lengths[-1] / straight.lengths[-1]:.3g} times as long")
+    missing = sum(int((~np.isfinite(losses.losses)).sum()) for losses in (straight, fitted))
+    return notes + [f"not finite: {missing} points"] * (missing > 0)
+
+
+def _mark_not_finite(axes: Axes, places: np.ndarray) -> None:
+    """Crosses on the lower edge of a line's picture."""
+    if len(places):
+        marks = {"color": VERMILION, "transform": axes.get_xaxis_transform(), "clip_on": False, "label": "not finite"}
+        axes.plot(places, np.zeros(len(places)), "x", **marks)
 
 
 def plot_volume(path: PathLike, grid: Grid, *, title: str) -> Figure:

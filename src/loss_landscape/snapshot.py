@@ -20,7 +20,7 @@ _entered = threading.local()  # whether this thread is inside `undisturbed`
 def private_clone(model: nn.Module) -> nn.Module:
     """A copy with its own modules, modes and hooks that shares the parameters and buffers of `model`.
 
-    Run it through `functional_call` with every parameter and buffer given, and nothing of the user's is read or written. Its
+    Run it by `called` with every parameter and buffer given, and nothing of the user's is read or written. Its
     recurrent layers keep off cuDNN, whose kernels have no gradient in eval mode, and never a second one.
     """
     shared = {id(t): t for t in chain(model.parameters(), model.buffers())}
@@ -38,6 +38,23 @@ def private_clone(model: nn.Module) -> nn.Module:
 def _without_cudnn(forward: Callable[..., Any], *positional: Any, **keywords: Any) -> Any:
     with torch.backends.cudnn.flags(enabled=False):
         return forward(*positional, **keywords)
+
+
+def called(
+    net: nn.Module, state: Mapping[str, Tensor], positional: tuple[Any, ...], keywords: Mapping[str, Any] | None = None
+) -> Any:
+    """What `net` gives with the parameters and buffers of `state`, each under its first name; one that is shared is so again.
+
+    torch's own tying of weights puts a module that is registered twice back with plain tensors in place of its parameters.
+    """
+    first: dict[int, str] = {}
+    completed = dict(state)
+    for prefix, module in net.named_modules():  # each once, whatever it is registered as
+        for local, tensor in chain(module._parameters.items(), module._buffers.items()):
+            name = f"{prefix}.{local}" if prefix else local
+            if tensor is not None and (known := first.setdefault(id(tensor), name)) in state:
+                completed[name] = state[known]
+    return torch.func.functional_call(net, completed, positional, dict(keywords or {}), tie_weights=False)
 
 
 def use_batch_statistics(net: nn.Module) -> None:
@@ -62,7 +79,7 @@ def recomputed_statistics(
         for one in inputs:
             keywords = dict(one) if isinstance(one, Mapping) else {}
             positional = () if keywords else tuple(one) if isinstance(one, tuple | list) else (one,)
-            torch.func.functional_call(training, {**parameters, **state}, positional, keywords)
+            called(training, {**parameters, **state}, positional, keywords)
     return state
 
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from loss_landscape.batches import Batches, map_tensors
 from loss_landscape.cells import Cells, ascent_term, batch_terms
@@ -19,7 +18,7 @@ from loss_landscape.criterion import Criterion, LossFunction
 from loss_landscape.parameters import ParameterLayout
 from loss_landscape.paths import LOOP_CHUNK, Compile, GridPath, Precision, path_for
 from loss_landscape.probing import common_dtype, prepare_criterion, snapshot, used_parameters
-from loss_landscape.snapshot import private_clone, recomputed_statistics, undisturbed, use_batch_statistics
+from loss_landscape.snapshot import called, private_clone, recomputed_statistics, undisturbed, use_batch_statistics
 from loss_landscape.tracing import UntraceableError
 from loss_landscape.weighting import batch_weights
 
@@ -186,6 +185,27 @@ class LossSurface:
         twin.origin = self.origin.to(twin.device)
         return twin
 
+    def moved_to(self, point: Tensor) -> LossSurface:
+        """The same surface with its origin at `point` [P]; the parameters that don't move stay as they are."""
+        twin = self._twin()
+        twin.origin = self._checked(point, 1).clone()
+        if twin.batch_norm == "recompute":
+            with undisturbed(self.device):
+                twin._buffers = twin._recomputed(twin._own_parameters())
+        return twin
+
+    def with_batch_statistics(self) -> LossSurface:
+        """The same surface with `batch_norm="batch"`."""
+        if self.batch_norm == "batch":
+            return self
+        twin = self._twin()
+        twin.batch_norm, twin.net = "batch", private_clone(self.net)
+        use_batch_statistics(twin.net)
+        twin._buffers = {name: self._buffers[name] for name, _ in twin.net.named_buffers()}
+        twin._objective = None if self._objective is None else _Objective(twin.net, self._objective.batch_loss)
+        twin.regularizer = None if self.regularizer is None else _Objective(twin.net, self.regularizer.batch_loss)
+        return twin
+
     def in_halves(self) -> LossSurface:
         """The same surface with every batch cut in two; ValueError where that changes the loss, or a batch has one example."""
         if self.batch_norm != "running":
@@ -205,7 +225,7 @@ class LossSurface:
 
     def penalty(self, parameters: Parameters) -> Tensor:
         """The regulariser at `parameters`, a scalar to be differentiated; only where there is one."""
-        return functional_call(self.regularizer, _prefixed(self.state(parameters)), (None,))
+        return called(self.regularizer, _prefixed(self.state(parameters)), (None,))
 
     def weighted_batches(self) -> Iterator[tuple[float, Any]]:
         """Each batch with its weight in the loss; those that weigh nothing are left out."""
@@ -221,14 +241,14 @@ class LossSurface:
         if dtype is not None:
             inputs, state = map_tensors(lambda t: _cast(t, dtype), inputs), {name: _cast(t, dtype) for name, t in state.items()}
         if isinstance(inputs, Mapping):
-            return functional_call(self.net, state, (), dict(inputs))
-        return functional_call(self.net, state, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,))
+            return called(self.net, state, (), inputs)
+        return called(self.net, state, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,))
 
     def batch_loss(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Tensor:
         """The loss of one batch at `parameters` by name, a scalar to be differentiated; `dtype` is as in `outputs`."""
         if self._objective is not None:
             with torch.enable_grad():  # it may differentiate the net itself
-                return functional_call(self._objective, _prefixed(self.state(parameters)), (batch,))
+                return called(self._objective, _prefixed(self.state(parameters)), (batch,))
         return self.criterion(self.outputs(parameters, batch, dtype), batch[1])
 
     @cached_property

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.image import imread
 from mpl_toolkits.mplot3d import Axes3D
 
-from loss_landscape import plot
+from loss_landscape import PathLosses, plot
 from loss_landscape.colour_scale import ColourScale
 from loss_landscape.results import Density, Grid
 
@@ -392,3 +392,35 @@ def test_a_picture_replaces_the_old_one_whole(png):
     plot.plot_plane_contour(png, plane(slanted), title="t")
     assert [path.name for path in png.parent.iterdir()] == ["picture.png"]
     assert imread(png).ndim == 3
+
+
+def path_of(losses, kind="line", num_bends=0, length=2.0):
+    losses = np.array(losses, dtype=np.float64)
+    t = np.linspace(0.0, 1.0, len(losses))
+    return PathLosses(t, losses, length * t, {"kind": kind, "num_bends": num_bends, "origin_norm": 4.0})
+
+
+def test_a_mode_curve_shows_both_ways_their_ends_and_barriers(png):
+    straight, fitted = path_of([0.1, 2.1, 0.3]), path_of([0.1, 0.4, 0.2, 0.3], "bezier", 1, length=3.0)
+    axes = plot.plot_mode_curve(png, straight, fitted, title="t").axes[0]
+    lines = {line.get_label(): line.get_xydata() for line in axes.lines}
+    np.testing.assert_array_equal(
+        lines["straight line: highest 2.1, barrier 1.9"], np.stack([straight.t, straight.losses], axis=1)
+    )
+    curve = lines["Bézier curve, 1 bend: highest 0.4, barrier 0.233"]
+    np.testing.assert_array_equal(curve, np.stack([fitted.t, fitted.losses], axis=1))
+    np.testing.assert_array_equal(lines["the two nets: 0.1 and 0.3"], [[0.0, 0.1], [1.0, 0.3]])
+    assert axes.get_title() == "barrier 1.9 before, 0.233 after · the curve is 1.5 times as long"
+    assert axes.get_xlabel() == "t, from one net to the other\n(the straight way is 0.5 ‖θ‖ long)"
+    assert (axes.get_ylabel(), axes.get_yscale()) == ("loss", "linear")
+    assert png.stat().st_size > 10_000
+
+
+def test_a_mode_curve_over_decades_is_logarithmic_and_marks_what_is_not_finite(png):
+    straight = path_of([0.01, np.inf, 5.0, np.nan, 0.01])
+    axes = plot.plot_mode_curve(png, straight, path_of([0.01, 0.02, 0.01], "polychain", 3), title="t").axes[0]
+    assert axes.get_yscale() == "log"
+    (crosses,) = [line for line in axes.lines if line.get_label() == "not finite"]
+    np.testing.assert_array_equal(crosses.get_xdata(), [0.25, 0.75])
+    assert "not finite: 2 points" in axes.get_title()
+    assert any(line.get_label().startswith("polychain, 3 bends") for line in axes.lines)

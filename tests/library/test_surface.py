@@ -405,12 +405,20 @@ class Attends(nn.Module):
         return self.head(self.layer(torch.stack([x, x.flip(1), -x], dim=1)).mean(dim=1))
 
 
+class Twice(nn.Sequential):
+    """One layer under two names."""
+
+    def __init__(self):
+        layer = nn.Linear(6, 6)
+        super().__init__(layer, nn.Tanh(), layer, nn.Linear(6, 3))
+
+
 class Parametrised(nn.Sequential):
     def __init__(self):
         super().__init__(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 5)), nn.Tanh(), nn.Linear(5, 3))
 
 
-@pytest.mark.parametrize("kind", [LastStep, Attends, Parametrised])
+@pytest.mark.parametrize("kind", [LastStep, Attends, Parametrised, Twice])
 def test_recurrent_attention_and_parametrised_nets(kind):
     model = kind().double().eval()
     inputs, targets = data()

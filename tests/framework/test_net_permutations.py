@@ -1,0 +1,64 @@
+"""Every net of ours in another order of its units computes the same, and is brought back into its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from loss_landscape import align, unit_groups
+from taskshift.nets.convnet import ConvNet
+from taskshift.nets.mlp import MLP
+from taskshift.nets.resnet18 import ResNet18
+from taskshift.nets.vgg16 import VGG16
+
+NORMS = ("none", "batch", "layer")
+NETS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
+    **{f"mlp-{norm}": ((1, 4, 4), lambda norm=norm: MLP((1, 4, 4), 5, width=20, norm=norm)) for norm in NORMS},
+    **{
+        f"convnet-{norm}": ((1, 28, 28), lambda norm=norm: ConvNet((1, 28, 28), 5, channels=(6, 8, 10), width=12, norm=norm))
+        for norm in NORMS
+    },
+    **{f"resnet18-{norm}": ((3, 8, 8), lambda norm=norm: ResNet18((3, 8, 8), 5, width=4, norm=norm)) for norm in NORMS},
+    **{
+        f"vgg16-{norm}": ((1, 32, 32), lambda norm=norm: VGG16((1, 32, 32), 5, batch_norm=norm, width=4, classifier_width=12))
+        for norm in (True, False)
+    },
+}
+GROUPS = {"mlp": 2, "convnet": 5, "resnet18": 12, "vgg16": 15}
+
+
+def with_statistics(net: nn.Module) -> nn.Module:
+    """In float64, with batch norms that do something."""
+    net = net.double().eval()
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                for tensor in (module.weight, module.running_var):
+                    tensor.uniform_(0.5, 2.0)
+                module.running_mean.normal_()
+                module.bias.normal_()
+    return net
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_permuted_net_computes_the_same_and_is_brought_back(name):
+    torch.manual_seed(0)
+    shape, make = NETS[name]
+    net, inputs = with_statistics(make()), torch.randn(3, *shape, dtype=torch.float64)
+    groups = unit_groups(net, inputs)
+    assert len(groups.sizes) == GROUPS[name.split("-")[0]]
+    assert len(groups.fixed) == 1  # the head's bias
+    draw = torch.Generator().manual_seed(1)
+    orders = [torch.randperm(size, generator=draw) for size in groups.sizes]
+    twin = copy.deepcopy(net)
+    twin.load_state_dict(groups.permuted(net.state_dict(), orders))
+    with torch.no_grad():
+        torch.testing.assert_close(twin(inputs), net(inputs), rtol=1e-10, atol=1e-12)
+    found = align(twin, net, inputs)
+    assert found.distance_before > 0
+    assert found.distance == 0.0
+    assert all(torch.equal(found.state[key], tensor) for key, tensor in net.state_dict().items())
