@@ -3,7 +3,7 @@
 from loss_landscape.alignment import Alignment, align
 from loss_landscape.connectivity import PathLosses, barrier, fit_bezier, fit_polychain, path_losses
 from loss_landscape.curves import Curve, bezier, line, polychain
-from loss_landscape.density import spectral_density
+from loss_landscape.density import density_share, spectral_density
 from loss_landscape.determinism import check_deterministic
 from loss_landscape.diagonal import DiagonalEstimate, diagonal
 from loss_landscape.directions import (
@@ -26,6 +26,7 @@ from loss_landscape.permutations import UnitGroups
 from loss_landscape.plane import evaluate_grid
 from loss_landscape.repair import repair, repaired_line
 from loss_landscape.results import Density, Estimate, Grid
+from loss_landscape.shards import Shard
 from loss_landscape.sharpness import (
     asam_sharpness,
     evaluate_sam_grid,
@@ -61,6 +62,7 @@ __all__ = [
     "PathLosses",
     "PreconditionedOperator",
     "SampledFisherOperator",
+    "Shard",
     "UnitGroups",
     "adam_directions",
     "adam_preconditioner",
@@ -71,6 +73,7 @@ __all__ = [
     "bottleneck_distance",
     "check_deterministic",
     "custom_directions",
+    "density_share",
     "diagonal",
     "difference_directions",
     "eigenpairs",

@@ -40,14 +40,28 @@ class PartialGrid:
     def opened(cls, file: str | Path | None, identity: Sequence[bytes], order: np.ndarray) -> PartialGrid:
         """What `file` holds of the grid of this identity, with the path it holds; else nothing yet, and no path."""
         digest = hashlib.blake2b(b"".join([*identity, order.tobytes()]), digest_size=16).hexdigest()
-        file = None if file is None else Path(file)
-        if file is not None and file.exists():
-            with np.load(file) as stored:
-                header = json.loads(str(stored["header"]))
-                if header["identity"] == digest:
-                    path = GridPath(**header["path"])
-                    return cls(file, digest, order, stored["values"], path, stored["done"], header["seconds"])
-        return cls(file, digest, order, np.full(len(order), np.nan))
+        store = cls(None if file is None else Path(file), digest, order, np.full(len(order), np.nan))
+        if store.file is not None:
+            store.seconds_before = store.absorb(store.file)
+        return store
+
+    def absorb(self, file: Path) -> float:
+        """Take over the finished chunks that `file` holds of this grid by this path; the seconds they took."""
+        if not file.exists():
+            return 0.0
+        with np.load(file) as stored:
+            header, values, done = json.loads(str(stored["header"])), stored["values"], stored["done"]
+        if header["identity"] != self.identity:
+            return 0.0
+        path = GridPath(**header["path"])
+        if self.path is None:
+            self.begin(path)
+        if path != self.path:
+            return 0.0
+        for chunk in np.nonzero(done & ~self.done)[0].tolist():
+            self.values[self.cells_of(chunk)] = values[self.cells_of(chunk)]
+        self.done |= done
+        return header["seconds"]
 
     def begin(self, path: GridPath) -> None:
         """Start, or start again, by this path: nothing is finished."""
@@ -70,6 +84,12 @@ class PartialGrid:
         mask[self.order[: -(-count // self.path.chunk) * self.path.chunk]] = True
         return mask
 
+    def finished(self) -> np.ndarray:
+        """Which cells lie in finished chunks, [cells] bool, in the grid's own order."""
+        mask = np.zeros(len(self.order), dtype=bool)
+        mask[self.order] = np.repeat(self.done, self.path.chunk)[: len(self.order)]
+        return mask
+
     def cells_of(self, chunk: int) -> np.ndarray:
         """The cells of a chunk."""
         return self.order[chunk * self.path.chunk : (chunk + 1) * self.path.chunk]
@@ -79,20 +99,19 @@ class PartialGrid:
         self.values[self.cells_of(chunk)] = values
         self.done[chunk] = True
         if time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
-            self._save()
+            self.save()
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Inside, what is finished is saved whatever stops the work; a grid that gets to the end needs its file no more."""
+        """Inside, what is finished is saved when something stops the work."""
         try:
             yield
         except BaseException:
-            self._save()
+            self.save()
             raise
-        if self.file is not None:
-            self.file.unlink(missing_ok=True)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write what is finished, where there is a file and a path."""
         if self.file is None or self.path is None:
             return
         header = json.dumps({"identity": self.identity, "path": asdict(self.path), "seconds": self.seconds})

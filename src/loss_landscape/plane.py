@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,8 @@ from loss_landscape.partial import PartialGrid
 from loss_landscape.paths import LOOP_CHUNK, GridPath, Precision
 from loss_landscape.refine import NUM_HELD_OUT, LevelErrors, check_tolerance, level_errors
 from loss_landscape.results import Grid
+from loss_landscape.settled import Settled, digest, forget
+from loss_landscape.shards import Shard, shard_files
 from loss_landscape.snapshot import undisturbed
 from loss_landscape.span import Span, auto_span, axes_over
 from loss_landscape.surface import LossSurface
@@ -50,6 +53,7 @@ def evaluate_grid(
     max_eval_points_cap: int | None = None,
     high_res: bool = False,
     noise_cells: int = 16,
+    shard: Shard | None = None,
 ) -> Grid:
     """The loss at origin + Σ_d cᵈ·directions[d] for every cell of a regular grid, `resolution` cells a side over `span`.
 
@@ -69,6 +73,11 @@ def evaluate_grid(
 
     The centre, the three lowest cells and `noise_cells` random ones are computed in float64 as well, and `meta["noise"]` has the
     differences; 0 leaves this out. That costs as much as some forty cells of a dense net, and hundreds of a large convnet.
+
+    With a `shard` only its share of the chunks is evaluated and kept beside `partial`; what comes back is the grid as far as it
+    is known, NaN and False in `evaluated` elsewhere. A call without one, of the same grid with the same `partial`, takes up what
+    shards have kept, evaluates what is still missing, and gives the bits that it would have given alone. Directions, path and
+    the loss at the origin are those of the first shard, and on disk for all.
 
     `progress(fraction, seconds_left)` is called as chunks are finished. Raises TimeoutError where the whole would take more than
     `abort_if_estimated_hours_over`, and ValueError for more cells than `max_eval_points_cap`, unless `high_res`, which takes at
@@ -90,11 +99,42 @@ def evaluate_grid(
     how = {"num_cells": side ** len(directions), "compile": compile, "precision": precision, "chunk": chunk}
     path = surface.grid_path(len(directions), **how)
 
-    def losses(on: LossSurface, coordinates: Tensor, path: GridPath) -> Tensor:
-        return on.along(directions, coordinates, path)
-
     axes, pace = axes_over(span, side, len(directions)), Pace(progress, abort_if_estimated_hours_over)
-    return GridJob(surface, directions, axes, losses, surface.loss, path, found, tolerance, pace, noise_cells).run(partial)
+    losses = functools.partial(_losses, directions)
+    job = GridJob(surface, directions, axes, losses, surface.loss, path, found, tolerance, pace, noise_cells)
+    if shard is None:
+        return _as_settled(job, Path(partial)).run(partial) if partial is not None else job.run()
+    if partial is None or tolerance is not None:
+        raise ValueError(
+            "a shard takes a partial file, beside which it keeps its share, and no tolerance: levels wait for each other"
+        )
+    return _as_settled(job, Path(partial), for_shards=True).run_share(Path(partial), shard)
+
+
+def _losses(directions: Sequence[Tensor], on: LossSurface, coordinates: Tensor, path: GridPath) -> Tensor:
+    return on.along(directions, coordinates, path)
+
+
+def _as_settled(job: GridJob, partial: Path, *, for_shards: bool = False) -> GridJob:
+    """The same grid as its shards have it, where there are any, or are to be."""
+    known = Settled.read(partial)
+    if known is None and not for_shards:
+        return job
+    if known is None:
+        known = job.settled(partial).published(partial)
+    if not known.suits(job.described()):
+        if for_shards:
+            raise ValueError(f"the shards beside {partial} are of another grid; give each grid a partial file of its own")
+        return job
+    directions = Directions(tuple(vector.to(job.surface.device) for vector in known.directions), known.directions.meta)
+    return replace(
+        job,
+        directions=directions,
+        evaluate=functools.partial(_losses, directions),
+        centre=lambda: known.centre,
+        path=known.path,
+        meta=known.meta,
+    )
 
 
 def described_directions(surface: LossSurface, directions: Sequence[Tensor]) -> Directions:
@@ -138,15 +178,53 @@ class GridJob:
         check_tolerance(self.tolerance, len(self.axes))
 
     def run(self, partial: str | Path | None = None) -> Grid:
-        """The grid, going on from `partial` where that holds a part of this very one."""
+        """The grid, going on from `partial`, and from what shards kept beside it, where they hold parts of this very one."""
         with undisturbed(self.surface.device):
             centre = self.centre()
             store = PartialGrid.opened(partial, self._identity(centre), self.order.cells)
+            shards = [] if store.file is None else shard_files(store.file)
+            store.seconds_before += sum(store.absorb(file) for file in shards)
             with store.kept():
                 filled = self._filled(store)
                 grid = self._with_meta(filled, centre, store)
+            if store.file is not None:
+                forget(store.file)
         self.pace.finished()
         return grid
+
+    def run_share(self, partial: Path, shard: Shard) -> Grid:
+        """Evaluate what nobody has yet of a shard's chunks, into its own file; the grid as far as it is known then."""
+        with undisturbed(self.surface.device):
+            store = PartialGrid.opened(shard.beside(partial), self._identity(self.centre()), self.order.cells)
+            if store.path is None:
+                store.begin(self.path)
+            for file in [partial, *shard_files(partial)]:
+                store.absorb(file)
+            with store.kept():
+                self._fill_share(store, shard)
+            store.save()
+        self.pace.finished()
+        meta = {
+            "shard": [shard.index, shard.count],
+            "coordinates": [axis.tolist() for axis in self.axes],
+            "seconds": store.seconds,
+        }
+        shape = self.order.shape
+        return Grid(store.values.reshape(shape), self.axes, meta, store.finished().reshape(shape))
+
+    def described(self) -> Settled:
+        """What this grid is, as its shards would have to know it."""
+        with undisturbed(self.surface.device):
+            origin, centre = digest(self.surface.origin), self.centre()
+        dtypes = f"{self.surface.dtype} {self.path.dtype}"
+        return Settled(origin, dtypes, self.directions, self.axes, self.path, centre, self.meta)
+
+    def settled(self, partial: Path) -> Settled:
+        """The same with the path that `partial` holds, else with one that is judged now; nothing of the grid is kept."""
+        with undisturbed(self.surface.device):
+            store = PartialGrid.opened(partial, self._identity(self.centre()), self.order.cells)
+            self._settle(store, self.path)
+        return replace(self.described(), path=store.path)
 
     @cached_property
     def order(self) -> CellOrder:
@@ -182,6 +260,28 @@ class GridJob:
                 path = _smaller(store.path or path, error)
             store.path = None  # out of the handler: its traceback holds the tensors that were too many
             self.pace.restart()
+
+    def _settle(self, store: PartialGrid, path: GridPath) -> None:
+        """`_begin`, by half the chunk again whenever memory runs out."""
+        while store.path is None:
+            try:
+                self._begin(store, path)
+            except torch.OutOfMemoryError as error:
+                path = _smaller(path, error)
+
+    def _fill_share(self, store: PartialGrid, shard: Shard) -> None:
+        share = shard.share(len(store.done))
+        for chunk in share:
+            if store.done[chunk]:
+                continue
+            try:
+                self._evaluate_chunk(store, chunk)
+            except torch.OutOfMemoryError as error:
+                raise RuntimeError(
+                    f"out of memory with {store.path.chunk} cells at a time, which all shards of a grid share: give a smaller "
+                    "chunk, and another partial file"
+                ) from error
+            self.pace.chunk_done(int(store.done[share].sum()), len(share), store.seconds)
 
     def _begin(self, store: PartialGrid, path: GridPath) -> None:
         """Settle the path: this one if its first cells agree with the plain loop, else one with less to go wrong, and why.

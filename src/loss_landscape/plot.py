@@ -374,10 +374,10 @@ def notes_on(grid: Grid, scale: ColourScale) -> list[str]:
 
 
 def _notes_on_prediction(grid: Grid) -> list[str]:
-    """How much of a grid was evaluated, where some was predicted."""
+    """How much of a grid was evaluated, where some was predicted or was to be."""
     count, error = int(grid.evaluated.sum()), grid.meta.get("largest_held_out_error")
     if count == grid.losses.size:
-        return []
+        return ["every cell evaluated: none could be predicted within the tolerance"] if grid.meta.get("tolerance") else []
     checked = "" if error is None else f" (to {100 * error:.2g} % where checked)"
     return [f"{count} of {grid.losses.size} cells evaluated, the rest predicted{checked}"]
 

@@ -28,20 +28,20 @@ def trace(
     target_error: float | None = None,
     on_oom: OnOutOfMemory = "error",
 ) -> Estimate:
-    """tr H from at most `num_products` products; exact, with error 0, where these suffice for every column.
+    """tr H from at most `num_products` products; without a target exact, with error 0, where these suffice for every column.
 
     Hutchinson is unbiased for any spectrum. Hutch++ (Meyer et al. 2021) and XTrace (Epperly et al. 2024) need fewer products
     where a few eigenvalues dominate, and hold `num_products` vectors [P] in memory. With a `target_error`, in the trace's own
-    units, it ends as soon as the standard error is no larger, after 16 samples at the least. `on_oom="fewer_probes"`: out of
-    memory after two samples or more it ends with those, and `note` says so.
+    units, it ends as soon as the standard error is no larger, after 16 samples at the least; `note` says where that was not met.
+    `on_oom="fewer_probes"`: out of memory after two samples or more it ends with those, and `note` says so.
     """
     samplers = {"hutchinson": _Hutchinson, "hutch++": _HutchPlusPlus, "xtrace": _XTrace}
     if method not in samplers:
         raise ValueError(f"method must be 'hutchinson', 'hutch++' or 'xtrace', got {method!r}")
-    if num_products >= operator.size:
+    if num_products >= operator.size and target_error is None:
         return _exact(operator)[0]
     sampler = samplers[method](operator, generator or torch.Generator().manual_seed(0))
-    return _sampled(sampler, sampler.estimate, num_products, target_error, on_oom)
+    return _sampled(sampler, sampler.estimate, min(num_products, operator.size), target_error, on_oom)
 
 
 def frobenius_norm(
@@ -56,10 +56,10 @@ def frobenius_norm(
 
     The error is that of the mean, carried through the root to first order.
     """
-    if num_products >= operator.size:
+    if num_products >= operator.size and target_error is None:
         return _exact(operator)[1]
     sampler = _Hutchinson(operator, generator or torch.Generator().manual_seed(0))
-    return _sampled(sampler, sampler.norm, num_products, target_error, on_oom)
+    return _sampled(sampler, sampler.norm, min(num_products, operator.size), target_error, on_oom)
 
 
 def trace_and_frobenius_norm(
@@ -143,7 +143,10 @@ def _sampled(
         spent += used
         if not used or _is_met(sampler, estimate, target_error):
             break
-    return estimate()
+    found = estimate()
+    if target_error is not None and not found.standard_error <= target_error:
+        return replace(found, note=f"{spent} products did not bring the standard error to {target_error:g}")
+    return found
 
 
 def _check(sampler: _Sampler, num_products: int, target_error: float | None, on_oom: OnOutOfMemory) -> None:

@@ -17,11 +17,13 @@ import torch
 
 from loss_landscape import HessianOperator, eigenpairs
 from loss_landscape.lanczos import Eigenpairs
+from loss_landscape.shards import Shard
 from taskshift import checkpoint
 from taskshift.clock import stopwatch
 from taskshift.config.build import Parts
 from taskshift.evaluation import eval_mode
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Phase, Row
+from taskshift.faults import Fault
 from taskshift.learners.learner import Learner
 from taskshift.randomness import generator, seed_from
 from taskshift.recorders.numbers import scalar
@@ -49,23 +51,40 @@ class Analysis:
     rows: Sequence[Row] = ()
     earlier: Mapping[int, Path] = field(default_factory=dict)
     second_run: Path | None = None
+    optimizer_known: bool = True
     tick: Callable[[str], None] = lambda name: None  # told what is about to run
 
     def run(self, guard: Guard = lambda name, evaluate: evaluate()) -> dict[str, float]:
         """Run what is missing; return every evaluator's numbers under their full names."""
-        evaluators = self.parts.evaluators
-        missing = {name: e for name, e in evaluators.items() if not (self.folder / name / "findings.json").exists()}
-        if missing:
+        if missing := self.missing():
+            self.prepare()
             with eval_mode(self.parts.learner.net):
-                measurement = self.measurement
-                if any(evaluator.request for evaluator in missing.values()):
-                    self.tick("eigenpairs")
-                    _ = measurement.requested_eigenpairs  # now, so that its time is no evaluator's
                 for name, evaluator in missing.items():
                     self.tick(name)
-                    guard(name, functools.partial(_run_one, name, evaluator, measurement, self.folder))
+                    guard(name, functools.partial(_run_one, name, evaluator, self.measurement, self.folder))
             shutil.rmtree(self.folder / ".scratch", ignore_errors=True)
         return self._eigenpairs_cost() | self._found()
+
+    def missing(self) -> dict[str, Evaluator]:
+        """The evaluators that have not finished."""
+        evaluators = self.parts.evaluators.items()
+        return {name: evaluator for name, evaluator in evaluators if not (self.folder / name / "findings.json").exists()}
+
+    def prepare(self) -> None:
+        """Solve the eigenpairs that missing evaluators ask for: now, so that their time is no evaluator's, and no shard's."""
+        if any(evaluator.request for evaluator in self.missing().values()):
+            self.tick("eigenpairs")
+            with eval_mode(self.parts.learner.net):
+                _ = self.measurement.requested_eigenpairs
+
+    def compute_share(self, shard: Shard) -> None:
+        """Compute a shard's part of the missing evaluators' work into `.scratch`, where `run` finds it."""
+        with eval_mode(self.parts.learner.net):
+            for name, evaluator in self.missing().items():
+                own = self.measurement.for_evaluator(name)
+                own.scratch.mkdir(parents=True, exist_ok=True)
+                with _seeded(own, name), _unchanged(own.learner, name):
+                    evaluator.compute_share(own, shard)
 
     @cached_property
     def measurement(self) -> Measurement:
@@ -92,7 +111,24 @@ class Analysis:
             abort_if_estimated_hours_over=parts.lla.runtime.abort_if_estimated_hours_over,
             earlier=self.earlier,
             second_run=self.second_run,
+            optimizer_known=self.optimizer_known,
         )
+
+    def at(self, name: str) -> str:
+        """An evaluator of this analysis in words."""
+        return f"the evaluator {name} at the {self.phase} of task {self.task.index}"
+
+    @contextmanager
+    def naming(self, name: str, advice: str) -> Iterator[None]:
+        """Inside, whatever an evaluator raises goes on with the evaluator's name and the advice."""
+        where = f"in {self.at(name)}; {advice}"
+        try:
+            yield
+        except Fault as fault:  # what the user can mend is told in sentences, without a traceback
+            raise Fault(*fault.sentences, where) from fault
+        except Exception as error:
+            error.add_note(where)
+            raise
 
     def _found(self) -> dict[str, float]:
         """What the evaluators wrote; one that failed and was marked wrote nothing."""

@@ -13,11 +13,14 @@ import numpy as np
 from taskshift import checkpoint
 from taskshift.run_folder import RunFolder, read_rows
 
-TIMED = ("seconds", "memory_mb")
+TIMED = ("seconds", "memory_mb", "opt_seconds")
 """The last part of a name that says how long or how much, which no two runs share."""
 
-ATTEMPT = ("partial", "latest.pt", "train.log", "run.json", "config.yaml")
+ATTEMPT = ("partial", "latest.pt", "train.log", "run.json", "measure.json", "config.yaml")
 """Files that tell of the attempts, or are compared by their own rules."""
+
+BESIDE = ("wandb", "summary", "measured")
+"""Folders that are no part of the run: they mirror it, draw it, or measure it again."""
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -62,7 +65,7 @@ def _latest_differences(one: Path, other: Path) -> Iterator[str]:
 def _files(folder: Path) -> set[str]:
     paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix in _COMPARED and path.name not in ATTEMPT)
     names = (path.relative_to(folder) for path in paths)
-    return {str(name) for name in names if name.parts[0] not in ("wandb", "summary")}
+    return {str(name) for name in names if name.parts[0] not in BESIDE}
 
 
 def _tensor_difference(one: Path, other: Path) -> str | None:

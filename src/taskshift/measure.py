@@ -11,7 +11,6 @@ from taskshift import checkpoint, estimate, trajectory
 from taskshift.analysis import Analysis
 from taskshift.clock import peak_memory_mb
 from taskshift.evaluators.evaluator import Phase
-from taskshift.faults import Fault
 from taskshift.job import Job
 from taskshift.shifts.task import Task
 
@@ -67,21 +66,18 @@ def _analysed(job: Job, task: Task, phase: Phase) -> dict[str, float]:
 
 def _guarded(job: Job, analysis: Analysis, name: str, evaluate: Callable[[], None]) -> None:
     """Run one evaluator; where it fails, name it, and stop or mark as `lla.on_error` says."""
-    at = f"the evaluator {name} at the {analysis.phase} of task {analysis.task.index}"
+    if job.parts.lla.on_error == "stop":
+        with analysis.naming(name, f"to go on without it: {job.resume_command} lla.enable_{name}=false"):
+            evaluate()
+        return
     try:
         evaluate()
     except Exception as error:
-        if job.parts.lla.on_error == "stop":
-            where = f"in {at}; to go on without it: {job.resume_command} lla.enable_{name}=false"
-            if isinstance(error, Fault):  # what the user can mend is told in sentences, without a traceback
-                raise Fault(*error.sentences, where) from error
-            error.add_note(where)
-            raise
         failed = analysis.folder / name / "FAILED"
         failed.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.write_text(failed, traceback.format_exc())
         job.failed.append(str(failed.relative_to(job.folder.path)))
-        log.error("%s failed (%s: %s); marked, going on", at, type(error).__name__, error)
+        log.error("%s failed (%s: %s); marked, going on", analysis.at(name), type(error).__name__, error)
 
 
 def _kept_eigenpairs(job: Job, task: Task, phase: Phase) -> str | None:

@@ -20,9 +20,14 @@ def steps(num_steps: int, max_points: int) -> frozenset[int]:
     return frozenset(round(index * num_steps / (points - 1)) for index in range(points))
 
 
+def place(folder: RunFolder, task: int, step: int) -> Path:
+    """Where the net's state after `step` steps of the task is kept."""
+    return folder.trajectory(task) / f"step_{step:09d}.pt"
+
+
 def keep_point(folder: RunFolder, task: int, step: int, net: nn.Module) -> None:
     """Save the net's state after `step` steps of the task, once: a resumed run finds the same bits there."""
-    path = folder.trajectory(task) / f"step_{step:09d}.pt"
+    path = place(folder, task, step)
     if not path.exists():
         checkpoint.save(path, net.state_dict())
 

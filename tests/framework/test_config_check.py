@@ -29,7 +29,7 @@ SMALL = ("data=synthetic_images", "recorder=none", "num_threads=1")
 
 TOP_KEYS = (
     "batch_size, checkpoints, data, device, epochs, evaluate_every, learner, lla, net, num_tasks, num_threads, "
-    "output_project, plugins, recorder, run_name, seed, task_shift, task_shift_mode, use_wandb, wandb"
+    "objective, output_project, plugins, recorder, run_name, seed, sweep_name, task_shift, task_shift_mode, use_wandb, wandb"
 )
 HELP = "`python train.py --help` lists the choices"
 OPTIMIZERS = "adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, nadam, own, radam, rmsprop, rprop or sgd"
@@ -60,7 +60,7 @@ QUICK = {
         "lla.runtime.abort_if_estimated_hours_over=0: expected a number, above 0 or null"
     ),
     "lla.enable_planes=3": "lla.enable_planes=3: expected true or false",
-    "lla.rank=3": "lla.rank=3: expected a block with a _target_; lla.enable_rank=false leaves it out",
+    "lla.weights=3": "lla.weights=3: expected a block with a _target_; lla.enable_weights=false leaves it out",
     "lla.planes=null": "lla.planes=null: expected a block of keys; lla.enable_planes=false leaves it out",
     "lla.evaluation_data.dataset_fraction_for_landscape=1.5": (
         "lla.evaluation_data.dataset_fraction_for_landscape=1.5: expected a number, above 0, at most 1"
@@ -72,8 +72,8 @@ QUICK = {
     "+epoch=3": "epoch: there is no such key; did you mean epochs?",
     "+foo=3": f"foo: there is no such key; the top level takes {TOP_KEYS}".replace("batch_size", "arch, batch_size", 1),
     "+arch=mlp": f"arch: there is no such key; the top level takes {TOP_KEYS}",
-    "+lla.foo.bar=1": "lla.foo: there is no such key; lla takes at, compile, dtype, enable_planes, ",
-    "lr=0.1": "lr: there is no such key; did you mean learner.optimizer.lr?",
+    "+lla.foo.bar=1": "lla.foo: there is no such key; lla takes at, compile, coupling, dtype, enable_coupling, ",
+    "lr=0.1": "lr: there is no such key; did you mean learner.optimizer.lr or lla.mode_connectivity.lr?",
     "optimizer=adam": "optimizer: there is no such key; did you mean learner.optimizer?",
     "net.widht=3": "net.widht: there is no such key; did you mean net.width?",
     "net.input_shape=3": "net.input_shape: there is no such key; net takes activation, ",
@@ -171,13 +171,13 @@ def test_all_faults_of_the_first_stage_at_once():
 
 
 def test_all_faults_of_signatures_at_once():
-    found = _sentences(*SMALL, "net.width=a", "+data.foo=1", "lla.rank.batch_size=b", check=build_parts)
-    assert [sentence.split(":")[0] for sentence in found] == ["data.foo", "net.width=a", "lla.rank.batch_size=b"]
+    found = _sentences(*SMALL, "net.width=a", "+data.foo=1", "lla.units.tau=b", check=build_parts)
+    assert [sentence.split(":")[0] for sentence in found] == ["data.foo", "net.width=a", "lla.units.tau=b"]
 
 
 def test_all_faults_of_constructors_at_once():
-    found = _sentences(*SMALL, "net.width=0", "lla.rank.batch_size=1", "lla.sam.rho=-1", check=build_parts)
-    assert [sentence.split(" ")[0].split("=")[0] for sentence in found] == ["lla.sam.rho", "lla.rank.batch_size", "net.width"]
+    found = _sentences(*SMALL, "net.width=0", "lla.units.tau=-1", "lla.sam.rho=-1", check=build_parts)
+    assert [sentence.split(" ")[0].split("=")[0] for sentence in found] == ["lla.sam.rho", "lla.units.tau", "net.width"]
 
 
 def test_first_stage_needs_no_torch():
@@ -234,7 +234,7 @@ def test_values_arrive_as_annotated(value, kind, result):
     [
         (True, int, "key=true: expected a whole number"),
         ([True], tuple[int, ...], "key=[true]: expected a list of a whole number"),
-        ([1], tuple[int, int], "key=[1]: expected a list of 2: a whole number, a whole number"),
+        ([1], tuple[int, int], "key=[1]: expected a list of 2 (a whole number, a whole number)"),
         ("a", float | None, "key=a: expected a number or null"),
         (0, Annotated[int, Ge(1)], "key=0: expected a whole number, at least 1"),
         ({"numbr": 1}, Inner, "key.numbr: there is no such key; did you mean key.number?"),
@@ -339,7 +339,7 @@ def test_use_wandb_takes_the_recorder_out_whatever_is_chosen():
 
 def test_switches_decide_which_evaluators_run():
     parts = build_parts(compose(*SMALL, "lla.enable_planes=false", "lla.enable_sam=true"))
-    assert set(parts.evaluators) == {"spectrum", "sam", "rank", "units", "weights", "plasticity"}
+    assert set(parts.evaluators) == {"spectrum", "sam", "rank", "units", "weights", "plasticity", "coupling"}
 
 
 def test_the_checked_config_comes_with_types():

@@ -54,7 +54,13 @@ def _check_lla(lla: Mapping[str, Any], faults: list[str]) -> LlaHead | None:
             faults.append(f"lla.{key}={shown(value)}: expected a block with a _target_; lla.enable_{key}=false leaves it out")
         elif key not in head and key not in evaluators:
             faults.append(no_such_key("lla.", key, head | {f"enable_{name}" for name in evaluators} | set(evaluators)))
-    return from_mapping("lla", {key: value for key, value in lla.items() if key in head}, LlaHead, faults)
+    checked = from_mapping("lla", {key: value for key, value in lla.items() if key in head}, LlaHead, faults)
+    if checked is not None and checked.shards > 1:
+        faults.append(
+            f"lla.shards={checked.shards}: a run does not split its own analysis; let it keep its nets, and then "
+            f"`taskshift measure FOLDER lla.shards={checked.shards}` does"
+        )
+    return checked
 
 
 def _block(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

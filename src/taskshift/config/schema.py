@@ -43,6 +43,8 @@ class Wandb:
     entity: str | None
     notes: str
     mode: Literal["offline", "online", "disabled"]
+    group: str | None
+    name: str | None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Top:
     use_wandb: bool
     output_project: FolderName
     run_name: FolderName | None
+    sweep_name: FolderName | None
+    objective: str | None
     plugins: tuple[str, ...]
     wandb: Wandb
     checkpoints: Checkpoints
@@ -128,3 +132,4 @@ class LlaHead:
     evaluation_data: EvaluationData
     training: Training
     logging: Logging
+    shards: Count = 1

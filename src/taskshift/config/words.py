@@ -57,7 +57,7 @@ def _alternatives(kind: Any) -> list[str]:
 
 def _one(kind: Any, origin: Any) -> str:
     if origin is tuple and Ellipsis not in get_args(kind):
-        return f"a list of {len(get_args(kind))}: {', '.join(map(said, get_args(kind)))}"
+        return f"a list of {len(get_args(kind))} ({', '.join(map(said, get_args(kind)))})"
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return f"a list of {said(get_args(kind)[0])}"
     if isinstance(origin, type) and issubclass(origin, Mapping):

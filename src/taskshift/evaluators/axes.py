@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loss_landscape import Directions, Grid, LossSurface, evaluate_grid, hessian_directions
+from loss_landscape.paths import Precision
 from loss_landscape.plane import cells_a_side
+from loss_landscape.shards import Shard
 from taskshift.evaluators.evaluator import Artifact, Measurement, Request
 from taskshift.faults import Fault
 from taskshift.randomness import seed_from
@@ -41,6 +43,7 @@ class GridOptions:
     chunk_size: int | None
     max_eval_points_cap: int
     bn: BatchNormOptions
+    precision: Precision = None  # of the net: bfloat16, or the surface's own
 
     def __post_init__(self) -> None:
         if self.grid_resolution < 2:
@@ -64,11 +67,21 @@ class GridOptions:
             measurement.learner.net, measurement.task.loss, measurement.batches, dtype=measurement.dtype, batch_norm="batch"
         )
 
-    def evaluate(self, measurement: Measurement, surface: LossSurface, directions: Directions, partial: Path) -> Grid:
-        """The plane along `directions`; what is finished of it is kept in `partial` until it is whole."""
+    def evaluate(
+        self,
+        measurement: Measurement,
+        surface: LossSurface,
+        directions: Directions,
+        partial: Path,
+        shard: Shard | None = None,
+    ) -> Grid:
+        """The plane along `directions`; what is finished of it is kept in `partial` until it is whole.
+
+        Of a `shard` it has that part alone, which is kept beside `partial`.
+        """
         with too_long_is_a_fault():
-            how = {"tolerance": measurement.tolerance, **self.how(measurement, partial)}
-            grid = evaluate_grid(surface, directions, self.resolution, self.span, **how)
+            how = {"tolerance": measurement.tolerance, "precision": self.precision, **self.how(measurement, partial)}
+            grid = evaluate_grid(surface, directions, self.resolution, self.span, shard=shard, **how)
         return self.described(grid)
 
     def how(self, measurement: Measurement, partial: Path) -> dict[str, Any]:
@@ -117,21 +130,46 @@ def hessian_axes(measurement: Measurement, axes: HessianAxes, normalization: Nor
 
 def hessian_plane(measurement: Measurement, options: GridOptions, axes: HessianAxes, normalization: Normalization) -> Grid:
     """The loss on the Hessian's plane; every evaluator of this task and phase that asks for the same one gets this one."""
-    shared = measurement.scratch.parent / "shared"
-    name = f"hessian_{axes}_{normalization}_{seed_from(repr(options))}"
+    place = _hessian_place(measurement, options, axes, normalization)
+    return kept(place, lambda: _evaluated_hessian(measurement, options, axes, normalization, place))
 
-    def evaluate() -> Grid:
-        directions = hessian_axes(measurement, axes, normalization)
-        return options.evaluate(measurement, options.surface(measurement), directions, shared / f"{name}.partial.npz")
 
-    return kept(shared / name, evaluate)
+def share_of_hessian_plane(
+    measurement: Measurement, options: GridOptions, axes: HessianAxes, normalization: Normalization, shard: Shard
+) -> None:
+    """Compute a shard's part of the Hessian's plane, where that is not whole yet."""
+    place = _hessian_place(measurement, options, axes, normalization)
+    if not is_kept(place):
+        _evaluated_hessian(measurement, options, axes, normalization, place, shard)
+
+
+def _hessian_place(measurement: Measurement, options: GridOptions, axes: HessianAxes, normalization: Normalization) -> Path:
+    return measurement.scratch.parent / "shared" / f"hessian_{axes}_{normalization}_{seed_from(repr(options))}"
+
+
+def _evaluated_hessian(
+    measurement: Measurement,
+    options: GridOptions,
+    axes: HessianAxes,
+    normalization: Normalization,
+    place: Path,
+    shard: Shard | None = None,
+) -> Grid:
+    directions = hessian_axes(measurement, axes, normalization)
+    partial = place.with_name(f"{place.name}.partial.npz")
+    return options.evaluate(measurement, options.surface(measurement), directions, partial, shard)
 
 
 def kept(folder: Path, evaluate: Callable[[], Grid]) -> Grid:
     """The grid that `folder` holds, evaluated and saved there first where it holds none."""
-    if not (folder / "meta.json").exists():  # the last file that is written
+    if not is_kept(folder):
         evaluate().save(folder)
     return Grid.load(folder)
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether `folder` holds a whole grid."""
+    return (folder / "meta.json").exists()  # the last file that is written
 
 
 def copy_of(path: Path) -> Artifact:

@@ -16,6 +16,7 @@ import torch
 
 from loss_landscape import LossSurface
 from loss_landscape.lanczos import Eigenpairs
+from loss_landscape.shards import Shard
 from taskshift import randomness
 from taskshift.learners.learner import Learner
 from taskshift.shifts.task import Batch, Task
@@ -62,6 +63,9 @@ class Evaluator(ABC):
     def __call__(self, measurement: Measurement) -> Findings:
         """Measure; names of scalars come without the evaluator's own name, which is put before them."""
 
+    def compute_share(self, measurement: Measurement, shard: Shard) -> None:  # noqa: B027 (most have nothing to split)
+        """Compute a part of the work and keep it in `measurement.scratch`, where a call finds it; by default nothing is split."""
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -87,6 +91,7 @@ class Measurement:
     abort_if_estimated_hours_over: float | None = None  # hours for one plane
     earlier: Mapping[int, Path] = field(default_factory=dict)  # state dicts of the net at earlier tasks' ends, by task
     second_run: Path | None = None  # state dict of a net trained like this one from another seed, where there is one
+    optimizer_known: bool = True  # whether the learner's optimizer is as it was then, not as new
 
     @cached_property
     def surface(self) -> LossSurface:

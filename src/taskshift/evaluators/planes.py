@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from loss_landscape import Directions, Grid, LossSurface, merge_tree, random_directions, trajectory_directions
+from loss_landscape.paths import Precision
+from loss_landscape.shards import Shard
 from taskshift.evaluators.axes import (
     RUNNING_STATISTICS,
     BatchNormOptions,
@@ -23,11 +26,13 @@ from taskshift.evaluators.axes import (
     Span,
     copy_of,
     hessian_plane,
+    is_kept,
     kept,
     request,
+    share_of_hessian_plane,
     text_file,
 )
-from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Request
+from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Phase, Request
 from taskshift.randomness import generator
 
 FEWEST_POINTS = 3  # of a trajectory that has a plane
@@ -59,12 +64,13 @@ class Planes(Evaluator):
         bn: BatchNormOptions = RUNNING_STATISTICS,
         chunk_size: int | None = None,
         max_eval_points_cap: int = 4096,
+        precision: Precision = None,
         persistence_threshold: float = 0.01,
         save_numpy: bool = True,
         save_csv: bool = True,
         save_plots: bool = True,
     ):
-        self.options = GridOptions(grid_resolution, high_res, span, chunk_size, max_eval_points_cap, bn)
+        self.options = GridOptions(grid_resolution, high_res, span, chunk_size, max_eval_points_cap, bn, precision)
         if not 0 <= persistence_threshold < 1:
             raise ValueError(
                 f"persistence_threshold is {persistence_threshold}; it is a share of the plane's range, 0 or above, below 1"
@@ -79,9 +85,7 @@ class Planes(Evaluator):
     def __call__(self, measurement: Measurement) -> Findings:
         scalars: dict[str, float] = {}
         artifacts: dict[str, Artifact] = {}
-        for kind in self.kinds:
-            if kind == "trajectory" and measurement.phase == "start":
-                continue
+        for kind in self._kinds_at(measurement.phase):
             try:
                 found, files = self._measured(kind, measurement)
             except LeftOut as reason:
@@ -90,14 +94,28 @@ class Planes(Evaluator):
             artifacts |= {f"{kind}/{name}": file for name, file in files.items()}
         return Findings(scalars, artifacts)
 
+    def compute_share(self, measurement: Measurement, shard: Shard) -> None:
+        """A shard's chunks of every plane."""
+        if not math.isfinite(measurement.surface.loss()):
+            return
+        for kind in self._kinds_at(measurement.phase):
+            with suppress(LeftOut):
+                if kind == "hessian":
+                    options = self.options, self.hessian_axes, self.hessian_normalization
+                    share_of_hessian_plane(measurement, *options, shard)
+                elif not is_kept(measurement.scratch / kind):
+                    self._evaluated(kind, measurement, shard)
+
+    def _kinds_at(self, phase: Phase) -> list[str]:
+        return [kind for kind in self.kinds if kind != "trajectory" or phase == "end"]
+
     def _measured(self, kind: str, measurement: Measurement) -> tuple[dict[str, float], dict[str, Artifact]]:
         """A plane's numbers and files; a plane that is finished is read from `scratch`."""
         loss = measurement.surface.loss()
         if not math.isfinite(loss):
             raise LeftOut(f"The loss at the net's parameters is {loss}, so no plane around them has a centre.")
         folder = measurement.scratch / kind
-        evaluate = {"hessian": self._hessian, "random": self._random, "trajectory": self._trajectory}[kind]
-        grid = kept(folder, lambda: evaluate(measurement))
+        grid = kept(folder, lambda: self._hessian(measurement) if kind == "hessian" else self._evaluated(kind, measurement))
         predicted = not grid.evaluated.all()
         saved = {"grid.npy": self.save_numpy, "grid.csv": self.save_csv, "meta.json": True}
         saved["evaluated.npy"] = self.save_numpy and predicted
@@ -113,29 +131,30 @@ class Planes(Evaluator):
     def _hessian(self, measurement: Measurement) -> Grid:
         return hessian_plane(measurement, self.options, self.hessian_axes, self.hessian_normalization)
 
-    def _random(self, measurement: Measurement) -> Grid:
+    def _evaluated(self, kind: str, measurement: Measurement, shard: Shard | None = None) -> Grid:
+        """The random plane or the trajectory's, or a shard's part of it."""
         surface = self.options.surface(measurement)
-        draw = generator(measurement.seed, "planes", "random")  # no task in it: see the class
-        directions = random_directions(surface, 2, self.normalization, draw, self.options.bn.exclude_bn_and_bias)
-        return self._evaluated(surface, directions, measurement, "random")
+        directions = (self._random if kind == "random" else self._trajectory)(surface, measurement)
+        grid = self.options.evaluate(measurement, surface, directions, measurement.scratch / f"{kind}.partial.npz", shard)
+        if kind == "random" or shard is not None:
+            return grid
+        return replace(grid, meta={**grid.meta, "trajectory": with_losses(surface, directions, measurement.trajectory)})
 
-    def _trajectory(self, measurement: Measurement) -> Grid:
+    def _random(self, surface: LossSurface, measurement: Measurement) -> Directions:
+        draw = generator(measurement.seed, "planes", "random")  # no task in it: see the class
+        return random_directions(surface, 2, self.normalization, draw, self.options.bn.exclude_bn_and_bias)
+
+    def _trajectory(self, surface: LossSurface, measurement: Measurement) -> Directions:
         points = measurement.trajectory
         if len(points) < FEWEST_POINTS:
             raise LeftOut(
                 f"A plane along the trajectory takes {FEWEST_POINTS} snapshots and this task has {len(points)}; train for more "
                 "steps, or raise lla.training.max_checkpoints."
             )
-        surface = self.options.surface(measurement)
         try:
-            directions = trajectory_directions(surface, points, steps=[step_of(point) for point in points])
+            return trajectory_directions(surface, points, steps=[step_of(point) for point in points])
         except ValueError as error:  # snapshots on a line, or all the same: the library says which
             raise LeftOut(f"The task's {len(points)} snapshots give no plane: {error}.") from error
-        grid = self._evaluated(surface, directions, measurement, "trajectory")
-        return replace(grid, meta={**grid.meta, "trajectory": with_losses(surface, directions, points)})
-
-    def _evaluated(self, surface: LossSurface, directions: Directions, measurement: Measurement, kind: str) -> Grid:
-        return self.options.evaluate(measurement, surface, directions, measurement.scratch / f"{kind}.partial.npz")
 
 
 def numbers_of(grid: Grid) -> dict[str, float]:

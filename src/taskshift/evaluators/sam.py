@@ -16,6 +16,7 @@ from loss_landscape import (
     first_order_sharpness,
     keskar_sharpness,
 )
+from loss_landscape.paths import Precision
 from taskshift.evaluators.axes import (
     RUNNING_STATISTICS,
     BatchNormOptions,
@@ -63,6 +64,7 @@ class Sam(Evaluator):
         bn: BatchNormOptions = RUNNING_STATISTICS,
         chunk_size: int | None = None,
         max_eval_points_cap: int = 4096,
+        precision: Precision = None,
         save_numpy: bool = True,
         save_csv: bool = True,
         save_plots: bool = True,
@@ -81,7 +83,7 @@ class Sam(Evaluator):
             raise ValueError(f"expected_samples is {expected_samples}; give at least 2, or 0 to leave expected_sharpness out")
         self.asam_rho, self.asam_eta, self.expected_samples = asam_rho, asam_eta, expected_samples
         self.keskar_epsilon, self.keskar_steps = keskar_epsilon, keskar_steps
-        self.options = GridOptions(grid_resolution, high_res, span, chunk_size, max_eval_points_cap, bn)
+        self.options = GridOptions(grid_resolution, high_res, span, chunk_size, max_eval_points_cap, bn, precision)
         if not 1 <= subsample_stride <= self.options.resolution // 2:
             raise ValueError(
                 f"subsample_stride is {subsample_stride}; give 1 for every cell, up to {self.options.resolution // 2} for "

@@ -21,9 +21,11 @@ from loss_landscape import (
     stability_thresholds,
     trace,
 )
+from loss_landscape.density import density_share
 from loss_landscape.lanczos import Eigenpairs
 from loss_landscape.layers import layer_curvature
 from loss_landscape.results import Density, Estimate
+from loss_landscape.shards import Shard
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Request, arrays_file, json_file
 from taskshift.metrics.signed_spectrum import SignedSpectrum
 
@@ -79,8 +81,8 @@ class Spectrum(Evaluator):
         pairs = measurement.eigenpairs(self.top_k, self.bottom_k)
         hessian = HessianOperator(measurement.surface, memory_budget_mb=measurement.memory_budget_mb)
         total = trace(hessian, method="hutchinson", num_products=self.hutchinson_probes, generator=measurement.generator("trace"))
-        generator = measurement.generator("spectral density")
-        density = spectral_density(hessian, self.esd.num_probes, self.esd.lanczos_steps, generator, self.zero_epsilon)
+        options = self._density_options(measurement)
+        density = spectral_density(hessian, **options, zero_epsilon=self.zero_epsilon)
         x, curve = self._curve(density)
         top = pairs.values[: pairs.num_top].sum().item()
         scalars = _ends(pairs) | _estimate("trace", total)
@@ -94,13 +96,26 @@ class Spectrum(Evaluator):
         details = _details(pairs, density) | {"hessian_method": hessian.method, "hessian_note": hessian.note}
         return Findings(scalars, self._files(measurement, scalars, details, pairs, density, x, curve))
 
+    def compute_share(self, measurement: Measurement, shard: Shard) -> None:
+        """A shard's probes of the density."""
+        hessian = HessianOperator(measurement.surface, memory_budget_mb=measurement.memory_budget_mb)
+        density_share(hessian, shard, **self._density_options(measurement))
+
+    def _density_options(self, measurement: Measurement) -> dict[str, Any]:
+        return {
+            "num_probes": self.esd.num_probes,
+            "lanczos_steps": self.esd.lanczos_steps,
+            "generator": measurement.generator("spectral density"),
+            "partial": measurement.scratch / "density.npz",
+        }
+
     def _stability(self, measurement: Measurement, hessian: HessianOperator, pairs: Eigenpairs) -> dict[str, float]:
         """How much curvature the learner's optimizer bears, and how near to that it is; nothing where no bound is known.
 
         Parameter groups with several thresholds have no single one. Before Adam's first step there is nothing to divide by.
         """
         learner = measurement.learner
-        if not isinstance(learner.optimizer, SGD | Adam):
+        if not measurement.optimizer_known or not isinstance(learner.optimizer, SGD | Adam):
             return {}
         thresholds = set(stability_thresholds(learner.optimizer))
         if len(thresholds) > 1:
