@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from loss_landscape.plot import (
     save_figure,
 )
 from loss_landscape.results import Grid
+from taskshift.coupling import OUTCOMES, over_tasks, points
+from taskshift.metrics.coupling import FEWEST_POINTS
 from taskshift.summary import Row, by_task, plane_folders, read_rows
 
 if TYPE_CHECKING:
@@ -40,6 +43,9 @@ MOST_BORDERS = 60
 MOST_MARKERS = 60
 MOST_LABELS = 9
 NARROWEST = 7.5  # inches that a heading needs
+MEASURES = ("approximate", "effective", "l1", "numerical", "stable")
+"""Of rank."""
+
 MEASURED = (
     ("test", "test", BLUE),
     ("train", "train", SKY),
@@ -64,6 +70,18 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Cloud:
+    """Points of two quantities, with the number that says when each was."""
+
+    x: np.ndarray
+    y: np.ndarray
+    order: np.ndarray
+    x_name: str
+    y_name: str
+    order_name: str
+
+
+@dataclass(frozen=True)
 class Panel:
     """Curves that share their axes."""
 
@@ -85,6 +103,8 @@ def draw_summary(folder: Path) -> list[Path]:
         "ranks_and_units.png": lambda: _figure_of([*_ranks(tasks), *_units(tasks)], heading),
         "weights.png": lambda: _figure_of(_weights(tasks), heading),
         "planes.png": lambda: _planes(folder, heading),
+        "coupling.png": lambda: _coupling(tasks, heading),
+        "barrier_matrix.png": lambda: _barriers(folder, heading),
     }
     (folder / "summary").mkdir(exist_ok=True)
     drawn = []
@@ -160,7 +180,7 @@ def _eigenvalue(tasks: Tasks, end: str, number: int, colour: object) -> Curve:
 
 
 def _ranks(tasks: Tasks) -> Iterator[Panel]:
-    for measure in ("approximate", "effective", "l1", "numerical", "stable"):
+    for measure in MEASURES:
         yield Panel(f"{measure} rank of the features", _layers_and_all(tasks, "rank", f"{measure}_rank", "mean of the layers"))
 
 
@@ -296,13 +316,16 @@ def _table_of_planes(grids: Mapping[tuple[str, int], Grid], heading: str, note: 
     width, height = max(NARROWEST, 2.1 * len(tasks) + 1.9), 2.3 * len(kinds) + 1.1
     figure = Figure(figsize=(width, height))  # fixed places: a computed layout of 48 planes takes seconds
     left, right, bottom, top = 0.75 / width, 1 - 1.05 / width, 0.3 / height, 1 - 1.05 / height
-    inside = {"left": left, "right": right, "bottom": bottom, "top": top, "wspace": 0.08, "hspace": 0.18}
+    alike = len({tuple(map(tuple, grid.meta["span"])) for grid in grids.values()}) == 1
+    spaces = {"wspace": 0.08, "hspace": 0.18} if alike else {"wspace": 0.3, "hspace": 0.32}  # room for ticks at each plane
+    inside = {"left": left, "right": right, "bottom": bottom, "top": top} | spaces
     panels = figure.subplots(len(kinds), len(tasks), squeeze=False, gridspec_kw=inside)
     scale = ColourScale.of(*(grid.losses for grid in grids.values()))
     for (row, column), axes in np.ndenumerate(panels):
         axes.set_axis_off()
         if (kinds[row], tasks[column]) in grids:
             mesh = _draw_small_plane(axes, grids[kinds[row], tasks[column]], scale)
+            axes.tick_params(labelleft=not alike, labelbottom=not alike)
     _name_rows_and_columns(panels, kinds, tasks)
     bar = figure.add_axes((right + 0.15 / width, bottom, 0.18 / width, top - bottom))
     add_colour_bar(figure, mesh, scale, "loss, one scale for all", cax=bar)
@@ -328,10 +351,131 @@ def _draw_small_plane(axes: Axes, grid: Grid, scale: ColourScale) -> QuadMesh:
     mesh = draw_plane(axes, grid, scale)
     draw_trajectory(axes, grid.meta.get("trajectory", []))
     axes.locator_params(nbins=3)
-    axes.tick_params(labelsize=7, labelleft=False, labelbottom=False)
+    axes.tick_params(labelsize=7)
     meta, lost = grid.meta, int((~np.isfinite(grid.losses)).sum())
     facts = [f"{meta['baseline_loss']:.3g}"]
     facts += [" × ".join(f"{norm / meta['origin_norm']:.2g}" for norm in meta["direction_norms"])] if meta["origin_norm"] else []
     facts += [f"not finite: {lost}"] if lost else []
     axes.set_title(" · ".join(facts), fontsize=7.5, pad=3)
     return mesh
+
+
+def plot_coupling(path: Path, course: Mapping[str, Any], *, title: str) -> None:
+    """Draw what the evaluator `coupling` found over a task's snapshots: the ranks, and their drops with the loss's changes.
+
+    `course` is its metrics.json.
+    """
+    from matplotlib.figure import Figure
+
+    steps, layers, mean = np.array(course["steps"]), course["layers"], course["mean"]
+    ranks = [
+        Curve(steps, np.array(row["approximate_rank"]), colour, layer, width=1.0)
+        for (layer, row), colour in zip(layers.items(), _shades(len(layers)), strict=True)
+    ]
+    ranks.append(Curve(steps, np.array(mean["approximate_rank"]), INK, "mean of the layers", width=2.4))
+    figure = Figure(figsize=(9.4, 3.9))  # fixed places: three times as fast as a computed layout
+    figure.suptitle(title, fontsize=11, fontweight="bold")
+    places = {"left": 0.055, "right": 0.985, "bottom": 0.13, "top": 0.8, "wspace": 0.22}
+    left, right = figure.subplots(1, 2, gridspec_kw=places)
+    _draw_panel(left, Panel("approximate rank of the features", ranks, "step of the task"))
+    names = ("drop of the mean rank since the snapshot before (%)", "change of the loss since then", "step of the task")
+    _draw_cloud(right, Cloud(100 * np.array(mean["drops"]), np.array(course["loss_change"]), steps[1:], *names), mean)
+    save_figure(path, figure)
+
+
+def _coupling(tasks: Tasks, heading: str) -> Figure | None:
+    """Rank against the last loss and accuracy over the tasks, the values and their changes, where there are enough of them."""
+    ranks = [name for measure in MEASURES if (name := f"rank/{measure}_rank") in set(_names(tasks, "rank/.+"))]
+    clouds = [
+        (_over_tasks_cloud(tasks, kind, ranks[0], outcome), asdict(over_tasks(tasks, kind, ranks[0], outcome)))
+        for kind in ("drops", "levels")
+        for outcome in OUTCOMES
+        if ranks
+    ]
+    clouds = [(cloud, found) for cloud, found in clouds if len(cloud.x) >= FEWEST_POINTS]
+    if not clouds:
+        return None
+    from matplotlib.figure import Figure
+
+    columns = min(2, len(clouds))
+    figure = Figure(figsize=(max(NARROWEST, 5.2 * columns), 3.9 * -(-len(clouds) // columns)), layout="constrained")
+    figure.suptitle(heading, fontsize=11, fontweight="bold")
+    for place, (cloud, found) in enumerate(clouds, start=1):
+        _draw_cloud(figure.add_subplot(-(-len(clouds) // columns), columns, place), cloud, found)
+    return figure
+
+
+def _over_tasks_cloud(tasks: Tasks, kind: str, rank: str, outcome: str) -> Cloud:
+    x, y, of = points(tasks, kind, rank, outcome)
+    rank, outcome = rank.removeprefix("rank/").replace("_", " "), outcome.removeprefix("task_last_epoch_")
+    if kind == "levels":
+        return Cloud(x.numpy(), y.numpy(), np.array(of), f"{rank} at the task's end", f"last {outcome} of the task", "task")
+    names = (f"drop of the {rank} since the task before (%)", f"change of the last {outcome} since then", "task")
+    return Cloud(100 * x.numpy(), y.numpy(), np.array(of), *names)
+
+
+def _draw_cloud(axes: Axes, cloud: Cloud, found: Mapping[str, Any]) -> None:
+    """The points in the colours of their order, under what `found`, a Coupling as a mapping, says of them."""
+    dots = axes.scatter(cloud.x, cloud.y, c=cloud.order, cmap="viridis", s=28, edgecolors=INK, linewidths=0.5)
+    bar = axes.figure.colorbar(dots, ax=axes)
+    bar.set_label(cloud.order_name, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    axes.set_title(_in_words(found), fontsize=9)
+    axes.set_xlabel(cloud.x_name, fontsize=9)
+    axes.set_ylabel(cloud.y_name, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.2)
+
+
+def _in_words(found: Mapping[str, Any]) -> str:
+    """A Coupling's coefficients with their intervals and p-values, or why there are none."""
+    if found["why_none"]:
+        return textwrap.fill(f"no coefficient: {found['why_none']}", 60)
+    lines = [
+        f"{name} {of['coefficient']:.2f} [{of['low']:.2f}, {of['high']:.2f}], p = {of['p_value']:.2g}"
+        for name, of in (("Spearman", found["spearman"]), ("Pearson", found["pearson"]))
+    ]
+    return "\n".join([*lines, f"{found['num_points']} points"])
+
+
+def _barriers(folder: Path, heading: str) -> Figure | None:
+    """The matrix of barriers between the tasks' nets, and of each one's loss on each task, where the run has them."""
+    path = folder / "summary" / "barrier_matrix.json"
+    if not path.exists():
+        return None
+    from matplotlib.figure import Figure
+
+    content = json.loads(path.read_text())
+    tasks = content["tasks"]
+    side = min(9.0, 3.0 + 0.4 * len(tasks))
+    figure = Figure(figsize=(2 * side + 2.0, side), layout="constrained")
+    figure.suptitle(heading, fontsize=11, fontweight="bold")
+    left, right = figure.subplots(1, 2)
+    barrier, loss = np.array(content["barrier"]), np.array(content["loss"])
+    _draw_matrix(left, barrier, tasks, "barrier: rise above the line between the ends' losses")
+    _draw_matrix(right, loss, tasks, "loss of each net on each task's data")
+    left.set_xlabel("to the net at the end of this task, on its data", fontsize=9)
+    right.set_xlabel("on the data of this task", fontsize=9)
+    left.set_ylabel("from the net at the end of this task", fontsize=9)
+    right.set_ylabel("the net at the end of this task", fontsize=9)
+    return figure
+
+
+def _draw_matrix(axes: Axes, matrix: np.ndarray, tasks: Sequence[int], title: str) -> None:
+    """A square of losses [tasks, tasks], the first row on top, with its colour bar; few enough are written out."""
+    from matplotlib import colormaps
+
+    finite = np.isfinite(matrix)
+    top = float(np.max(matrix, where=finite, initial=0.0)) or 1.0
+    colours = colormaps["viridis"].with_extremes(bad=VERMILION)
+    mesh = axes.pcolormesh(np.ma.masked_where(~finite, matrix), cmap=colours, vmin=0.0, vmax=top, edgecolors="white")
+    if len(tasks) <= MOST_PLANES:
+        for (row, column), value in np.ndenumerate(matrix):
+            colour = INK if value > 0.5 * top else "white"
+            axes.text(column + 0.5, row + 0.5, f"{value:.2g}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    axes.set_xticks(np.arange(len(tasks)) + 0.5, tasks, fontsize=8)
+    axes.set_yticks(np.arange(len(tasks)) + 0.5, tasks, fontsize=8)
+    axes.set_title(title + ("" if finite.all() else f" · not finite: {int((~finite).sum())}"), fontsize=9.5)
+    axes.figure.colorbar(mesh, ax=axes).ax.tick_params(labelsize=8)

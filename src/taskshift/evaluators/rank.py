@@ -36,12 +36,7 @@ class Rank(Evaluator):
     ):
         if not measures or len(set(measures)) < len(measures):
             raise ValueError(f"measures is {list(measures)}; give at least one, each once")
-        if batch_size < 2:
-            raise ValueError(f"batch_size is {batch_size}; the rank of fewer than 2 examples says nothing, give at least 2")
-        if not 0 < approximate_rank_prop <= 1:
-            raise ValueError(
-                f"approximate_rank_prop is {approximate_rank_prop}; it is a share of the whole, above 0 and at most 1"
-            )
+        check_rank_options(batch_size, approximate_rank_prop)
         if not 0 < numerical_rank_epsilon < 1:
             raise ValueError(
                 f"numerical_rank_epsilon is {numerical_rank_epsilon}; it is relative to the largest, between 0 and 1"
@@ -83,6 +78,14 @@ class Rank(Evaluator):
             found[f"{name}_drop_centroid"] = rank_drops.drop_centroid(along)
             found[f"{name}_aurc"] = rank_drops.aurc(along)
         return found
+
+
+def check_rank_options(batch_size: int, approximate_rank_prop: float) -> None:
+    """Raise ValueError where a rank of so many examples, or by this share, says nothing."""
+    if batch_size < 2:
+        raise ValueError(f"batch_size is {batch_size}; the rank of fewer than 2 examples says nothing, give at least 2")
+    if not 0 < approximate_rank_prop <= 1:
+        raise ValueError(f"approximate_rank_prop is {approximate_rank_prop}; it is a share of the whole, above 0 and at most 1")
 
 
 def probe(measurement: Measurement, num_examples: int) -> Tensor:

@@ -1,4 +1,7 @@
-"""Where along a net's depth rank is lost, from the ranks r₀, r₁, … r_{L-1} of its layers' features, input side first."""
+"""Where along a net's depth rank is lost, from the ranks r₀, r₁, … r_{L-1} of its layers' features, input side first.
+
+The drops themselves are of any ranks that follow one another: one layer's over time as well.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,15 @@ from torch import Tensor
 from taskshift.metrics.gini import gini
 
 
+def relative_drops(ranks: Tensor) -> Tensor:
+    """(rᵢ₋₁ - rᵢ) / rᵢ₋₁ for i = 1 … L-1: the share of its rank that each step loses, negative for a rise; 0 from rank 0."""
+    before, after = ranks[:-1], ranks[1:]
+    return torch.where(before == 0, torch.zeros_like(before), (before - after) / before)
+
+
 def drops(ranks: Tensor) -> Tensor:
     """The share of its rank that each step loses, dᵢ = max(0, (rᵢ₋₁ - rᵢ) / rᵢ₋₁) for i = 1 … L-1; a rise is no drop."""
-    before, after = ranks[:-1], ranks[1:]
-    lost = ((before - after) / before).clamp_min(0)
-    return torch.where(before == 0, torch.zeros_like(lost), lost)
+    return relative_drops(ranks).clamp_min(0)
 
 
 def drop_gini(ranks: Tensor) -> float:
