@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup run test test-slow check format bench docs clean
+.PHONY: help setup run test test-slow check format bench docs notebook
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -14,7 +14,7 @@ setup: $(VENV)/.ready ## make .venv and install everything into it
 $(VENV)/.ready: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/python -m pip install --quiet -e '.[train,curvature,bench,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[train,curvature,bench,docs,dev]'
 	touch $@
 
 run: setup ## the main command on the embedded data
@@ -43,3 +43,6 @@ docs: setup ## remake README's picture, and print the table of docs/DATA_LOADING
 	$(BIN)/python train.py task_shift_mode=permuted lla.enable_sam=true use_wandb=false output_project=docs run_name=digits
 	cp outputs/docs/mlp/digits/summary/planes.png docs/planes.png
 	$(BIN)/python scripts/bench_data.py --markdown
+
+notebook: setup ## write the demo notebook from its script
+	$(BIN)/jupytext --quiet --to ipynb experiments/Hessian_and_landscape_plot_with_plasticity_loss/LLA_demo.py

@@ -19,11 +19,11 @@ EXTRAS = {
         "scikit-learn>=1.4",
         "duckdb>=1.0",
     ],
-    "sweepers": ["hydra-optuna-sweeper>=1.2"],
+    "sweepers": ["hydra-optuna-sweeper>=1.3,<1.4"],
     "writer": ["duckdb>=1.0", "plotly>=5.20"],
     "curvature": ["curvlinops-for-pytorch>=3.0"],
     "bench": ["loss-landscapes>=3.0.6,<4", "pyhessian>=0.1", "hessian-eigenthings>=1.0.0a5", "curvlinops-for-pytorch>=3.0"],
-    "docs": ["nbformat>=5.9", "nbclient>=0.10", "ipykernel>=6.29"],
+    "docs": ["jupytext>=1.16", "nbformat>=5.9", "nbclient>=0.10", "ipykernel>=6.29"],
     "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.6", "import-linter>=2.0", "curvlinops-for-pytorch>=3.0"],
 }
 

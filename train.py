@@ -10,11 +10,11 @@ sys.path.insert(0, str(ROOT / "src"))
 from taskshift.boundary import sentences  # noqa: E402
 
 
-def job(config: dict, overrides: Sequence[str]) -> None:
-    """One run, from its resolved config."""
-    from taskshift.run import run
+def job(config: dict, overrides: Sequence[str]) -> float:
+    """One run, from its resolved config; what a sweeper judges it by."""
+    from taskshift.run import judged
 
-    run(config, overrides)
+    return judged(config, overrides)
 
 
 if __name__ == "__main__":

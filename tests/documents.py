@@ -62,7 +62,7 @@ def words_of(command: str) -> list[str] | None:
     if words[:2] not in TRAIN or ASKS_HYDRA & set(words):
         return None
     given = words[2:]
-    if {"--multirun", "-m"} & set(given):
+    if {"--multirun", "-m"} & set(given) or "cluster=slurm" in given:
         given = [_first_choice(word) for word in given if word not in ("--multirun", "-m")]
     folders = [word.partition("=")[2] for word in given if word.startswith("--config-dir=")]
     return [word for word in given if not word.startswith("--")] + [f"hydra.searchpath=[file://{folder}]" for folder in folders]

@@ -145,7 +145,7 @@ def test_every_evaluator_has_its_switch():
 def test_defaults_of_the_design():
     config = compose()
     on = {name for name in evaluator_blocks(config["lla"]) if config["lla"][f"enable_{name}"]}
-    assert on == {"planes", "spectrum", "rank", "units", "weights", "plasticity"}
+    assert on == {"planes", "spectrum", "rank", "units", "weights", "plasticity", "coupling"}
     assert (config["arch"], config["task_shift_mode"], config["wandb"]["mode"]) == ("mlp", "permuted", "offline")
     assert config["wandb"]["project"] == "loss_landscape_taskshift_permuted"
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
+import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from taskshift.origin import cpu_model, describe_run
 from taskshift.progress import EpochSums, Phase, Progress
 from taskshift.recorders.numbers import scalar
 from taskshift.recorders.recorder import Moment, Opening
-from taskshift.run_folder import RunFolder, refuse_another_identity
+from taskshift.run_folder import RunFolder, disk_faults, refuse_another_identity
 from taskshift.shifts.task import Task
 
 log = logging.getLogger(__name__)
@@ -46,10 +46,11 @@ class Job:
     def opened(self) -> Iterator[None]:
         """Make and lock the folder, refuse another identity, load the last checkpoint, cut the record to it, open the mirrors."""
         with ExitStack() as stack:
-            stack.enter_context(_disk_faults(self.folder))
+            stack.enter_context(disk_faults(self.folder.path))
             stack.enter_context(self.folder.locked())
             stack.enter_context(_logged_to(self.folder))
             self._take_identity()
+            stack.enter_context(self._attempt())
             rows = self._go_on() if self.folder.latest.exists() else self._begin()
             self.tidy()
             self._since.restart()
@@ -67,6 +68,22 @@ class Job:
                 for recorder in self.parts.recorders.values():
                     recorder.close(ok and not self.failed)
 
+    @contextmanager
+    def _attempt(self) -> Iterator[None]:
+        """Leave word of how this attempt ends: DONE, or FAILED and why; nothing where it is interrupted."""
+        self.folder.begin_attempt()
+        try:
+            yield
+        except Exception as error:
+            told = str(error) if isinstance(error, Fault) else "".join(traceback.format_exception(error))
+            with suppress(OSError):  # a full disk may be what it failed of
+                self.folder.fail_attempt(told)
+            raise
+        if self.failed:
+            self.folder.fail_attempt("evaluators failed and were marked: " + ", ".join(self.failed))
+        else:
+            self.folder.end_attempt(self.parts.top.num_tasks)
+
     def _take_identity(self) -> None:
         known = self.folder.known_run()
         about = describe_run(self.config, self.resume_command, self.parts.device)
@@ -76,7 +93,7 @@ class Job:
             refuse_another_identity(known["config"], self.config, self.folder.path)
             threads = self.parts.top.num_threads or known["num_threads"]
             about = known | {"config": about["config"], "command": about["command"]}
-            _warn_of_another_machine(known, self.parts.device, threads)
+            warn_of_another_machine(known, self.parts.device, threads)
         torch.set_num_threads(threads)
         self.folder.write_run(about | {"num_threads": threads})
         self.folder.write_configs(self.config)
@@ -185,20 +202,6 @@ class Job:
 
 
 @contextmanager
-def _disk_faults(folder: RunFolder) -> Iterator[None]:
-    """A disk that is full or may not be written is the user's to mend."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise
-        raise Fault(
-            f"cannot write in {folder.path}: {error.strerror} ({error.filename}); mend that and start the same command again,"
-            " what was saved is whole"
-        ) from error
-
-
-@contextmanager
 def _logged_to(folder: RunFolder) -> Iterator[None]:
     """Copy this package's log to `train.log` while the run is open."""
     handler = logging.FileHandler(folder.path / "train.log", delay=True)
@@ -215,11 +218,14 @@ def _logged_to(folder: RunFolder) -> Iterator[None]:
         handler.close()
 
 
-def _warn_of_another_machine(known: Mapping[str, Any], device: torch.device, threads: int) -> None:
+def warn_of_another_machine(
+    known: Mapping[str, Any], device: torch.device | str, threads: int, processor: str | None = None
+) -> None:
+    """Say what differs from the machine on which a run began, where anything does; `processor` is this one unless given."""
     changes = [
         (name, before, now)
         for name, before, now in (
-            ("processor", known["cpu"], cpu_model()),
+            ("processor", known["cpu"], processor or cpu_model()),
             ("device", known["device"], str(device)),
             ("num_threads", known["num_threads"], threads),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
@@ -34,6 +35,7 @@ def describe_run(config: Mapping[str, Any], command: str, device: torch.device) 
         "device": str(device),
         "cpu": cpu_model(),
         "git": git_state(Path(__file__).parent),
+        "source_hash": source_hash(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "config": dict(config),
     }
@@ -44,16 +46,34 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity(config), sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
+@functools.cache
+def source_hash() -> str:
+    """Eight hexadecimal digits of all code and configs that a run is made from, as they were when this was first asked."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for top in (package, package.parent / "loss_landscape", package.parent / "hydra_plugins" / "taskshift_sweeps"):
+        for path in sorted(path for path in top.rglob("*") if path.suffix in (".py", ".yaml")):
+            digest.update(str(path.relative_to(package.parent)).encode() + path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
 def default_run_name(config: Mapping[str, Any], now: datetime) -> str:
     """Date and time to the second, the config's hash, the seed."""
     return f"{now:%Y-%m-%d_%H-%M-%S}_{config_hash(config)}_seed{config['seed']}"
 
 
-def resume_command(argv: Sequence[str], overrides: Sequence[str], run_name: str) -> str:
-    """The command that goes on with a run: the program and config folders of `argv`, the run's own overrides and name."""
-    start = ["taskshift", "train"] if Path(argv[0]).name == "taskshift" else ["python", argv[0]]
-    words = [word for word in overrides if not word.startswith("run_name=")]
-    return shlex.join([*start, *_config_folders(argv[1:]), *words, f"run_name={run_name}"])
+def resume_command(argv: Sequence[str], overrides: Sequence[str], config: Mapping[str, Any]) -> str:
+    """The command that goes on with a run: the program and config folders of `argv`, the run's own overrides and names."""
+    names = {key: config[key] for key in ("sweep_name", "run_name") if config[key] is not None}
+    words = [word for word in overrides if word.partition("=")[0] not in ("sweep_name", "run_name")]
+    return shlex.join([*_program(argv), *_config_folders(argv[1:]), *words, *(f"{key}={name}" for key, name in names.items())])
+
+
+def _program(argv: Sequence[str]) -> list[str]:
+    """What a command begins with: the program, and of `taskshift rerun` the saved run that it begins from."""
+    if Path(argv[0]).name != "taskshift":
+        return ["python", argv[0]]
+    return ["taskshift", *argv[1:3]] if argv[1:2] == ["rerun"] else ["taskshift", "train"]
 
 
 def _config_folders(words: Sequence[str]) -> Iterator[str]:

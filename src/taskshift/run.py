@@ -6,18 +6,20 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from taskshift import estimate
+from taskshift.barriers import complete_matrix
 from taskshift.config.build import build_parts
 from taskshift.faults import Fault
 from taskshift.job import Job
 from taskshift.measure import measure
-from taskshift.origin import default_run_name, resume_command
-from taskshift.run_folder import RunFolder
+from taskshift.objective import objective
+from taskshift.origin import default_run_name, resume_command, source_hash
+from taskshift.run_folder import RunFolder, read_rows, run_folder_of, sweep_path
+from taskshift.sweeps.sweep_folder import SweepFolder
 from taskshift.trainer import train
 
 log = logging.getLogger(__name__)
@@ -36,21 +38,28 @@ def run(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunFolder:
             measure(job, task, "start")
             train(job, task)
             measure(job, task, "end")
+        complete_matrix(job.parts, job.folder, job.progress.task)
     summarise(job)
     return job.folder
+
+
+def judged(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> float:
+    """Carry a run to its end; return its objective, the last task's accuracy unless the config names another metric."""
+    folder = run(config, overrides)
+    return objective(read_rows(folder.path), config["objective"])
 
 
 def build(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Job:
     """Construct every object of a run; touches no disk."""
     parts = build_parts(config)
     named = dict(config) | {"run_name": config["run_name"] or default_run_name(config, datetime.now())}
-    folder = RunFolder(Path("outputs") / named["output_project"] / named["arch"] / named["run_name"], named["arch"])
-    return Job(named, parts, folder, resume_command(sys.argv, overrides, named["run_name"]))
+    return Job(named, parts, run_folder_of(named), resume_command(sys.argv, overrides, named))
 
 
 def introduce(job: Job) -> None:
     """Say where the run writes, how to go on with it, and what it will cost."""
     log.info("writing to %s", job.folder.path.resolve())
+    _warn_of_other_code(job.config)
     log.info("to go on after an interruption: %s", job.resume_command)
     if job.parts.data.note:
         log.info(job.parts.data.note)
@@ -58,12 +67,21 @@ def introduce(job: Job) -> None:
         log.info(estimate.before(job.parts, job.progress.task))
 
 
+def _warn_of_other_code(config: Mapping[str, Any]) -> None:
+    """Say so where a sweep's first launcher saw other code than this run does."""
+    sweep = SweepFolder(sweep_path(config)) if config["sweep_name"] is not None else None
+    if sweep is not None and sweep.file.exists() and sweep.read()["source"]["hash"] != source_hash():
+        log.warning("the code has changed since this sweep began: its runs may differ for that reason")
+
+
 def summarise(job: Job) -> None:
     """Draw the summary pictures, print the table, and say what failed."""
+    from taskshift.coupling import write_coupling
     from taskshift.plot import draw_summary
     from taskshift.summary import print_table, write_summary_table
 
     write_summary_table(job.folder.path)
+    write_coupling(job.folder.path)
     draw_summary(job.folder.path)
     print_table(job.folder.path, Console())
     if job.failed:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from taskshift.checkpoint import write_text
 from taskshift.faults import Fault
+
+SECONDS_OF_A_LOOK = 0.5
 
 IDENTITY = (
     "seed", "arch", "data", "net", "learner", "task_shift_mode", "task_shift",
@@ -43,6 +47,34 @@ class RunFolder:
     def initial(self) -> Path:
         """The net before its first step."""
         return self.path / "checkpoints" / "initial.pt"
+
+    @property
+    def done(self) -> Path:
+        """Says for how many tasks the run has ended well, and when."""
+        return self.path / "DONE"
+
+    @property
+    def failed(self) -> Path:
+        """Says why the last attempt failed: a sentence, or a bug's traceback."""
+        return self.path / "FAILED"
+
+    def begin_attempt(self) -> None:
+        """Take away what an earlier attempt said of its end."""
+        self.done.unlink(missing_ok=True)
+        self.failed.unlink(missing_ok=True)
+
+    def end_attempt(self, num_tasks: int) -> None:
+        """Say that the run has ended well."""
+        ended = datetime.now().astimezone().isoformat(timespec="seconds")
+        _write_text(self.done, json.dumps({"num_tasks": num_tasks, "ended": ended}) + "\n")
+
+    def fail_attempt(self, why: str) -> None:
+        """Say why the run could not go on."""
+        _write_text(self.failed, why.rstrip() + "\n")
+
+    def tasks_done(self) -> int:
+        """For how many tasks the run has ended well, 0 where it has not."""
+        return json.loads(self.done.read_text())["num_tasks"] if self.done.exists() else 0
 
     def task_checkpoint(self, task: int) -> Path:
         """The net after a task's training."""
@@ -81,19 +113,13 @@ class RunFolder:
         """Make the folder if need be and hold it; a second process is refused."""
         if self.path.exists() and not (self.path / "run.json").exists() and any(self._strangers()):
             raise Fault(f"{self.path} exists and is not a run of ours; give another run_name=… or move it away")
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Fault(
-                    f"another process is at work in {self.path}; wait for it, or give this run a run_name of its own"
-                ) from None
+        with held(self.path, "give this run a run_name of its own"):
             yield
 
     def _strangers(self) -> Iterator[Path]:
         """What lies here that a run killed in its first moments would not have left."""
-        return (entry for entry in self.path.iterdir() if entry.name != ".lock" and not entry.name.startswith(".partial."))
+        ours = (".lock", self.failed.name)
+        return (entry for entry in self.path.iterdir() if entry.name not in ours and not entry.name.startswith(".partial."))
 
     def known_run(self) -> dict[str, Any] | None:
         """What `run.json` says of the run that lives here, or None for a new folder."""
@@ -101,13 +127,13 @@ class RunFolder:
         return json.loads(path.read_text()) if path.exists() else None
 
     def write_run(self, about: Mapping[str, Any]) -> None:
-        write_text(self.path / "run.json", json.dumps(about, indent=2) + "\n")
+        _write_text(self.path / "run.json", json.dumps(about, indent=2) + "\n")
 
     def write_configs(self, config: Mapping[str, Any]) -> None:
         """Write `config.yaml`: everything the run was told, resolved."""
         import yaml
 
-        write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        _write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
     def cut_rows(self, count: int) -> list[dict[str, float]]:
         """Keep the record's first `count` rows, and return them."""
@@ -115,7 +141,7 @@ class RunFolder:
         lines = text.split("\n")[:count]
         kept = "".join(f"{line}\n" for line in lines if line)
         if kept != text:
-            write_text(self.metrics, kept)
+            _write_text(self.metrics, kept)
         return [json.loads(line) for line in kept.splitlines()]
 
     def append_row(self, row: Mapping[str, float]) -> None:
@@ -126,11 +152,88 @@ class RunFolder:
             os.fsync(file.fileno())
 
 
-def read_rows(folder: Path) -> list[dict[str, float]]:
-    """Every whole row of a run's record, none where there is no record yet; a half-written last line is left out."""
+def run_folder_of(config: Mapping[str, Any]) -> RunFolder:
+    """Where the run of a config with a run_name writes: below its net's folder, or in its sweep's."""
+    lone = Path("outputs") / config["output_project"] / config["arch"]
+    parent = lone if config["sweep_name"] is None else sweep_path(config)
+    return RunFolder(parent / config["run_name"], config["arch"])
+
+
+def sweep_path(config: Mapping[str, Any]) -> Path:
+    """The folder of the sweep that a config belongs to."""
+    return Path("outputs") / config["output_project"] / "sweeps" / config["sweep_name"]
+
+
+@contextmanager
+def held(folder: Path, otherwise: str) -> Iterator[None]:
+    """Make the folder if need be and hold its lock; a second process is refused in a sentence that ends with `otherwise`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        if not _taken(lock):
+            raise Fault(f"another process is at work in {folder}; wait for it, or {otherwise}")
+        yield
+
+
+def _taken(lock: IO[str]) -> bool:
+    """Whether the lock is ours now. Who asks `is_held` holds it for a moment, and must not turn a run away."""
+    end = time.monotonic() + SECONDS_OF_A_LOOK
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+@contextmanager
+def disk_faults(folder: Path) -> Iterator[None]:
+    """A disk that is full or may not be written is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise
+        raise Fault(
+            f"cannot write in {folder}: {error.strerror} ({error.filename}); mend that and start the same command again,"
+            " what was saved is whole"
+        ) from error
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process holds the folder's lock."""
+    try:
+        lock = (folder / ".lock").open()
+    except FileNotFoundError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def read_rows(folder: Path, mentioning: str = "") -> list[dict[str, float]]:
+    """Every whole row of a run's record, none where there is no record yet; a half-written last line is left out.
+
+    `mentioning` leaves out, unread, the rows without that text: of a long record few rows are wanted.
+    """
+    return [json.loads(line) for line in whole_lines(folder) if mentioning in line]
+
+
+def whole_lines(folder: Path) -> list[str]:
+    """The lines of a run's record as they were written, without a half-written last one."""
     path = RunFolder(folder, arch="").metrics
-    lines = path.read_text().split("\n") if path.exists() else [""]
-    return [json.loads(line) for line in lines[:-1]]
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+def _write_text(path: Path, text: str) -> None:
+    from taskshift.checkpoint import write_text  # brings torch, which who only reads a run does without
+
+    write_text(path, text)
 
 
 def _numbered_before(task: int, paths: Iterable[Path]) -> list[Path]:
@@ -165,13 +268,13 @@ def _switched_off(key: str, before: Mapping[str, Any], after: Mapping[str, Any])
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run what it is, as dotted keys."""
-    flat = dict(_flattened({key: config[key] for key in IDENTITY}))
+    flat = dict(flattened({key: config[key] for key in IDENTITY}))
     return {key: value for key, value in flat.items() if not any(key == free or key.startswith(f"{free}.") for free in FREE)}
 
 
-def _flattened(node: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+def flattened(node: Any, at: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping) and node:
         for key, value in node.items():
-            yield from _flattened(value, f"{at}.{key}" if at else str(key))
+            yield from flattened(value, f"{at}.{key}" if at else str(key))
     else:
         yield at, list(node) if isinstance(node, Sequence) and not isinstance(node, str) else node

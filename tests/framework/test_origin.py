@@ -13,6 +13,7 @@ from taskshift.origin import resume_command
         (["train.py", "run_name=x", "seed=3"], ["run_name=x", "seed=3"], "python train.py seed=3 run_name=x"),
         (["train.py", "-m", "seed=3,4"], ["seed=4"], "python train.py seed=4 run_name=x"),
         (["/usr/bin/taskshift", "net=mlp"], ["net=mlp"], "taskshift train net=mlp run_name=x"),
+        (["taskshift", "rerun", "a/b", "device=cpu"], ["device=cpu"], "taskshift rerun a/b device=cpu run_name=x"),
         (["train.py", "plugins=[a]"], ["plugins=[a]"], "python train.py 'plugins=[a]' run_name=x"),
         (["train.py", "--config-dir=mine", "net=my"], ["net=my"], "python train.py --config-dir=mine net=my run_name=x"),
         (["train.py", "-cd", "mine", "net=my"], ["net=my"], "python train.py -cd mine net=my run_name=x"),
@@ -24,4 +25,10 @@ from taskshift.origin import resume_command
     ],
 )
 def test_it_names_the_run_and_where_its_configs_are(argv, overrides, command):
-    assert resume_command(argv, overrides, "x") == command
+    assert resume_command(argv, overrides, {"run_name": "x", "sweep_name": None}) == command
+
+
+def test_a_run_of_a_sweep_goes_on_by_itself():
+    config = {"run_name": "0a1b", "sweep_name": "mine"}
+    command = "python train.py seed=4 sweep_name=mine run_name=0a1b"
+    assert resume_command(["train.py", "-m", "seed=3,4", "sweep_name=mine"], ["seed=4", "sweep_name=mine"], config) == command

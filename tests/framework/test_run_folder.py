@@ -1,11 +1,13 @@
 """A folder belongs to one run and one process; its record is cut and read whole."""
 
 import copy
+import fcntl
+import threading
 
 import pytest
 
 from taskshift.faults import Fault
-from taskshift.run_folder import RunFolder, identity, read_rows, refuse_another_identity
+from taskshift.run_folder import RunFolder, held, identity, is_held, read_rows, refuse_another_identity
 
 CONFIG = {
     "seed": 0,
@@ -120,3 +122,11 @@ def test_the_record_is_cut_and_a_half_line_is_ignored(folder):
     assert folder.metrics.read_text().count("\n") == 2
     assert folder.cut_rows(0) == []
     assert folder.metrics.read_text() == ""
+
+
+def test_who_only_looks_at_a_folder_turns_no_run_away(tmp_path):
+    with (tmp_path / ".lock").open("w") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        threading.Timer(0.1, fcntl.flock, [look, fcntl.LOCK_UN]).start()
+        with held(tmp_path, "…"):
+            assert is_held(tmp_path)

@@ -1,78 +1,141 @@
-"""The jobs of a sweep: each composed once, all checked, then run one after the other in this process.
+"""Hydra's launcher for sweeps: composes each job once, has all of them checked, and hands plain configs to `taskshift.sweeps`.
 
 Hydra executes this file without entering it in sys.modules, so that dataclasses here cannot have postponed annotations.
 """
 
 import inspect
-import logging
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, configure_log
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
-
-from taskshift.faults import Fault
-
-log = logging.getLogger("taskshift.sweeps")
+from omegaconf import DictConfig, OmegaConf
 
 
 @dataclass
 class LauncherConfig:
-    """The keys of `hydra.launcher`."""
+    """The keys of `hydra.launcher`: how runs are carried out. What is None is left to the site."""
 
     _target_: str = "hydra_plugins.taskshift_sweeps.launcher.TaskshiftLauncher"
+    cluster: str | None = None  # None: one run after the other in this process; local; slurm
+    workers: int = 1  # local: processes at a time, each with a GPU of its own
+    detach: bool = False  # slurm: return when the jobs are queued
+    retry_failed: bool = False  # also carry out the runs that failed
+    max_requeues: int = 20  # slurm: how often a job that was cut off is queued again
+    snapshot: bool = False  # copy the code into the sweep's folder, and let all its workers run that
+    partition: str | None = None
+    account: str | None = None
+    array_parallelism: int = 256  # slurm: jobs at a time
+    timeout_min: int = 1440
+    signal_delay_s: int = 90  # how long before its time is over a job is told so
+    gpus: int | None = None
+    cpus: int | None = None
+    mem_gb: float | None = None
+    setup: list[str] = field(default_factory=list)  # lines of shell before each job
+    sbatch: dict[str, Any] = field(default_factory=dict)  # further options of sbatch, without their dashes
+    srun: list[str] = field(default_factory=list)  # further arguments of srun
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="taskshift", node=LauncherConfig, provider="taskshift")
 
 
 class TaskshiftLauncher(Launcher):
-    """Runs a sweep's jobs; a job that fails does not stop the others, and is named at the end."""
+    """Carries out a sweep's jobs; a job that fails does not stop the others, and is named at the end."""
+
+    def __init__(self, **options: Any):
+        self.options = LauncherConfig(**options)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.config = hydra_context.config_loader, config
         self.job = inspect.unwrap(task_function)  # without what turns a fault into the end of the process
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from taskshift.sweeps.sweep import check_all, labels_of
+        from taskshift.config.compositions import Compositions
+        from taskshift.run_folder import sweep_path
+        from taskshift.sweeps.checks import check_objects, check_words
+        from taskshift.sweeps.launch import launch
+        from taskshift.sweeps.plan import labels_of, planned
 
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
-        configs = [self._compose(overrides) for overrides in job_overrides]
-        labels, failed = labels_of(job_overrides), []
-        check_all(configs, labels)
-        for number, (config, overrides, label) in enumerate(zip(configs, job_overrides, labels, strict=True), start=1):
-            log.info("run %d of %d: %s", number, len(configs), label)
-            if why := _failure(self.job, config, list(overrides)):
-                failed.append(f"{label}: {why}")
-        if failed:
-            raise Fault(f"{len(failed)} of {len(configs)} runs failed", *failed)
-        return [_returned(overrides) for overrides in job_overrides]
+        carrier = self._carrier()
+        compositions, typed = Compositions(self.loader, self.config), self._typed()
+        configs = [compositions.config(overrides) for overrides in job_overrides]
+        labels = labels_of(typed, job_overrides)
+        check_words(configs, labels)
+        plan = planned(typed, configs, job_overrides)
+        self.config.hydra.sweep.dir = str(sweep_path(plan.runs[0].config))  # where Optuna's sweeper leaves its results
+        check_objects(configs, labels)
+        options = self.options
+        launch(
+            plan,
+            self.job,
+            carrier,
+            retry_failed=options.retry_failed,
+            max_requeues=options.max_requeues,
+            detach=options.detach and options.cluster == "slurm",
+            snapshot=options.snapshot,
+        )
+        return [_returned(overrides, run.config) for overrides, run in zip(job_overrides, plan.runs, strict=True)]
 
-    def _compose(self, overrides: Sequence[str]) -> dict[str, Any]:
-        from taskshift.config.command import without_hydra
+    def _typed(self) -> list[str]:
+        """The command's overrides that have one value each, as Hydra writes them."""
+        parser = OverridesParser.create(config_loader=self.loader)
+        words = parser.parse_overrides(list(self.config.hydra.overrides.task))
+        return [f"{word.get_key_element()}={word.get_value_element_as_str()}" for word in words if not word.is_sweep_override()]
 
-        return without_hydra(self.loader.load_sweep_config(self.config, list(overrides)))
+    def _carrier(self) -> Any:
+        from taskshift.faults import Fault
+        from taskshift.sweeps.launch import Here
+
+        options = self.options
+        if options.cluster is None:
+            return Here()
+        if options.cluster == "local":
+            from taskshift.sweeps.carriers import LocalWorkers
+
+            if options.workers < 1:
+                raise Fault(f"hydra.launcher.workers={options.workers}: expected a whole number, at least 1")
+            return LocalWorkers(options.workers, _num_gpus())
+        if options.cluster == "slurm":
+            from taskshift.sweeps.carriers import Slurm
+
+            return Slurm(options.detach, submitit_parameters(options))
+        raise Fault(f"hydra.launcher.cluster={options.cluster}: expected null, local or slurm")
 
 
-def _failure(job: Callable[..., Any], config: dict[str, Any], overrides: list[str]) -> str | None:
-    """Run one job; return why it failed, or None."""
-    try:
-        job(config, overrides)
-    except Fault as fault:
-        log.error("%s", fault)
-        return fault.sentences[0]
-    except Exception as error:  # the other jobs of the sweep must still run; the command as a whole fails
-        log.error("%s", traceback.format_exc())
-        return f"{type(error).__name__}: {error}"
-    return None
+def submitit_parameters(options: LauncherConfig) -> dict[str, Any]:
+    """What submitit is told; what the options leave open it is not told."""
+    further = OmegaConf.to_container(options.sbatch) if isinstance(options.sbatch, DictConfig) else dict(options.sbatch)
+    given = {
+        "timeout_min": options.timeout_min,
+        "slurm_partition": options.partition,
+        "slurm_account": options.account,
+        "slurm_array_parallelism": options.array_parallelism,
+        "slurm_signal_delay_s": options.signal_delay_s,
+        "gpus_per_node": options.gpus,
+        "cpus_per_task": options.cpus,
+        "mem_gb": options.mem_gb,
+        "slurm_setup": list(options.setup) or None,
+        "slurm_srun_args": list(options.srun) or None,
+        "slurm_additional_parameters": {"requeue": True} | further,  # also where the site's own rule is not to
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
-def _returned(overrides: Sequence[str]) -> JobReturn:
-    done = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
-    done.return_value = None
+def _num_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _returned(overrides: Sequence[str], config: dict[str, Any]) -> JobReturn:
+    from taskshift.objective import objective
+    from taskshift.run_folder import read_rows, run_folder_of
+
+    done, folder = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED), run_folder_of(config)
+    done.return_value = objective(read_rows(folder.path), config["objective"]) if folder.done.exists() else None
     return done

@@ -50,6 +50,13 @@ def hydra_command(job: Job, conf: Path, config_name: str = "config") -> Callable
 
 def compose(*overrides: str, conf: Path | None = None, config_name: str = "config") -> dict[str, Any]:
     """The config that a command with these overrides would run, after the quick checks; raises Fault as the command would."""
+    config = composed(*overrides, conf=conf, config_name=config_name)
+    check_quick(config)
+    return config
+
+
+def composed(*overrides: str, conf: Path | None = None, config_name: str = "config") -> dict[str, Any]:
+    """The same unchecked, for a config that is no run's own."""
     with hydra.initialize_config_dir(str((conf or conf_folder()).resolve()), version_base=VERSION_BASE):
         try:
             cfg = hydra.compose(config_name, list(overrides), return_hydra_config=True)
@@ -57,9 +64,7 @@ def compose(*overrides: str, conf: Path | None = None, config_name: str = "confi
             if not from_hydra(error):
                 raise
             raise Fault(reworded(error, overrides)) from error
-        config = without_hydra(cfg)
-    check_quick(config)
-    return config
+        return without_hydra(cfg)
 
 
 def without_hydra(cfg: DictConfig) -> dict[str, Any]:

@@ -107,7 +107,7 @@ class WandB(Recorder):
         return tuple(dict.fromkeys((self.mode, "offline")))
 
     def _started(self, wandb: ModuleType, opening: Opening, mode: str) -> bool:
-        place = opening.folder / "wandb"
+        place, words = opening.folder / "wandb", opening.config["wandb"]
         for old in place.glob("offline-run-*"):
             shutil.rmtree(old, ignore_errors=True)
         try:
@@ -117,7 +117,8 @@ class WandB(Recorder):
                 id=_run_id(place),
                 resume="allow",
                 reinit="create_new",  # by default a second run in a process is silently the first
-                name=opening.run_name,
+                name=words["name"] or opening.run_name,
+                group=words["group"] or opening.config["sweep_name"],
                 project=self.project,
                 entity=self.entity,
                 notes=self.notes,

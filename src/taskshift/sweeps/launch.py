@@ -1,0 +1,159 @@
+"""A sweep carried out: what is done is skipped, what is at work is left alone, what was cut off goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from taskshift.faults import Fault
+from taskshift.origin import git_state, source_hash
+from taskshift.run_folder import RunFolder, disk_faults, sweep_path
+from taskshift.sweeps.plan import Plan, PlannedRun, refuse_another_sweep
+from taskshift.sweeps.states import CUT_OFF, OPEN, RunState, states
+from taskshift.sweeps.sweep_folder import SweepFolder
+from taskshift.sweeps.worker import Job, Worker, attempt
+
+log = logging.getLogger("taskshift.sweeps")
+
+
+class Carrier(Protocol):
+    """Carries runs out somewhere; when it returns they are over, or queued where nobody need wait."""
+
+    cluster: str | None  # as sweep.json names it
+
+    def carry_out(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
+        """Carry out these runs of the sweep, which may be none; a run that fails stops no other."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A plan in its folder, whose lock this process holds."""
+
+    plan: Plan
+    folder: SweepFolder
+    job: Job
+    max_requeues: int
+    snapshot: bool
+
+    def worker(self, run: PlannedRun) -> Worker:
+        """What another process is to carry the run out with."""
+        return Worker(self.job, run.config, run.overrides, tuple(sys.argv), os.getcwd(), self.max_requeues)
+
+    def code(self) -> Path:
+        """Where other processes import the packages from: here, or with `snapshot` from a copy, made when first asked for."""
+        here = Path(__file__).parents[2]
+        if not self.snapshot:
+            return here
+        if not self.folder.code.exists():
+            for package in ("taskshift", "loss_landscape", "hydra_plugins"):
+                unwanted = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(here / package, self.folder.code / package, ignore=unwanted)
+        return self.folder.code
+
+    def note(self, jobs: Mapping[str, str], cluster: str | None) -> None:
+        """Write into sweep.json which job carries out which run."""
+        about, now = self.folder.read(), datetime.now().astimezone().isoformat(timespec="seconds")
+        for key, job in jobs.items():
+            about["runs"][key] |= {"job": job, "cluster": cluster, "submitted": now}
+        self.folder.write(about)
+
+
+def launch(
+    plan: Plan, job: Job, carrier: Carrier, *, retry_failed: bool, max_requeues: int, detach: bool, snapshot: bool
+) -> dict[str, RunState]:
+    """Carry out what is missing of a sweep; return how each of the plan's runs stands.
+
+    Raises Fault for a folder of another sweep or one that another launcher holds, and at the end for runs that are not done,
+    unless `detach`.
+    """
+    folder = SweepFolder(sweep_path(plan.runs[0].config))
+    sweep = Sweep(plan, folder, job, max_requeues, snapshot)
+    with disk_faults(folder.path), folder.locked():
+        _begin(sweep)
+        missing = _missing(sweep, retry_failed)
+        log.info("%s: %d runs, %d to carry out", folder.path, len(plan.runs), len(missing))
+        carrier.carry_out(sweep, missing)
+    found = {key: state for key, state in states(folder).items() if key in {run.key for run in plan.runs}}
+    if not detach:
+        _refuse_unfinished(plan, found)
+    return found
+
+
+def run_here(sweep: Sweep, run: PlannedRun) -> None:
+    """One run in this process; what it raises is told, and left to the run's FAILED file."""
+    try:
+        attempt(sweep.job, run.config, run.overrides)
+    except Fault as fault:
+        log.error("%s", fault)
+    except Exception:  # the other runs of the sweep must still go on; the command as a whole fails
+        log.error("%s", traceback.format_exc())
+
+
+class Here:
+    """One run after the other in this process."""
+
+    cluster = None
+
+    def carry_out(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
+        for number, run in enumerate(runs, start=1):
+            log.info("run %d of %d: %s", number, len(runs), run.label)
+            run_here(sweep, run)
+
+
+def _begin(sweep: Sweep) -> None:
+    """Write sweep.json with the plan's runs beside those that are there."""
+    plan, folder = sweep.plan, sweep.folder
+    known = folder.read() if folder.file.exists() else None
+    if known is not None:
+        refuse_another_sweep(plan, known, folder)
+    about = known or {
+        "name": plan.name,
+        "fixed": list(plan.fixed),
+        "swept": list(plan.swept),
+        "command": shlex.join(["python", *sys.argv]),
+        "source": {"hash": source_hash(), "git": git_state(Path(__file__).parent)},
+        "runs": {},
+    }
+    new = {"job": None, "cluster": None, "submitted": None}
+    for run in plan.runs:
+        about["runs"].setdefault(run.key, {"overrides": dict(run.swept), "label": run.label, **new})
+    folder.write(about)
+
+
+def _missing(sweep: Sweep, retry_failed: bool) -> list[PlannedRun]:
+    """The runs to carry out now."""
+    known = states(sweep.folder, launching=False)
+    return [run for run in sweep.plan.runs if _is_missing(sweep.folder, run, known[run.key].state, retry_failed)]
+
+
+def _is_missing(folder: SweepFolder, run: PlannedRun, state: str, retry_failed: bool) -> bool:
+    if state == "done":
+        return RunFolder(folder.run_folder(run.key), arch="").tasks_done() < run.config["num_tasks"]
+    return state not in OPEN and (state != "failed" or retry_failed)
+
+
+def _refuse_unfinished(plan: Plan, found: Mapping[str, RunState]) -> None:
+    """Name the runs that are not done and not some scheduler's business."""
+    labels = {run.key: run.label for run in plan.runs}
+    unfinished = [(labels[key], state) for key, state in found.items() if state.state not in ("done", *OPEN)]
+    if unfinished:
+        raise Fault(
+            f"{len(unfinished)} of {len(plan.runs)} runs are not done{_advice(state for _, state in unfinished)}",
+            *(f"{label}: {state.state}{f', {state.why}' if state.why else ''}" for label, state in unfinished),
+        )
+
+
+def _advice(found: Iterable[RunState]) -> str:
+    names = {state.state for state in found}
+    goes_on = ["the same command goes on with those that were cut off"] if names & set(CUT_OFF) else []
+    again = ["hydra.launcher.retry_failed=true tries the failed ones again"] if "failed" in names else []
+    return "; " + ", ".join([*goes_on, *again]) if goes_on or again else ""

@@ -1,0 +1,136 @@
+"""Is one setting better than another? Differences between runs that are alike in all else, over seeds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from taskshift.config.words import either
+from taskshift.faults import Fault
+from taskshift.sweeps.bootstrap import FEWEST, LEVEL, mean_interval
+from taskshift.sweeps.records import Record, Value, in_order, read_sweeps, require_override, runs_in_words, shown_value, typed
+from taskshift.sweeps.series import AtTask, at_task
+
+Interval = tuple[float, float]
+
+OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
+"""The commas between values, not those of a list that is one value."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Paired differences `other` − `base` of a metric [N], and what could not be paired."""
+
+    base: Value
+    other: Value
+    differences: np.ndarray
+    num_unpaired: int  # runs of either without a twin
+    num_lost: int  # pairs whose difference is not finite
+
+    @property
+    def mean(self) -> float:
+        return float(self.differences.mean()) if len(self.differences) else math.nan
+
+    def bootstrap(self) -> Interval | None:
+        """The percentile bootstrap interval of the mean, None for fewer than `FEWEST` pairs."""
+        if len(self.differences) < FEWEST:
+            return None
+        [low], [high] = mean_interval(self.differences[:, None])
+        return float(low), float(high)
+
+    def student(self) -> Interval | None:
+        """The t interval of the mean, exact for normal differences; None for fewer than `FEWEST` pairs."""
+        count = len(self.differences)
+        if count < FEWEST:
+            return None
+        from scipy.special import stdtrit
+
+        reach = stdtrit(count - 1, (1 + LEVEL) / 2) * self.differences.std(ddof=1) / math.sqrt(count)
+        return self.mean - float(reach), self.mean + float(reach)
+
+
+def compare_in(folder: Path, between: str, metric: str, at: str, console: Console) -> None:
+    """Print how the values of `between`, "key=base,other,…", differ in the sweep in `folder`."""
+    print_comparisons(*compare(read_sweeps([folder]), between, metric, at), metric, console)
+
+
+def compare(records: Sequence[Record], between: str, metric: str, at: str) -> tuple[list[Comparison], AtTask]:
+    """Each further value of `between`, "key=base,other,…", against the first; matched on all other swept overrides.
+
+    Raises Fault for an override, value or metric that the runs don't have.
+    """
+    key, values = _read(between, records)
+    chosen = at_task(records, metric, at)
+    columns = {value: _by_twin(chosen, key, value) for value in values}
+    return [_comparison(columns, values[0], other) for other in values[1:]], chosen
+
+
+def print_comparisons(comparisons: Sequence[Comparison], chosen: AtTask, metric: str, console: Console) -> None:
+    """A line for each comparison, and below what is not in the numbers."""
+    console.print(f"{metric} at task {chosen.task}, paired differences", highlight=False, markup=False, soft_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    level = f"{LEVEL:.0%}"
+    for name in ("difference", "pairs", "mean", f"{level} bootstrap", f"{level} t"):
+        table.add_column(name, justify="left" if name == "difference" else "right", no_wrap=True)
+    for one in comparisons:
+        name = f"{shown_value(one.other)} − {shown_value(one.base)}"
+        intervals = (_shown_interval(interval) for interval in (one.bootstrap(), one.student()))
+        table.add_row(name, str(len(one.differences)), f"{one.mean:+.4g}", *intervals)
+    console.print(table)
+    for one in comparisons:
+        for note in _notes(one):
+            console.print(f"{shown_value(one.other)} − {shown_value(one.base)}: {note}", highlight=False)
+    if chosen.num_absent:
+        console.print(f"without {metric} at task {chosen.task}: {runs_in_words(chosen.num_absent)}", highlight=False)
+
+
+def _read(between: str, records: Sequence[Record]) -> tuple[str, list[Value]]:
+    """The override and its values, in the order given."""
+    key, _, words = between.partition("=")
+    asked = [word.strip() for word in OUTSIDE_BRACKETS.split(words) if word.strip()]
+    if len(dict.fromkeys(asked)) < 2:
+        raise Fault(f"--between {between}: expected an override and two or more of its values, such as learner=backprop,l2")
+    require_override(records, key)
+    known = sorted({record.overrides[key] for record in records}, key=in_order)
+    found = {word: [value for value in known if word == shown_value(value) or value in typed([word])] for word in asked}
+    if absent := [word for word, values in found.items() if not values]:
+        raise Fault(f"--between {between}: no run has {key}={either(absent)}; there are {', '.join(map(shown_value, known))}")
+    return key, [values[0] for values in found.values()]
+
+
+def _by_twin(chosen: AtTask, key: str, value: Value) -> dict[tuple, float]:
+    """All other overrides → the metric, of the runs with this value."""
+    return {
+        (record.sweep, *(other for name, other in record.overrides.items() if name != key)): number
+        for record, number in zip(chosen.runs, chosen.values, strict=True)
+        if record.overrides[key] == value
+    }
+
+
+def _comparison(columns: Mapping[Value, Mapping[tuple, float]], base: Value, other: Value) -> Comparison:
+    ours, theirs = columns[base], columns[other]
+    twins = sorted(ours.keys() & theirs.keys(), key=repr)
+    differences = np.array([theirs[twin] - ours[twin] for twin in twins])
+    finite = np.isfinite(differences)
+    return Comparison(base, other, differences[finite], len(ours.keys() ^ theirs.keys()), int((~finite).sum()))
+
+
+def _shown_interval(interval: Interval | None) -> str:
+    return "–" if interval is None else f"{interval[0]:+.4g} … {interval[1]:+.4g}"
+
+
+def _notes(one: Comparison) -> list[str]:
+    """What a reader must know of a comparison's numbers."""
+    count = len(one.differences)
+    few = f"{count} pair{'' if count == 1 else 's'}, too few for an interval, which takes {FEWEST}; run more seeds"
+    notes = [few] if count < FEWEST else []
+    alone = "1 run has" if one.num_unpaired == 1 else f"{one.num_unpaired} runs have"
+    notes += [f"{alone} no twin that is alike in all else and has come so far"] if one.num_unpaired else []
+    return notes + ([f"not finite and left out: {one.num_lost} of the pairs"] if one.num_lost else [])

@@ -1,0 +1,116 @@
+"""One metric of many runs, laid out over what it is drawn against: tasks, epochs, or an override."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from taskshift.faults import Fault
+from taskshift.sweeps.bootstrap import mean_interval
+from taskshift.sweeps.records import PLACE, Record, Value, in_order, require_override, unknown_metric
+
+LAST = "last"
+"""The last task that any of the runs has reached."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """The values [R, X] of the R runs of one group at X places; `there` tells which of them were logged."""
+
+    group: Value
+    places: Sequence[Value]
+    values: np.ndarray
+    there: np.ndarray
+
+    @property
+    def used(self) -> np.ndarray:
+        """Which values [R, X] count: those that were logged and are finite."""
+        return self.there & np.isfinite(self.values)
+
+    @property
+    def num_lost(self) -> int:
+        """How many values are NaN or infinite, and so in no mean."""
+        return int((self.there & ~self.used).sum())
+
+    def counts(self) -> np.ndarray:
+        """How many runs each place's mean is over [X]."""
+        return self.used.sum(axis=0)
+
+    def means(self) -> np.ndarray:
+        """The mean over the runs at each place [X], NaN where none has a finite value."""
+        with np.errstate(invalid="ignore"):
+            return np.where(self.used, self.values, 0.0).sum(axis=0) / self.counts()
+
+    def intervals(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both ends [X] of the bootstrap interval of each mean; places that the same runs have share their draws."""
+        low, high = np.full((2, len(self.places)), np.nan)
+        patterns, which = np.unique(self.used, axis=1, return_inverse=True)
+        for number, runs in enumerate(patterns.T):
+            columns = which.ravel() == number
+            low[columns], high[columns] = mean_interval(self.values[np.ix_(runs, columns)])
+        return low, high
+
+
+@dataclass(frozen=True)
+class AtTask:
+    """A metric's last value at one task, of every run that has got there."""
+
+    task: int
+    runs: Sequence[Record]
+    values: Sequence[float]
+    num_absent: int  # runs that have not logged it there
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """All groups, and, where the values are those of one task, which."""
+
+    series: Sequence[Series]
+    chosen: AtTask | None
+
+
+def series_of(records: Sequence[Record], metric: str, x: str, group: str | None, at: str = LAST) -> LaidOut:
+    """`metric` over `x`, a Series for each value of the override `group`, in order.
+
+    `x` is task_idx (a task's last value counts), global_epoch, or an override, where the value is that at task `at`.
+    Raises Fault for a metric that no run has logged, or an override that no run varies.
+    """
+    for key in {x, group} - {*PLACE, None}:
+        require_override(records, key)
+    chosen = None if x in PLACE else at_task(records, metric, at)
+    if chosen is None:
+        runs = [(record, {int(row[x]): row[metric] for row in rows}) for record, rows in logged(records, metric)]
+    else:
+        runs = [(record, {record.overrides[x]: value}) for record, value in zip(chosen.runs, chosen.values, strict=True)]
+    groups: dict[Value, list[dict[Value, float]]] = {}
+    for record, points in runs:
+        groups.setdefault(None if group is None else record.overrides[group], []).append(points)
+    return LaidOut([_laid_out(value, groups[value]) for value in sorted(groups, key=in_order)], chosen)
+
+
+def at_task(records: Sequence[Record], metric: str, at: str) -> AtTask:
+    """`metric` at task `at`, a number from 0 or `last`; raises Fault where no run has it there."""
+    found = [(record, {int(row["task_idx"]): row[metric] for row in rows}) for record, rows in logged(records, metric)]
+    furthest = max(task for _, tasks in found for task in tasks)
+    task = furthest if at == LAST else int(at)
+    there = [(record, tasks[task]) for record, tasks in found if task in tasks]
+    if not there:
+        raise Fault(f"--at {at}: no run has logged {metric} at task {at}; the furthest that has it is at task {furthest}")
+    return AtTask(task, [record for record, _ in there], [value for _, value in there], len(records) - len(there))
+
+
+def logged(records: Sequence[Record], metric: str) -> list[tuple[Record, list[dict[str, float]]]]:
+    """Each run that has logged `metric`, with the rows that carry it; raises Fault where none has."""
+    found = [(record, rows) for record in records if (rows := record.rows(metric))]
+    if not found:
+        raise unknown_metric(records, metric)
+    return found
+
+
+def _laid_out(group: Value, runs: Sequence[Mapping[Value, float]]) -> Series:
+    places = sorted({place for run in runs for place in run}, key=in_order)
+    values = np.array([[run.get(place, np.nan) for place in places] for run in runs])
+    there = np.array([[place in run for place in places] for run in runs])
+    return Series(group, places, values, there)
