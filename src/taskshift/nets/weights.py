@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,15 +17,27 @@ def load_checkpoint(net: nn.Module, checkpoint: str | None) -> None:
     """
     if checkpoint is None:
         return
-    state = read_state_dict(Path(checkpoint))
-    difference = first_difference(net.state_dict(), state)
+    net.load_state_dict(fitting_state(net, Path(checkpoint)))
+
+
+def fitting_state(net: nn.Module, file: Path) -> Mapping[str, Tensor]:
+    """The state dict that `file` holds, which must have the names and shapes of `net`; else a ValueError."""
+    state = read_state_dict(file)
+    difference = differences(net.state_dict(), state)
     if difference:
-        raise ValueError(f"checkpoint={checkpoint} does not fit the net: {difference}; give the net that it was saved from")
-    net.load_state_dict(state)
+        raise ValueError(f"checkpoint={file} does not fit the net: {difference}; give the net that it was saved from")
+    return state
+
+
+HOLDERS = ("net", "model", "state_dict", "model_state_dict")
+"""Keys under which checkpoints hold a net's state dict."""
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
 
 
 def read_state_dict(file: Path) -> Mapping[str, Tensor]:
-    """The state dict that `file` holds, by itself or under the key "net", on the CPU."""
+    """The state dict that `file` holds, by itself or under one of `HOLDERS`, on the CPU, without the names' wrappers."""
     if not file.is_file():
         raise ValueError(f"checkpoint={file} is no file; give one that torch.save wrote, or null")
     try:
@@ -35,23 +47,39 @@ def read_state_dict(file: Path) -> Mapping[str, Tensor]:
             f"checkpoint={file} can't be read as tensors alone ({first_line(error)}); "
             "save it with torch.save(net.state_dict(), FILE)"
         ) from error
-    state = content.get("net", content) if isinstance(content, Mapping) else content
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f'checkpoint={file} holds neither a state dict nor one under the key "net"; save net.state_dict()')
+    held = [content, *(content[key] for key in HOLDERS if key in content)] if isinstance(content, Mapping) else []
+    state = next((one for one in held if _is_state_dict(one)), None)
+    if state is None:
+        keys = ", ".join(f'"{key}"' for key in HOLDERS[1:])
+        raise ValueError(
+            f'checkpoint={file} holds neither a state dict nor one under the key "net" (or {keys}); save net.state_dict()'
+        )
+    for wrapper in WRAPPERS:
+        if all(name.startswith(wrapper) for name in state):
+            state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
     return state
 
 
-def first_difference(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
-    """What keeps `given` from being loaded as `wanted`, told by the first name that differs; None where nothing does."""
+def _is_state_dict(content: object) -> bool:
+    return isinstance(content, Mapping) and bool(content) and all(isinstance(value, Tensor) for value in content.values())
+
+
+def differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
+    """What keeps `given` from being loaded as `wanted`, told by the first names that differ; None where nothing does."""
+    absent = [name for name in wanted if name not in given]
+    spare = [name for name in given if name not in wanted]
+    if absent:
+        instead = f" (it has {_first(spare)}, which the net has not)" if spare else ""
+        return f"it lacks {_first(absent)}{instead}"
     for name, tensor in wanted.items():
-        if name not in given:
-            spare = next((other for other in given if other not in wanted), None)
-            instead = "" if spare is None else f" (it has {spare}, which the net has not)"
-            return f"it lacks {name}{instead}"
         if given[name].shape != tensor.shape:
             return f"its {name} has the shape {list(given[name].shape)}, the net's {list(tensor.shape)}"
-    spare = next((name for name in given if name not in wanted), None)
-    return None if spare is None else f"it has {spare}, which the net has not"
+    return f"it has {_first(spare)}, which the net has not" if spare else None
+
+
+def _first(names: Sequence[str], count: int = 3) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
 def first_line(error: Exception) -> str:
