@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,10 +59,10 @@ GRID = ("learner=backprop,l2", "seed=range(6)")
 SECONDS = 300
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+@contextmanager
+def slurm(*options: str) -> Iterator[None]:
     base = Path(tempfile.mkdtemp(prefix="slurm"))  # pytest's own folders are closed to others, which munged does not accept
-    subprocess.run([ROOT / "scripts/slurm/up.sh", base], check=True, timeout=60)
+    subprocess.run([ROOT / "scripts/slurm/up.sh", base, *options], check=True, timeout=60)
     os.environ["SLURM_CONF"] = str(base / "etc" / "slurm.conf")
     try:
         yield
@@ -69,6 +70,21 @@ def cluster() -> Iterator[None]:
         subprocess.run([ROOT / "scripts/slurm/down.sh", base], check=True, timeout=60)
         del os.environ["SLURM_CONF"]
         shutil.rmtree(base)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with slurm():
+        yield
+
+
+@pytest.fixture
+def accounting_cluster() -> Iterator[None]:
+    absent = [name for name in ("slurmdbd", "mariadbd") if shutil.which(name) is None]
+    if absent:
+        pytest.skip(f"{', '.join(absent)} is not installed; Debian has slurmdbd and mariadb-server-core")
+    with slurm("--accounting"):
+        yield
 
 
 @pytest.fixture
@@ -81,9 +97,9 @@ def command(*words: str) -> list[str]:
     return [sys.executable, str(ROOT / "train.py"), *OPTIONS, *words]
 
 
-def on_slurm(*words: str) -> list[str]:
+def on_slurm(*words: str, grid: Sequence[str] = GRID) -> list[str]:
     resources = ("resources=gpu", "hydra.launcher.cpus=1", "hydra.launcher.array_parallelism=3")
-    return command("cluster=slurm", *resources, "sweep_name=queued", *GRID, *words)
+    return command("cluster=slurm", *resources, "sweep_name=queued", *grid, *words)
 
 
 def called(words: list[str], place: Path) -> subprocess.CompletedProcess:
@@ -131,6 +147,27 @@ def processes_of(job: str) -> list[int]:
         if b"submitit" in words and b"python" in words.split(b"\0")[0] and set(names) <= set(environment.split(b"\0")):
             found.append(int(folder.name))
     return found
+
+
+def test_accounting_tells_how_jobs_ended(accounting_cluster, place):
+    (place / "pause").write_text("0.3")
+    (place / "fail").write_text("1")
+    sweep = SweepFolder(place / "outputs/loss_landscape_taskshift/sweeps/queued")
+    launcher = subprocess.Popen(on_slurm(grid=["seed=0,1"]), cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: sweep.file.exists() and all(entry["job"] for entry in sweep.runs().values()))
+    killed = until(lambda: in_second_task(sweep))
+    for process in until(lambda: processes_of(sweep.runs()[killed]["job"])):
+        os.kill(process, signal.SIGKILL)
+    assert launcher.wait(SECONDS) == 1
+    assert {entry["label"]: states(sweep)[key].state for key, entry in sweep.runs().items()} == {
+        "seed=0": "killed",
+        "seed=1": "failed",
+    }
+    for entry in sweep.runs().values():
+        told = subprocess.run(
+            ["sacct", "-X", "-n", "-P", "-o", "State", "-j", entry["job"]], capture_output=True, text=True, check=True
+        )
+        assert told.stdout.strip() == "FAILED"
 
 
 @pytest.mark.timeout(900)

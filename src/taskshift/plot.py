@@ -286,13 +286,14 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
 
 
 def _add_legend(axes: Axes) -> None:
-    """Name the curves; of many layers, the first, one in the middle and the last suffice."""
+    """Name the curves below the axes, where that covers nothing; of many layers the ends and one in the middle suffice."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > MOST_LABELS:
         kept = sorted({0, (len(labels) - 2) // 2, len(labels) - 2, len(labels) - 1})
         handles, labels = [handles[i] for i in kept], [labels[i] for i in kept]
     if labels:
-        axes.legend(handles, labels, fontsize=7, framealpha=0.7, edgecolor="none")
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
+        axes.legend(handles, labels, fontsize=7, frameon=False, columnspacing=1.2, **place)
 
 
 def _planes(folder: Path, heading: str) -> Figure | None:
@@ -316,7 +317,7 @@ def _table_of_planes(grids: Mapping[tuple[str, int], Grid], heading: str, note: 
     width, height = max(NARROWEST, 2.1 * len(tasks) + 1.9), 2.3 * len(kinds) + 1.1
     figure = Figure(figsize=(width, height))  # fixed places: a computed layout of 48 planes takes seconds
     left, right, bottom, top = 0.75 / width, 1 - 1.05 / width, 0.3 / height, 1 - 1.05 / height
-    alike = len({tuple(map(tuple, grid.meta["span"])) for grid in grids.values()}) == 1
+    alike = len({tuple((axis[0], axis[-1]) for axis in grid.coordinates) for grid in grids.values()}) == 1
     spaces = {"wspace": 0.08, "hspace": 0.18} if alike else {"wspace": 0.3, "hspace": 0.32}  # room for ticks at each plane
     inside = {"left": left, "right": right, "bottom": bottom, "top": top} | spaces
     panels = figure.subplots(len(kinds), len(tasks), squeeze=False, gridspec_kw=inside)

@@ -42,9 +42,11 @@ def end_row(task: int) -> dict[str, float]:
     return row | {f"plasticity/{name}": 0.8 for name in ("test_accuracy", "first_epoch_accuracy", "area_under_loss", "test_loss")}
 
 
-def write_plane(folder: Path, task: int, place: str = "planes/random", scale: float = 1.0, **meta: object) -> Grid:
-    """A plane of task `task`: scale · (1 + α + 2β), on 5 × 5 cells."""
-    axis = np.linspace(-0.25, 0.25, 5)
+def write_plane(
+    folder: Path, task: int, place: str = "planes/random", scale: float = 1.0, reach: float = 0.25, **meta: object
+) -> Grid:
+    """A plane of task `task`: scale · (1 + α + 2β), on 5 × 5 cells up to `reach`."""
+    axis = np.linspace(-reach, reach, 5)
     losses = scale * (1.0 + axis[:, None] + 2.0 * axis)
     facts = {"kind": "random", "direction_norms": [2.0, 3.0], "origin_norm": 4.0, "baseline_loss": scale, "noise_floor": None}
     grid = Grid(losses, (axis, axis), facts | {"coordinates": [axis.tolist()] * 2} | meta)

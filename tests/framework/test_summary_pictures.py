@@ -165,6 +165,19 @@ def test_planes_stand_in_a_row_a_kind_and_a_column_a_task_on_one_scale(tmp_path,
     assert [axes.texts[-1].get_text() for axes in panels[0]] == ["task 0", "task 2"]
 
 
+@pytest.mark.parametrize("reach", [0.25, 0.5])
+def test_each_plane_has_its_own_ticks_where_one_reaches_farther(tmp_path, figures, reach):
+    run = write_run(tmp_path / "run")
+    for row, place in enumerate(("planes/hessian", "planes/random")):
+        for task in (0, 1):
+            write_plane(run, task, place, reach=0.25 if row else reach)
+    draw_summary(run)
+    panels = planes_of(figures["planes.png"], 2, 2)
+    labelled = [[axes.xaxis.get_tick_params()["labelbottom"], axes.yaxis.get_tick_params()["labelleft"]] for axes in panels.flat]
+    alone = [[False, True], [False, False], [True, True], [True, False]]
+    assert labelled == ([[True, True]] * 4 if reach > 0.25 else alone)
+
+
 def test_a_plane_that_is_missing_leaves_its_place_empty(tmp_path, figures):
     run = write_run(tmp_path / "run")
     write_plane(run, 0)

@@ -22,7 +22,7 @@ from taskshift.recorders.wandb import WandB
 from tests.framework import read_wandb
 from tests.framework.fake_wandb_server import fake_server
 
-CONFIG = {"seed": 0, "data": {"root": "somewhere"}, "plugins": []}
+CONFIG = {"sweep_name": None, "wandb": {"group": None, "name": None}, "seed": 0, "data": {"root": "somewhere"}, "plugins": []}
 ROWS = [{"global_epoch": n, "task_idx": n // 2, "epoch_loss": 1.0 / (n + 1), "flag": True} for n in range(4)]
 
 

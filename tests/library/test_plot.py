@@ -165,6 +165,9 @@ def test_a_title_says_how_many_cells_were_evaluated_where_some_were_not(png, dra
     said = draw(png, some, title="t").axes[0].get_title().replace("\n", " ")
     assert "26 of 77 cells evaluated, the rest predicted (to 0.21 % where checked)" in said
     assert "evaluated" not in draw(png, whole, title="t").axes[0].get_title()
+    asked = Grid(whole.losses, whole.coordinates, {**whole.meta, "tolerance": 0.01})
+    said = draw(png, asked, title="t").axes[0].get_title().replace("\n", " ")
+    assert "every cell evaluated: none could be predicted within the tolerance" in said
 
 
 @pytest.fixture

@@ -12,6 +12,9 @@ UNITS = {
     r"spectrum/(frobenius_norm|stability_threshold|partial_topk_sum)": "loss / θ²",
     r"rank/(.+/)?(approximate|effective|l1|numerical|stable)_rank": "dimensions",
     r"sam/((first_order|asam|expected)_)?sharpness|planes/.+/(\w+_loss|total_persistence|noise_floor)": "loss",
+    r"mode_connectivity/(.+_barrier|.+_loss)": "loss",
+    r"mode_connectivity/opt_seconds": "s",
+    r"mode_connectivity/.+_length": "θ",
     r"sam/keskar_sharpness": "%",
     r"weights/(.+/)?(mean_abs|norm|distance_from_init)": "θ",
 }
