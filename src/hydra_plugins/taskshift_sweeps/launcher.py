@@ -15,6 +15,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from taskshift.faults import Fault
+
 
 @dataclass
 class LauncherConfig:
@@ -61,6 +63,8 @@ class TaskshiftLauncher(Launcher):
         from taskshift.sweeps.plan import labels_of, planned
 
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
+        if not job_overrides:
+            raise Fault("the grid is empty: some key has no values, such as range(0); give each at least one")
         carrier = self._carrier()
         compositions, typed = Compositions(self.loader, self.config), self._typed()
         configs = [compositions.config(overrides) for overrides in job_overrides]
@@ -88,7 +92,6 @@ class TaskshiftLauncher(Launcher):
         return [f"{word.get_key_element()}={word.get_value_element_as_str()}" for word in words if not word.is_sweep_override()]
 
     def _carrier(self) -> Any:
-        from taskshift.faults import Fault
         from taskshift.sweeps.launch import Here
 
         options = self.options
