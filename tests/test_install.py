@@ -51,7 +51,7 @@ def test_it_trains_and_sweeps(installed, tmp_path):
         "seed=0,1",
     )
     assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("outputs/*/mlp/*/metrics.jsonl"))) == 2
+    assert len(list(tmp_path.glob("outputs/*/sweeps/*/*/DONE"))) == 2
     assert "to go on after an interruption: taskshift train " in done.stdout
 
 
