@@ -25,7 +25,7 @@ class HessianOperator(CurvatureOperator):
     `method` is one of `traced` (the gradient's forward derivative, all that does not depend on the vector computed once),
     `retained` (the gradient's graph, differentiated backwards) and `finite_differences` (central ones of the gradient in float64,
     with about 1e-8 of relative error where they cross no kink of the net). `auto` traces small nets with convolutions, where that
-    saves up to a fifth of a product, and falls back where a derivative is missing; `.method` says what it took, and `.note` why
+    saves up to half of a product, and falls back where a derivative is missing; `.method` says what it took, and `.note` why
     it is not what the shapes would choose. What is computed once is kept between products as far as `memory_budget_mb` goes; the
     other batches' graphs are rebuilt for each product. Out of memory, batches are cut in halves; where that does not help,
     `on_oom` decides between an error and the CPU.

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from loss_landscape.batches import tensors_in
+from loss_landscape.leaner import Leaner, Like
 from loss_landscape.tracing import UntraceableError
 
 READS_VALUES = {torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -57,7 +58,7 @@ class _Tape(TorchDispatchMode):
         self.constants: dict[fx.Node, Tensor] = {}
         self.current: dict[int, fx.Node] = {}  # by id, of the constants as they are now
         for index, tensor in enumerate(inputs):
-            self.nodes[tensor] = self.graph.placeholder(f"input_{index}")
+            self.nodes[tensor] = _described(self.graph.placeholder(f"input_{index}"), tensor)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -74,22 +75,23 @@ class _Tape(TorchDispatchMode):
         """The constants, and the graph as a function of the inputs and of them."""
         self.graph.output(tuple(self._node(tensor) for tensor in outputs))
         self.graph.eliminate_dead_code()
+        Leaner(self.graph, self.constants).rewrite()
         for node in [node for node in self.constants if not node.users]:
             self.graph.erase_node(node)
-            del self.constants[node]
         # apart from the module, which is a cycle of references: they must go when they are dropped, not at the next collection
-        return list(self.constants.values()), fx.GraphModule(torch.nn.Module(), self.graph)
+        constants = [self.constants[node] for node in self.graph.nodes if node in self.constants]
+        return constants, fx.GraphModule(torch.nn.Module(), self.graph)
 
     def _record(self, function: Any, args: Any, kwargs: Any, result: Any) -> None:
         if READS_VALUES.intersection(function.tags):
             raise UntraceableError(f"{function} draws random numbers, or looks at values that depend on the inputs")
         node = self.graph.call_function(function, self._images(args), self._images(kwargs))
         if isinstance(result, Tensor):
-            self.nodes[result] = node
+            self.nodes[result] = _described(node, result)
         elif isinstance(result, tuple | list):
             for index, part in enumerate(result):
                 if isinstance(part, Tensor):
-                    self.nodes[part] = self.graph.call_function(operator.getitem, (node, index))
+                    self.nodes[part] = _described(self.graph.call_function(operator.getitem, (node, index)), part)
 
     def _images(self, arguments: Any) -> Any:
         return map_aggregate(arguments, lambda value: self._node(value) if isinstance(value, Tensor) else value)
@@ -99,7 +101,7 @@ class _Tape(TorchDispatchMode):
             return self.nodes[tensor]
         if id(tensor) not in self.current:
             node = self.graph.placeholder(f"constant_{len(self.constants)}")
-            self.current[id(tensor)], self.constants[node] = node, tensor
+            self.current[id(tensor)], self.constants[node] = _described(node, tensor), tensor
         return self.current[id(tensor)]
 
     def _before_a_write(self, tensor: Tensor, depends: bool) -> None:
@@ -111,6 +113,11 @@ class _Tape(TorchDispatchMode):
             if self.constants[node].untyped_storage().data_ptr() == memory:
                 self.constants[node] = self.constants[node].clone()
                 del self.current[key]
+
+
+def _described(node: fx.Node, tensor: Tensor) -> fx.Node:
+    node.meta["like"] = Like.of(tensor)
+    return node
 
 
 def _written(function: Any, args: Any, kwargs: Any) -> list[Tensor]:
