@@ -30,6 +30,16 @@ FRESH = {  # operations whose output nobody else can see
     aten.add.Tensor,
     aten.mul.Tensor,
 }
+INTO = {  # operation of one output → the same with `out`
+    aten.add.Tensor: torch.add,
+    aten.sub.Tensor: torch.sub,
+    aten.mul.Tensor: torch.mul,
+    aten.div.Tensor: torch.div,
+    aten.relu.default: lambda source, out: torch.clamp_min(source, 0, out=out),
+    aten.tanh.default: torch.tanh,
+    aten.threshold_backward.default: lambda *arguments, out: aten.threshold_backward.grad_input(*arguments, grad_input=out),
+    aten.tanh_backward.default: lambda *arguments, out: aten.tanh_backward.grad_input(*arguments, grad_input=out),
+}
 VIEWS = {aten.view.default, aten._unsafe_view.default}
 
 
@@ -47,13 +57,35 @@ def one_cell(varied: Iterable[fx.Node], inputs: list[fx.Node], output: fx.Node, 
     return _whole(graph)
 
 
-def many_cells(varied: Iterable[fx.Node], moving: list[fx.Node], constants: list[fx.Node], output: fx.Node) -> fx.GraphModule:
-    """The same for tensors [K, …] in place of `moving` and the `constants` as they are, in that order; it gives [K]."""
-    batcher = _Batcher(moving, constants)
+def many_cells(
+    varied: Iterable[fx.Node], moving: list[fx.Node], constants: list[fx.Node], output: fx.Node, *, reusing: bool
+) -> fx.GraphModule:
+    """The same for tensors [K, …] in place of `moving` and the `constants` as they are, in that order; it gives [K].
+
+    With `reusing`, products are written over those of the last call: on a CPU fresh memory costs more than a small product.
+    """
+    batcher = _Batcher(moving, constants, reusing)
     for node in varied:
         batcher.add(node)
     batcher.graph.output(batcher.images[output])
     return _whole(batcher.graph)
+
+
+def reused(function: Callable[..., Tensor], into: Callable[..., Tensor] | None = None) -> Callable[..., Tensor]:
+    """The function with its last result as the memory of the next one of that form; `into` is the same function with `out`."""
+    into = into or function
+    last: Tensor | None = None
+    form: list[Any] = []
+
+    def into_last(*arguments: Any) -> Tensor:
+        nonlocal last, form
+        now = [(one.shape, one.dtype) if isinstance(one, Tensor) else one for one in arguments]
+        if last is not None and now == form:
+            return into(*arguments, out=last)
+        last, form = function(*arguments), now
+        return last
+
+    return into_last
 
 
 def _whole(graph: fx.Graph) -> fx.GraphModule:
@@ -73,8 +105,8 @@ def _may_overwrite(node: fx.Node, owned: set[fx.Node]) -> bool:
 class _Batcher:
     """Adds nodes one by one; `images` are what they became."""
 
-    def __init__(self, moving: list[fx.Node], constants: list[fx.Node]):
-        self.graph = fx.Graph()
+    def __init__(self, moving: list[fx.Node], constants: list[fx.Node], reusing: bool):
+        self.graph, self.reusing = fx.Graph(), reusing
         self.images = {node: self.graph.placeholder(node.name) for node in [*moving, *constants]}
         self.moving, self.owned = set(moving), set(moving)
 
@@ -88,6 +120,10 @@ class _Batcher:
     def call(self, target: Callable[..., Any], *arguments: Any, **keywords: Any) -> fx.Node:
         """A new node."""
         return self.graph.call_function(target, arguments, keywords)
+
+    def call_reusing(self, target: Callable[..., Any], into: Callable[..., Any], *arguments: Any) -> fx.Node:
+        """A new node whose results share their memory, if that is wanted; `into` is the target with `out`."""
+        return self.call(reused(target, into) if self.reusing else target, *arguments)
 
     def image(self, argument: Any) -> Any:
         """An argument in the new graph."""
@@ -104,23 +140,29 @@ def _is_pointwise(node: fx.Node) -> bool:
     )
 
 
-def _pointwise(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
+def _pointwise(batcher: _Batcher, node: fx.Node) -> fx.Node:
     """The operation itself, where its tensors line up from the right."""
-    tensors = node.all_input_nodes
-    dims = {_dim(a) for a in tensors if batcher.moves(a)}
-    if len(dims) != 1 or any(_dim(a) > max(dims) for a in tensors):
-        return None
-    target = node.target
+    dims = max(map(_dim, node.all_input_nodes))
+
+    def aligned(argument: fx.Node) -> fx.Node:
+        image = batcher.images[argument]
+        for _ in range(dims - _dim(argument) if batcher.moves(argument) else 0):
+            image = batcher.call(torch.unsqueeze, image, 1)
+        return image
+
+    target, arguments, keywords = node.target, *(fx.node.map_arg(part, aligned) for part in (node.args, node.kwargs))
     if _may_overwrite(node, batcher.owned):
         target = IN_PLACE[target]
-    return batcher.call(target, *batcher.image(node.args), **batcher.image(node.kwargs))
+    if target in INTO and not keywords:
+        return batcher.call_reusing(target, INTO[target], *arguments)
+    return batcher.call(target, *arguments, **keywords)
 
 
 def _product(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
     first, second = node.args
     if batcher.moves(first) and batcher.moves(second):
-        return batcher.call(torch.bmm, *batcher.image((first, second)))
-    return batcher.call(torch.matmul, *batcher.image((first, second)))
+        return batcher.call_reusing(torch.bmm, torch.bmm, *batcher.image((first, second)))
+    return batcher.call_reusing(torch.matmul, torch.matmul, *batcher.image((first, second)))
 
 
 def _affine_product(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
@@ -130,7 +172,8 @@ def _affine_product(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
     added = batcher.image(addend)
     if batcher.moves(addend) and _dim(addend) == 1:
         added = batcher.call(torch.unsqueeze, added, 1)
-    return batcher.call(torch.baddbmm, added, *batcher.image((first, second)))
+    product = batcher.call_reusing(torch.bmm, torch.bmm, *batcher.image((first, second)))
+    return batcher.call(aten.add_.Tensor, product, added)  # baddbmm copies what it adds beforehand, which takes longer
 
 
 def _view(batcher: _Batcher, node: fx.Node) -> fx.Node:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from loss_landscape.affine import inner_length, is_affine, linear_part, operations_of
-from loss_landscape.batching import many_cells, one_cell
+from loss_landscape.batching import many_cells, one_cell, reused
 from loss_landscape.paths import CellCost, GridPath
 from loss_landscape.tracing import constant, evaluated
 
@@ -78,8 +78,11 @@ class CellGraph:
 
     @cached_property
     def many_cells(self) -> fx.GraphModule:
-        """The same for [K, …] of the frontier's values."""
-        return many_cells(self.varied, self.frontier, self.shared, self.output)
+        """The same for [K, …] of the frontier's values; on a CPU in the memory of its last call."""
+        return self._many_cells(reusing=self.output.meta["val"].device.type == "cpu")
+
+    def _many_cells(self, *, reusing: bool) -> fx.GraphModule:
+        return many_cells(self.varied, self.frontier, self.shared, self.output, reusing=reusing)
 
     @cached_property
     def compiled(self) -> Callable[..., Tensor]:
@@ -94,8 +97,10 @@ class CellGraph:
     def compiled_many(self) -> Callable[..., Tensor]:
         """The losses of K cells from their coordinates [K, D], compiled."""
 
+        program = self._many_cells(reusing=False)
+
         def whole(coordinates: Tensor, images: list[list[Tensor]], shared: list[Any]) -> Tensor:
-            return self.many_cells(*(_all_combined(image, coordinates) for image in images), *shared)
+            return program(*(_all_combined(image, coordinates) for image in images), *shared)
 
         return torch.compile(whole, dynamic=False)
 
@@ -170,8 +175,8 @@ class BoundCells:
         points: dict[int, Tensor] = {}
         for group in [small, *large]:
             if group is not None:
-                places, sizes, flat = group
-                combined = torch.addmm(flat[:1], coordinates, flat[1:])
+                places, sizes, combine = group
+                combined = combine(coordinates)
                 points |= dict(zip(places, combined.split(sizes, dim=1), strict=True))
         return [points[i].reshape(len(coordinates), *image[0].shape) for i, image in enumerate(self.images)]
 
@@ -181,10 +186,11 @@ class BoundCells:
         large = [i for i in range(len(self.images)) if i not in small]
         return (self._group(small) if small else None), [self._group([i]) for i in large]
 
-    def _group(self, places: list[int]) -> tuple[list[int], list[int], Tensor]:
+    def _group(self, places: list[int]) -> tuple[list[int], list[int], Callable[[Tensor], Tensor]]:
         rows = zip(*(self.images[i] for i in places), strict=True)
         flat = torch.stack([torch.cat([t.reshape(-1) for t in row]) for row in rows])  # [1 + D, S]
-        return places, [self.images[i][0].numel() for i in places], flat
+        addmm = reused(torch.addmm) if flat.device.type == "cpu" else torch.addmm
+        return places, [self.images[i][0].numel() for i in places], lambda coordinates: addmm(flat[:1], coordinates, flat[1:])
 
 
 def _combined(image: list[Tensor], coordinates: Tensor) -> Tensor:

@@ -74,5 +74,5 @@ class ParameterLayout:
             )
         parts = vector.split(self.sizes, dim=-1)
         return {
-            name: part.view(*vector.shape[:-1], *shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
+            name: part.view((*vector.shape[:-1], *shape)) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
         }
