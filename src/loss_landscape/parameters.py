@@ -72,7 +72,5 @@ class ParameterLayout:
                 f"the vector has {vector.shape[-1]} entries but this surface moves {self.size} parameters; "
                 "build it with surface.layout.flatten(...)"
             )
-        parts = vector.split(self.sizes, dim=-1)
-        return {
-            name: part.view((*vector.shape[:-1], *shape)) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
-        }
+        parts, leading = vector.split(self.sizes, dim=-1), vector.shape[:-1]
+        return {name: part.view(leading + shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}

@@ -234,8 +234,9 @@ def plot_spectrum(path: PathLike, density: Density, *, title: str, eigenvalues: 
     _draw_density(left, density, np.concatenate([nodes[weights > 0], marks]), marks)
     _draw_tails(right, nodes, weights / len(weights), density.zero)
     trace, negative = density.trace, density.negative_mass
-    notes = [f"trace {trace.value:.4g} ± {trace.standard_error:.2g}", f"{len(nodes)} probes of {nodes.shape[1]} steps"]
-    _set_notes(left, [*notes, f"smoothed by σ = {density.default_sigma:.2g}"], width=76)
+    total = f"trace by quadrature {trace.value:.4g} ± {trace.standard_error:.2g}"
+    smoothing = f"smoothed by σ = {density.default_sigma:.2g}"
+    _set_notes(left, [total, f"{len(nodes)} probes of {nodes.shape[1]} steps", smoothing], width=76)
     rounding = f"{(weights * (np.abs(nodes) <= density.zero)).sum() / len(weights):.3g} within {density.zero:.1g} of 0"
     _set_notes(right, [f"share below 0: {negative.value:.3g} ± {negative.standard_error:.1g}", rounding], width=76)
     return save_figure(path, figure)
