@@ -19,7 +19,27 @@ MOST_PARAMETERS_TRACED = 1 << 20  # above, weights and not activations make the 
 SUMMANDS = {"traced": traced_summands, "retained": retained_summands, "finite_differences": difference_summands}
 
 
-class HessianOperator(CurvatureOperator):
+class _OfSurface(CurvatureOperator):
+    """A matrix that is a sum over a surface's batches, made within a memory budget."""
+
+    def __init__(self, surface: LossSurface, products: SummedProducts):
+        super().__init__(surface.size, surface.dtype, surface.device)
+        self.surface, self._sum = surface, products
+
+    @property
+    def note(self) -> str:
+        """What was done where memory ran out."""
+        return self._sum.note
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        return self._sum(vectors)
+
+    def release(self) -> None:
+        """Drop what is kept between products; it is computed again when it is needed."""
+        self._sum.release()
+
+
+class HessianOperator(_OfSurface):
     """The Hessian of the surface's loss, its regulariser included.
 
     `method` is one of `traced` (the gradient's forward derivative, all that does not depend on the vector computed once),
@@ -39,27 +59,19 @@ class HessianOperator(CurvatureOperator):
         memory_budget_mb: int = 2048,
         on_oom: OnOutOfMemory = "error",
     ):
-        super().__init__(surface.size, surface.dtype, surface.device)
         if method != "auto" and method not in SUMMANDS:
             raise ValueError(f"method must be 'auto', {', '.join(map(repr, SUMMANDS))}, got {method!r}")
-        self.surface = surface
         candidates = _by_rule(surface) if method == "auto" else (method,)
-        self.method, self._sum, self._reason = _first_that_works(surface, candidates, memory_budget_mb, on_oom)
+        self.method, products, self._reason = _first_that_works(surface, candidates, memory_budget_mb, on_oom)
+        super().__init__(surface, products)
 
     @property
     def note(self) -> str:
         """Why the method is not what the shapes would choose, and what was done where memory ran out."""
         return "; ".join(filter(None, (self._reason, self._sum.note)))
 
-    def matmat(self, vectors: Tensor) -> Tensor:
-        return self._sum(vectors)
 
-    def release(self) -> None:
-        """Drop what is kept between products; it is computed again when it is needed."""
-        self._sum.release()
-
-
-class GaussNewtonOperator(CurvatureOperator):
+class GaussNewtonOperator(_OfSurface):
     """The generalised Gauss–Newton matrix Σ Jᵀ∇²ℓ J: the net linearised, the loss of its outputs in full.
 
     Positive semi-definite where the loss is convex in the outputs, and the true Fisher matrix under cross entropy. A regulariser
@@ -67,47 +79,19 @@ class GaussNewtonOperator(CurvatureOperator):
     """
 
     def __init__(self, surface: LossSurface, *, memory_budget_mb: int = 2048, on_oom: OnOutOfMemory = "error"):
-        super().__init__(surface.size, surface.dtype, surface.device)
         require_criterion(surface, "the Gauss–Newton matrix")
-        self.surface = surface
-        self._sum = SummedProducts(surface, gauss_newton_summands, memory_budget_mb, on_oom)
-
-    @property
-    def note(self) -> str:
-        """What was done where memory ran out."""
-        return self._sum.note
-
-    def matmat(self, vectors: Tensor) -> Tensor:
-        return self._sum(vectors)
-
-    def release(self) -> None:
-        """Drop what is kept between products; it is computed again when it is needed."""
-        self._sum.release()
+        super().__init__(surface, SummedProducts(surface, gauss_newton_summands, memory_budget_mb, on_oom))
 
 
-class EmpiricalFisherOperator(CurvatureOperator):
+class EmpiricalFisherOperator(_OfSurface):
     """Σ wᵢ gᵢgᵢᵀ / Σ wᵢ over examples: gᵢ the gradient of an example's own loss, wᵢ its share of the criterion's denominator.
 
     A regulariser belongs to no example and is left out. Memory is used as by `HessianOperator`.
     """
 
     def __init__(self, surface: LossSurface, *, memory_budget_mb: int = 2048, on_oom: OnOutOfMemory = "error"):
-        super().__init__(surface.size, surface.dtype, surface.device)
         require_criterion(surface, "the empirical Fisher matrix")
-        self.surface = surface
-        self._sum = SummedProducts(surface, fisher_summands, memory_budget_mb, on_oom)
-
-    @property
-    def note(self) -> str:
-        """What was done where memory ran out."""
-        return self._sum.note
-
-    def matmat(self, vectors: Tensor) -> Tensor:
-        return self._sum(vectors)
-
-    def release(self) -> None:
-        """Drop what is kept between products; it is computed again when it is needed."""
-        self._sum.release()
+        super().__init__(surface, SummedProducts(surface, fisher_summands, memory_budget_mb, on_oom))
 
 
 def require_criterion(surface: LossSurface, what: str) -> None:
