@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from loss_landscape.pooling import pool_by_maxima
+from loss_landscape.reusing import reused
+
 aten = torch.ops.aten
 
 IN_PLACE = {
@@ -43,8 +46,13 @@ INTO = {  # operation of one output → the same with `out`
 VIEWS = {aten.view.default, aten._unsafe_view.default}
 
 
-def one_cell(varied: Iterable[fx.Node], inputs: list[fx.Node], output: fx.Node, owned: set[fx.Node]) -> fx.GraphModule:
-    """The `varied` nodes as a function of `inputs`; activations overwrite what nobody else reads, `owned` inputs included."""
+def one_cell(
+    varied: Iterable[fx.Node], inputs: list[fx.Node], output: fx.Node, owned: set[fx.Node], *, reusing: bool
+) -> fx.GraphModule:
+    """The `varied` nodes as a function of `inputs`; activations overwrite what nobody else reads, `owned` inputs included.
+
+    With `reusing`, what max-pooling gives is written over what it gave the last time.
+    """
     graph = fx.Graph()
     images = {node: graph.placeholder(node.name) for node in inputs}
     for node in varied:
@@ -54,6 +62,9 @@ def one_cell(varied: Iterable[fx.Node], inputs: list[fx.Node], output: fx.Node, 
         if _may_overwrite(node, owned):
             images[node].target = IN_PLACE[node.target]
     graph.output(images[output])
+    graph.eliminate_dead_code()
+    if reusing:
+        pool_by_maxima(graph)
     return _whole(graph)
 
 
@@ -69,23 +80,6 @@ def many_cells(
         batcher.add(node)
     batcher.graph.output(batcher.images[output])
     return _whole(batcher.graph)
-
-
-def reused(function: Callable[..., Tensor], into: Callable[..., Tensor] | None = None) -> Callable[..., Tensor]:
-    """The function with its last result as the memory of the next one of that form; `into` is the same function with `out`."""
-    into = into or function
-    last: Tensor | None = None
-    form: list[Any] = []
-
-    def into_last(*arguments: Any) -> Tensor:
-        nonlocal last, form
-        now = [(one.shape, one.dtype) if isinstance(one, Tensor) else one for one in arguments]
-        if last is not None and now == form:
-            return into(*arguments, out=last)
-        last, form = function(*arguments), now
-        return last
-
-    return into_last
 
 
 def _whole(graph: fx.Graph) -> fx.GraphModule:

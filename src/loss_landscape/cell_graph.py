@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, fx
 
 from loss_landscape.affine import inner_length, is_affine, linear_part, operations_of
-from loss_landscape.batching import many_cells, one_cell, reused
+from loss_landscape.batching import many_cells, one_cell
 from loss_landscape.paths import CellCost, GridPath
+from loss_landscape.reusing import reused
 from loss_landscape.tracing import constant, evaluated
 
 INNER_LENGTH_WORTH_KEEPING = 10  # times (directions + 2): then reading a product's images beats making it anew
@@ -74,22 +75,31 @@ class CellGraph:
     @cached_property
     def one_cell(self) -> fx.GraphModule:
         """The varied nodes of a cell, a function of the frontier's values and of the shared constants."""
-        return one_cell(self.varied, [*self.frontier, *self.shared], self.output, set(self.frontier))
+        return self._one_cell(reusing=self._on_cpu)
+
+    def _one_cell(self, *, reusing: bool) -> fx.GraphModule:
+        return one_cell(self.varied, [*self.frontier, *self.shared], self.output, set(self.frontier), reusing=reusing)
 
     @cached_property
     def many_cells(self) -> fx.GraphModule:
         """The same for [K, …] of the frontier's values; on a CPU in the memory of its last call."""
-        return self._many_cells(reusing=self.output.meta["val"].device.type == "cpu")
+        return self._many_cells(reusing=self._on_cpu)
 
     def _many_cells(self, *, reusing: bool) -> fx.GraphModule:
         return many_cells(self.varied, self.frontier, self.shared, self.output, reusing=reusing)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.output.meta["val"].device.type == "cpu"
 
     @cached_property
     def compiled(self) -> Callable[..., Tensor]:
         """The loss of one cell from its coordinates [D], compiled."""
 
+        program = self._one_cell(reusing=False)
+
         def whole(coordinates: Tensor, images: list[list[Tensor]], shared: list[Any]) -> Tensor:
-            return self.one_cell(*(_combined(image, coordinates) for image in images), *shared)
+            return program(*(_combined(image, coordinates) for image in images), *shared)
 
         return torch.compile(whole, dynamic=False)
 

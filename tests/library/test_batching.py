@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from loss_landscape import LossSurface, random_directions
-from loss_landscape.batching import reused
 from loss_landscape.paths import GridPath
+from loss_landscape.reusing import reused
 
 BATCHED, LOOP = GridPath("batched", 4), GridPath("loop", 4)
 COORDINATES = torch.linspace(-1, 1, 14, dtype=torch.float64).reshape(7, 2)
