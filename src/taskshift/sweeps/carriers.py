@@ -91,10 +91,12 @@ class Slurm:
     def _queue(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
         executor = AutoExecutor(sweep.folder.submitted / "%j", cluster="slurm", slurm_max_num_timeout=sweep.max_requeues)
         executor.update_parameters(name=sweep.plan.name, **self.parameters)
+        sweep.queueing([run.key for run in runs])
         try:
             with redirect_stderr(StringIO()), executor.batch():  # what sbatch says comes in the error as well
                 jobs = [executor.submit(sweep.worker(run)) for run in runs]
         except FailedJobError as error:
+            sweep.note({}, self.cluster)
             raise Fault(f"SLURM refused the jobs, and nothing is queued: {sbatch_said(str(error))}") from error
         sweep.note({run.key: job.job_id for run, job in zip(runs, jobs, strict=True)}, self.cluster)
         log.info("%d jobs queued: %s", len(jobs), jobs[0].job_id.partition("_")[0])

@@ -17,6 +17,7 @@ from typing import Protocol
 from taskshift.faults import Fault
 from taskshift.origin import git_state, source_hash
 from taskshift.run_folder import RunFolder, disk_faults, sweep_path
+from taskshift.sweeps import slurm
 from taskshift.sweeps.plan import Plan, PlannedRun, refuse_another_sweep
 from taskshift.sweeps.states import CUT_OFF, OPEN, RunState, states
 from taskshift.sweeps.sweep_folder import SweepFolder
@@ -59,9 +60,14 @@ class Sweep:
                 shutil.copytree(here / package, self.folder.code / package, ignore=unwanted)
         return self.folder.code
 
+    def queueing(self, keys: Sequence[str]) -> None:
+        """Write into sweep.json that jobs for these runs are being queued, in this order: see `_note_lost_jobs`."""
+        self.folder.write({**self.folder.read(), "queueing": list(keys)})
+
     def note(self, jobs: Mapping[str, str], cluster: str | None) -> None:
         """Write into sweep.json which job carries out which run."""
         about, now = self.folder.read(), datetime.now().astimezone().isoformat(timespec="seconds")
+        about.pop("queueing", None)
         for key, job in jobs.items():
             about["runs"][key] |= {"job": job, "cluster": cluster, "submitted": now}
         self.folder.write(about)
@@ -79,6 +85,7 @@ def launch(
     sweep = Sweep(plan, folder, job, max_requeues, snapshot)
     with disk_faults(folder.path), folder.locked():
         _begin(sweep)
+        _note_lost_jobs(sweep)
         missing = _missing(sweep, retry_failed)
         log.info("%s: %d runs, %d to carry out", folder.path, len(plan.runs), len(missing))
         carrier.carry_out(sweep, missing)
@@ -127,6 +134,25 @@ def _begin(sweep: Sweep) -> None:
     for run in plan.runs:
         about["runs"].setdefault(run.key, {"overrides": dict(run.swept), "label": run.label, **new})
     folder.write(about)
+
+
+def _note_lost_jobs(sweep: Sweep) -> None:
+    """Note the jobs of a launcher that was ended when it had queued them and did not know their numbers yet."""
+    about = sweep.folder.read()
+    keys = about.get("queueing")
+    if keys is None:
+        return
+    arrays = slurm.arrays_from(sweep.folder.submitted)
+    if arrays is None:
+        raise Fault(
+            f"a launcher was ended while it queued jobs of {sweep.folder.path}, and SLURM does not answer whether they are "
+            "there; give the same command again when squeue answers"
+        )
+    lost = sorted(arrays - {entry["job"].partition("_")[0] for entry in about["runs"].values() if entry["job"]})
+    jobs = {key: f"{lost[0]}_{number}" if len(keys) > 1 else lost[0] for number, key in enumerate(keys)} if lost else {}
+    able = {key: job for key, job in jobs.items() if slurm.call_of(sweep.folder.submitted, job).exists()}
+    slurm.cancel([job for key, job in jobs.items() if key not in able])  # they know no run, and could only fail
+    sweep.note(able, "slurm")
 
 
 def _missing(sweep: Sweep, retry_failed: bool) -> list[PlannedRun]:

@@ -48,10 +48,32 @@ def queued() -> dict[str, tuple[str, str]] | None:
     return {job: (state, reason) for job, state, reason in lines}
 
 
+def arrays_from(folder: Path) -> set[str] | None:
+    """The ids of this user's jobs and job arrays that have not ended and whose script lies in `folder`; None as in `queued`."""
+    if shutil.which("squeue") is None:
+        return set()
+    answer = _asked("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F|%o")
+    if answer is None:
+        return None
+    found = [line.split("|", 1) for line in answer.splitlines() if "|" in line]
+    return {array for array, script in found if Path(script).resolve().parent == folder.resolve()}
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """End these jobs."""
+    if jobs:
+        _asked("scancel", *jobs)
+
+
 def ends(jobs: Mapping[str, Path]) -> dict[str, tuple[str, str]]:
     """Job → how it ended, in our words, and where that is known from; `jobs` that are no longer queued → their stderr."""
     recorded = _by_accounting(list(jobs)) if jobs else {}
     return {job: _end(job, stderr, recorded) for job, stderr in jobs.items()}
+
+
+def call_of(folder: Path, job: str) -> Path:
+    """Where submitit leaves what a job is to carry out, below its folder, once sbatch has told it the job's number."""
+    return folder / job / f"{job}_submitted.pkl"
 
 
 def stderr_of(folder: Path, job: str) -> Path:
