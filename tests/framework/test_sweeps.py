@@ -56,6 +56,13 @@ def test_every_combination_is_run():
     assert seen[3][1][-2:] == ["learner=l2", "seed=1"]
 
 
+def test_the_flag_may_stand_anywhere():
+    seen = []
+    for words in (("--multirun", *SMALL, "seed=0,1"), (*SMALL, "-m", "seed=2,3"), (*SMALL, "seed=4,5", "--multirun")):
+        assert carry_out(*words, job=counted(seen)) == 0
+    assert [config["seed"] for config in seen] == [0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -4,17 +4,19 @@ Hydra executes this file without entering it in sys.modules, so that dataclasses
 """
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn, JobStatus, configure_log
+from hydra.core.utils import JobReturn, configure_log
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.taskshift_sweeps.search import FailuresAtTheEnd, completed, failed, is_search
 from taskshift.faults import Fault
 
 
@@ -42,7 +44,9 @@ class LauncherConfig:
     srun: list[str] = field(default_factory=list)  # further arguments of srun
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="taskshift", node=LauncherConfig, provider="taskshift")
+NODE = OmegaConf.structured(LauncherConfig)
+OmegaConf.set_struct(NODE.sbatch, False)  # what sbatch takes is no business of ours: its keys need no plus sign
+ConfigStore.instance().store(group="hydra/launcher", name="taskshift", node=NODE, provider="taskshift")
 
 
 class TaskshiftLauncher(Launcher):
@@ -54,6 +58,9 @@ class TaskshiftLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.config = hydra_context.config_loader, config
         self.job = inspect.unwrap(task_function)  # without what turns a fault into the end of the process
+        self.searching = is_search(config.hydra.sweeper)
+        self.failures = FailuresAtTheEnd()
+        hydra_context.callbacks.callbacks.append(self.failures)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from taskshift.config.compositions import Compositions
@@ -65,25 +72,46 @@ class TaskshiftLauncher(Launcher):
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         if not job_overrides:
             raise Fault("the grid is empty: some key has no values, such as range(0); give each at least one")
+        wanted = list(dict.fromkeys(map(tuple, job_overrides))) if self.searching else job_overrides
         carrier = self._carrier()
         compositions, typed = Compositions(self.loader, self.config), self._typed()
-        configs = [compositions.config(overrides) for overrides in job_overrides]
-        labels = labels_of(typed, job_overrides)
+        configs = [compositions.config(overrides) for overrides in wanted]
+        labels = labels_of(typed, wanted)
         check_words(configs, labels)
-        plan = planned(typed, configs, job_overrides)
+        plan = planned(typed, configs, wanted)
         self.config.hydra.sweep.dir = str(sweep_path(plan.runs[0].config))  # where Optuna's sweeper leaves its results
         check_objects(configs, labels)
         options = self.options
-        launch(
+        found = launch(
             plan,
             self.job,
             carrier,
             retry_failed=options.retry_failed,
             max_requeues=options.max_requeues,
-            detach=options.detach and options.cluster == "slurm",
+            detach=self.searching or self._detached(),  # a search is told which runs failed, and decides
             snapshot=options.snapshot,
         )
-        return [_returned(overrides, run.config) for overrides, run in zip(job_overrides, plan.runs, strict=True)]
+        runs = zip(wanted, plan.runs, strict=True)
+        outcomes = {tuple(words): self._outcome(words, run, found[run.key]) for words, run in runs}
+        return [outcomes[tuple(words)] for words in job_overrides]
+
+    def _outcome(self, words: Sequence[str], run: Any, state: Any) -> JobReturn:
+        """What the sweeper is told of a run."""
+        from taskshift.objective import objective
+        from taskshift.run_folder import read_rows, run_folder_of
+
+        done = state.state == "done"
+        value = objective(read_rows(run_folder_of(run.config).path), run.config["objective"]) if done else None
+        if not self.searching or (done and not math.isnan(value)):
+            return completed(words, value)
+        if done:
+            return failed(words, f"{run.label}: the objective is not a number")
+        sentence = f"{run.label}: {state.state}{f', {state.why}' if state.why else ''}"
+        self.failures.add(sentence)
+        return failed(words, sentence)
+
+    def _detached(self) -> bool:
+        return self.options.detach and self.options.cluster == "slurm"
 
     def _typed(self) -> list[str]:
         """The command's overrides that have one value each, as Hydra writes them."""
@@ -95,6 +123,8 @@ class TaskshiftLauncher(Launcher):
         from taskshift.sweeps.launch import Here
 
         options = self.options
+        if self.searching and self._detached():
+            raise Fault("hydra.launcher.detach=true: a search waits for what its runs find; leave detach out")
         if options.cluster is None:
             return Here()
         if options.cluster == "local":
@@ -133,12 +163,3 @@ def _num_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def _returned(overrides: Sequence[str], config: dict[str, Any]) -> JobReturn:
-    from taskshift.objective import objective
-    from taskshift.run_folder import read_rows, run_folder_of
-
-    done, folder = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED), run_folder_of(config)
-    done.return_value = objective(read_rows(folder.path), config["objective"]) if folder.done.exists() else None
-    return done

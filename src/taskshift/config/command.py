@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,22 @@ def hydra_command(job: Job, conf: Path, config_name: str = "config") -> Callable
     @hydra.main(version_base=VERSION_BASE, config_path=str(conf.resolve()), config_name=config_name)
     @faults_end_here
     @functools.wraps(job)
-    def main(cfg: DictConfig) -> None:
+    def main(cfg: DictConfig) -> Any:
         known = HydraConfig.get()
         config = plain(cfg, known)
         check_quick(config)
-        job(config, list(known.overrides.task))
+        return job(config, list(known.overrides.task))
 
-    return main
+    def command() -> None:
+        sys.argv[1:] = flag_first(sys.argv[1:])
+        main()
+
+    return command
+
+
+def flag_first(words: Sequence[str]) -> list[str]:
+    """The words with `--multirun` before all others: Hydra's parser takes no option between two overrides."""
+    return sorted(words, key=lambda word: word not in ("-m", "--multirun"))
 
 
 def compose(*overrides: str, conf: Path | None = None, config_name: str = "config") -> dict[str, Any]:

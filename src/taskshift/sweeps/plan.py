@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from taskshift.faults import Fault
@@ -20,6 +22,9 @@ LAUNCHING = ("cluster", "resources", "hydra")
 
 ELSEWHERE = (*LAUNCHING, "output_project", "sweep_name")
 """Keys that say where a sweep runs or lies, not which sweep it is."""
+
+TRAINING = ("train", "taskshift")
+"""Programs that are the main command: a sweep begun by one goes on by the other."""
 
 CHANGEABLE = ("num_tasks", "device", "objective", "recorder", "use_wandb", "wandb", "checkpoints", *FREE)
 """Keys that a later call of the same sweep may set otherwise."""
@@ -54,9 +59,9 @@ def labels_of(typed: Sequence[str], job_overrides: Sequence[Sequence[str]]) -> l
 def planned(typed: Sequence[str], configs: Sequence[Config], job_overrides: Sequence[Sequence[str]]) -> Plan:
     """The sweep of these configs; `typed` are the command's overrides that have one value each.
 
-    The name is a hash of those and of the swept keys' names, so that the same command is the same sweep and a grid that grows
-    stays in it; a run's key is one of its identity and of what else is swept. Raises Fault for a run that comes twice, and for a
-    run_name: a sweep names its runs itself.
+    The name is a hash of those, of the swept keys' names and of the script, unless that is train.py, so that the same command is
+    the same sweep and a grid that grows stays in it; a run's key is one of its identity and of what else is swept. Raises Fault
+    for a run that comes twice, and for a run_name: a sweep names its runs itself.
     """
     if given := [config["run_name"] for config in configs if config["run_name"] is not None]:
         raise Fault(f"run_name={given[0]}: a sweep names its runs itself, by what differs between them; leave run_name out")
@@ -128,7 +133,9 @@ def _label(swept: Mapping[str, str]) -> str:
 
 def _default_name(fixed: Sequence[str], swept: Sequence[str]) -> str:
     words = "-".join(key.rpartition(".")[2].replace("/", ".") for key in swept)[:60]
-    return "_".join(filter(None, (words, _hash([list(fixed), list(swept)]))))
+    script = Path(sys.argv[0]).stem
+    other = [] if script in TRAINING else [script]
+    return "_".join(filter(None, (words, _hash([list(fixed), list(swept), *other]))))
 
 
 def _hash(content: Any) -> str:
