@@ -19,8 +19,8 @@ TIMED = ("seconds", "memory_mb", "opt_seconds")
 ATTEMPT = ("partial", "latest.pt", "train.log", "run.json", "measure.json", "config.yaml")
 """Files that tell of the attempts, or are compared by their own rules."""
 
-BESIDE = ("wandb", "summary", "measured")
-"""Folders that are no part of the run: they mirror it, draw it, or measure it again."""
+BESIDE = ("wandb", "summary", "measured", "jobs")
+"""Folders that are no part of the run: they mirror it, draw it, measure it again, or were given to a scheduler."""
 
 
 def differences(one: Path, other: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from taskshift import checkpoint
 from taskshift.config.build import build_parts
 from taskshift.faults import Fault
 from taskshift.measured import Order, analysis_of, take_identity
@@ -34,24 +36,40 @@ class Cluster(Protocol):
     def queue(self, name: str, calls: Sequence[Call], after: str | None) -> str:
         """Queue one job a call, an array of several, to begin when the job `after` has ended well; the id of the job."""
 
-    def wait(self, jobs: Sequence[str]) -> None:
-        """Return when none of the jobs is pending or running any more."""
+    def has(self, jobs: Sequence[str]) -> bool:
+        """Whether any of the jobs is pending or running."""
 
 
 def carry_out(order: Order, cluster: Cluster, finish: Callable[[Order], Any]) -> None:
     """Queue all that is missing of a measurement and wait for it: the shards, then `finish`, which puts them together.
 
-    Whatever this process's end, the jobs go on. Raises Fault where they have ended and something is missing still, and before
-    anything is queued for what the checks find.
+    Jobs that an earlier call has queued are waited for, and nothing is queued beside them. Whatever this process's end, the jobs
+    go on. Raises Fault where they have ended and something is missing still, and before anything is queued for what the checks
+    find.
     """
     build_parts({**order.config, "device": "cpu"})  # what begins the jobs need not have their GPU
     with held(order.folder.path / "jobs", "give another name=…"):
-        jobs = queue(order, cluster, finish)
-        log.info("queued as %s, into %s", ", ".join(jobs), order.folder.path)
+        jobs = _queued_before(order)
+        if jobs and cluster.has(jobs):
+            log.info("at work already as %s, into %s", ", ".join(jobs), order.folder.path)
+        else:
+            jobs = queue(order, cluster, finish)
+            checkpoint.write_text(_note(order), json.dumps(jobs) + "\n")
+            log.info("queued as %s, into %s", ", ".join(jobs), order.folder.path)
         if cluster.detach:
             return
-        cluster.wait(jobs)
+        while cluster.has(jobs):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
     _refuse_unfinished(order)
+
+
+def _note(order: Order) -> Path:
+    """The file that says which jobs were queued last."""
+    return order.folder.path / "jobs" / "queued.json"
+
+
+def _queued_before(order: Order) -> list[str]:
+    return json.loads(_note(order).read_text()) if _note(order).exists() else []
 
 
 def queue(order: Order, cluster: Cluster, finish: Callable[[Order], Any]) -> list[str]:
@@ -128,9 +146,12 @@ class Slurm:
             raise Fault(f"SLURM refused the jobs of {name}: {sbatch_said(str(error))}") from error
         return jobs[0].job_id.partition("_")[0]
 
-    def wait(self, jobs: Sequence[str]) -> None:
-        while _are_listed(jobs):
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+    def has(self, jobs: Sequence[str]) -> bool:
+        """Whether SLURM has any of them still; one that it does not know has ended. Where it does not answer: yes."""
+        asked = subprocess.run(
+            ["squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}"], capture_output=True, text=True
+        )
+        return bool(asked.stdout.strip()) or (asked.returncode != 0 and "Invalid job id" not in asked.stderr)
 
 
 def _only_after(job: str | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,9 +160,3 @@ def _only_after(job: str | None, parameters: Mapping[str, Any]) -> dict[str, Any
         return {}
     further = dict(parameters.get("slurm_additional_parameters", {}))
     return {"slurm_dependency": f"afterok:{job}", "slurm_additional_parameters": further | {"kill-on-invalid-dep": "yes"}}
-
-
-def _are_listed(jobs: Sequence[str]) -> bool:
-    """Whether SLURM still has any of the jobs; one that it does not know has ended. Where it does not answer: yes."""
-    asked = subprocess.run(["squeue", "--noheader", "--format=%A", f"--jobs={','.join(jobs)}"], capture_output=True, text=True)
-    return bool(asked.stdout.strip()) or (asked.returncode != 0 and "Invalid job id" not in asked.stderr)

@@ -254,8 +254,8 @@ class Queue:
         self.is_well = self.is_well and not (name == "shards" and self.broken)
         return f"job {len(self.names)}"
 
-    def wait(self, jobs):
-        pass
+    def has(self, jobs):
+        return False
 
 
 def test_jobs_are_a_preparation_an_array_and_an_end(run, whole):
@@ -289,6 +289,22 @@ def test_two_that_queue_the_same_are_refused(run):
     order = read_order(run, [*FINE, "lla.shards=3"])
     with held(order.folder.path / "jobs", ""), pytest.raises(Fault, match="another process is at work in .*jobs"):
         shard_jobs.carry_out(order, Queue(), carry_out)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_jobs_that_are_at_work_are_left_alone(run, monkeypatch, detach):
+    order, first, second = read_order(run, [*FINE, "lla.shards=3"]), Queue(), Queue()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Queue, "queue", lambda queue, name, calls, after: queue.names.append(name) or name)
+        patch.setattr(Queue, "detach", True)
+        shard_jobs.carry_out(order, first, carry_out)
+    carry_out(order)  # as the jobs do
+    asked = [False, True]
+    monkeypatch.setattr(Queue, "detach", detach)
+    monkeypatch.setattr(Queue, "has", lambda queue, jobs: jobs == first.names and asked.pop())
+    shard_jobs.carry_out(order, second, carry_out)
+    assert second.names == []
+    assert asked == ([False] if detach else [])
 
 
 @pytest.fixture
@@ -338,23 +354,27 @@ def test_what_sbatch_refuses_is_a_sentence(run, slurm):
 
 
 @pytest.mark.parametrize(
-    ("says", "looks"), [("slurm_load_jobs error: Invalid job id specified", 1), ("cannot contact slurmctld", 3)]
+    ("listed", "says", "has"),
+    [
+        ("70\n", "", True),
+        ("", "", False),
+        (None, "slurm_load_jobs error: Invalid job id specified", False),
+        (None, "cannot contact slurmctld", True),  # what does not answer may come back
+    ],
 )
-def test_waiting_ends_when_squeue_knows_none_of_the_jobs(slurm, tmp_path, monkeypatch, says, looks):
-    """What does not answer may come back."""
-    (slurm / "queue").write_text("70\n")
+def test_jobs_are_over_when_squeue_knows_none_of_them(slurm, tmp_path, listed, says, has):
+    if listed is not None:
+        (slurm / "queue").write_text(listed)
     (slurm / "says").write_text(says)
-    slept = []
+    assert shard_jobs.Slurm(tmp_path, {}, 1).has(["70"]) == has
 
-    def sleep(seconds):
-        slept.append(seconds)
-        (slurm / "queue").unlink(missing_ok=True)
-        if len(slept) == looks:
-            (slurm / "says").write_text("Invalid job id specified")
 
-    monkeypatch.setattr(shard_jobs.time, "sleep", sleep)
-    shard_jobs.Slurm(tmp_path, {}, 1).wait(["70"])
-    assert len(slept) == looks
+def test_the_same_command_waits_until_jobs_are_over(run, monkeypatch):
+    answers = [False, True, True]
+    monkeypatch.setattr(Queue, "has", lambda queue, jobs: answers.pop())
+    monkeypatch.setattr(shard_jobs.time, "sleep", lambda seconds: None)
+    shard_jobs.carry_out(read_order(run, [*FINE, "lla.shards=3"]), Queue(), carry_out)
+    assert answers == []
 
 
 def test_a_job_that_is_cut_off_is_queued_again():
