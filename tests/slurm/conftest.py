@@ -18,7 +18,10 @@ from torch import nn
 
 
 class Net(nn.Module):
-    """A small net that takes its time while a file `pause` says how much, and fails where a file `fail` names its seed."""
+    """A small net that takes its time while a file says how much, `pause` in training and `slow` else.
+
+    It fails where a file `fail` names its seed.
+    """
 
     def __init__(self, input_shape, num_outputs, seed):
         super().__init__()
@@ -29,8 +32,9 @@ class Net(nn.Module):
         if self.training:
             if Path("fail").exists() and self.seed == int(Path("fail").read_text()):
                 raise RuntimeError("failing on purpose")
-            if Path("pause").exists():
-                time.sleep(float(Path("pause").read_text()))
+        pause = Path("pause" if self.training else "slow")
+        if pause.exists():
+            time.sleep(float(pause.read_text()))
         return self.layers(inputs)
 '''
 
