@@ -98,6 +98,11 @@ def restarted() -> set[str]:
     return {f"{array}_{number}" for array, number, _ in found}
 
 
+def number_running() -> int:
+    asked = subprocess.run(["squeue", "--noheader", "--array", "--states=RUNNING"], capture_output=True, text=True, check=True)
+    return len(asked.stdout.splitlines())
+
+
 def in_second_task(sweep: SweepFolder, not_among: set[str] = frozenset()) -> str | None:
     """A run that is at work on its second task."""
     from taskshift.run_folder import read_rows

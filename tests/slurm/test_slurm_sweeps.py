@@ -20,6 +20,7 @@ from tests.slurm.one_node import (
     command,
     in_second_task,
     launched,
+    number_running,
     on_slurm,
     processes_of,
     queued_by,
@@ -77,7 +78,7 @@ def test_requeued_preempted_killed_and_failing_jobs_end_with_the_bits_of_one_pro
     assert states(sweep)[killed].state == "killed"
 
     (place / "pause").write_text("5")  # preempting takes the scheduler a while: nobody may come to an end meanwhile
-    until(lambda: in_second_task(sweep, {requeued, killed}))
+    until(lambda: number_running() == 3)
     subprocess.run(["sbatch", "-p", "prio", "--gres=gpu:4", "--output=/dev/null", "--wrap", "sleep 1"], check=True, cwd=place)
     until(lambda: restarted() - {jobs[requeued], jobs[killed]})
 
