@@ -78,7 +78,7 @@ def test_jobs_that_were_never_told_their_runs_are_cancelled(place):
 
 
 def test_an_array_that_is_noted_already_is_not_taken_for_the_lost_one(place):
-    sweep = cut_off(place, "seed=0,1")
+    sweep, cancelled = cut_off(place, "seed=0,1"), scancel(place)
     about = sweep.read()
     first, second = about["runs"]
     about["runs"][first] |= {"job": "76_0", "cluster": "slurm"}
@@ -86,6 +86,7 @@ def test_an_array_that_is_noted_already_is_not_taken_for_the_lost_one(place):
     hand_over(sweep, "76_0")
     squeue(place, f"76|{sweep.submitted}/submission_file_1.sh\n", "76_0|RUNNING|None\n")
     assert carried_out("seed=0,1")[1] == [1]
+    assert not cancelled.exists()
 
 
 def test_where_none_is_there_all_are_carried_out(place):
