@@ -196,8 +196,9 @@ def disk_faults(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise
+        where = f" ({error.filename})" if error.filename else ""  # a full disk is not told of any one file
         raise Fault(
-            f"cannot write in {folder}: {error.strerror} ({error.filename}); mend that and start the same command again,"
+            f"cannot write in {folder}: {error.strerror}{where}; mend that and start the same command again,"
             " what was saved is whole"
         ) from error
 

@@ -1,13 +1,14 @@
 """A folder belongs to one run and one process; its record is cut and read whole."""
 
 import copy
+import errno
 import fcntl
 import threading
 
 import pytest
 
 from taskshift.faults import Fault
-from taskshift.run_folder import RunFolder, held, identity, is_held, read_rows, refuse_another_identity
+from taskshift.run_folder import RunFolder, disk_faults, held, identity, is_held, read_rows, refuse_another_identity
 
 CONFIG = {
     "seed": 0,
@@ -130,3 +131,24 @@ def test_who_only_looks_at_a_folder_turns_no_run_away(tmp_path):
         threading.Timer(0.1, fcntl.flock, [look, fcntl.LOCK_UN]).start()
         with held(tmp_path, "…"):
             assert is_held(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "there/DONE"), "Permission denied (there/DONE)"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_a_sentence(tmp_path, error, why):
+    with pytest.raises(Fault) as caught, disk_faults(tmp_path):
+        raise error
+    assert (
+        str(caught.value)
+        == f"cannot write in {tmp_path}: {why}; mend that and start the same command again, what was saved is whole"
+    )
+
+
+def test_other_faults_of_the_system_pass(tmp_path):
+    with pytest.raises(BrokenPipeError), disk_faults(tmp_path):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
