@@ -23,7 +23,7 @@ run: setup ## the main command on the embedded data
 test: setup ## the test suite, some minutes
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: setup ## what takes longer: real images, a real install
+test-slow: setup ## what takes longer: real images, a real install, a real SLURM
 	$(BIN)/python -m pytest -m slow
 
 check: setup ## style, imports' directions
