@@ -59,15 +59,17 @@ def preparation(num_runs: int, repeats: int) -> list[tuple[float, float]]:
         return [seconds(words, Path(folder)) for _ in range(repeats)]
 
 
-def overhead(repeats: int) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """Seconds of a run by train.py alone, and of the same run as a sweep of one on a local worker, taken in turn."""
-    bare, swept = [], []
+def overhead(repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of a run by train.py alone, and of sweeps of such runs, one at a time on a local worker; taken in turn."""
+    train = [sys.executable, str(ROOT / "train.py")]
+    swept = [*train, "--multirun", *RUN, "cluster=local", "hydra.launcher.workers=1"]
+    commands = {"bare": [*train, *RUN], "one": [*swept, "seed=0"], "three": [*swept, "seed=0,1,2"]}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as folder:
-            train = [sys.executable, str(ROOT / "train.py")]
-            bare.append(seconds([*train, *RUN], Path(folder)))
-            swept.append(seconds([*train, "--multirun", *RUN, "cluster=local"], Path(folder)))
-    return bare, swept
+        for name, words in commands.items():
+            with tempfile.TemporaryDirectory() as folder:
+                taken[name].append(seconds(words, Path(folder)))
+    return taken
 
 
 def spread(taken: list[tuple[float, float]]) -> str:
@@ -76,11 +78,17 @@ def spread(taken: list[tuple[float, float]]) -> str:
     return f"{statistics.median(clock):.1f} s ({times}; {statistics.median(processor):.1f} s of processor time)"
 
 
-def added(bare: list[tuple[float, float]], swept: list[tuple[float, float]]) -> str:
-    clock, processor = (
-        statistics.median(run[kind] for run in swept) - statistics.median(run[kind] for run in bare) for kind in (0, 1)
-    )
-    return f"{clock:.1f} s ({processor:.1f} s of processor time)"
+def medians(taken: list[tuple[float, float]]) -> tuple[float, float]:
+    clock, processor = zip(*taken, strict=True)
+    return statistics.median(clock), statistics.median(processor)
+
+
+def added(taken: dict[str, list[tuple[float, float]]]) -> tuple[str, str]:
+    """What the first run of a sweep takes beyond one by train.py, and what every further one does."""
+    bare, one, three = (medians(taken[name]) for name in ("bare", "one", "three"))
+    first = [sweep - alone for sweep, alone in zip(one, bare, strict=True)]
+    further = [(all_three - sweep) / 2 - alone for all_three, sweep, alone in zip(three, one, bare, strict=True)]
+    return tuple(f"{clock:.1f} s ({processor:.1f} s of processor time)" for clock, processor in (first, further))
 
 
 def main() -> None:
@@ -89,10 +97,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     print(f"{given.runs} runs ready to be queued: {spread(preparation(given.runs, given.repeats))}", flush=True)
-    bare, swept = overhead(given.repeats)
-    print(f"one run by train.py: {spread(bare)}")
-    print(f"the same by the launcher, in a worker process: {spread(swept)}")
-    print(f"added: {added(bare, swept)}")
+    taken = overhead(given.repeats)
+    print(f"one run by train.py: {spread(taken['bare'])}")
+    print(f"a sweep of one, in a worker process: {spread(taken['one'])}")
+    print(f"a sweep of three, one after the other: {spread(taken['three'])}")
+    first, further = added(taken)
+    print(f"added by the launcher, which starts Python with torch and checks all runs: {first}")
+    print(f"added to each further run: {further}")
 
 
 if __name__ == "__main__":

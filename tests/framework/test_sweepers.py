@@ -168,6 +168,15 @@ def test_another_script_has_sweeps_of_its_own(monkeypatch):
     assert names["mine.py"] != names["train.py"]
 
 
+def test_what_a_later_call_may_change_makes_no_other_sweep():
+    from taskshift.sweeps.plan import planned
+
+    config, swept = composed("data=synthetic_images"), [["seed=1"]]
+    names = {planned(["epochs=3", *more], [config], swept).name for more in ([], ["num_tasks=9"], ["device=cuda", "data.root=x"])}
+    assert len(names) == 1
+    assert planned(["epochs=3", "num_threads=2"], [config], swept).name not in names
+
+
 def trained(here: Path, *words: str) -> dict[int, Path]:
     """The seeds of the runs that train.py made in a folder of its own, and where they lie."""
     here.mkdir()

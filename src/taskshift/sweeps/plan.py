@@ -59,16 +59,16 @@ def labels_of(typed: Sequence[str], job_overrides: Sequence[Sequence[str]]) -> l
 def planned(typed: Sequence[str], configs: Sequence[Config], job_overrides: Sequence[Sequence[str]]) -> Plan:
     """The sweep of these configs; `typed` are the command's overrides that have one value each.
 
-    The name is a hash of those, of the swept keys' names and of the script, unless that is train.py, so that the same command is
-    the same sweep and a grid that grows stays in it; a run's key is one of its identity and of what else is swept. Raises Fault
-    for a run that comes twice, and for a run_name: a sweep names its runs itself.
+    The name is a hash of those that a later call may not set otherwise, of the swept keys' names and of the script, unless that
+    is train.py, so that the same command is the same sweep and a grid that grows stays in it; a run's key is one of its identity
+    and of what else is swept. Raises Fault for a run that comes twice, and for a run_name: a sweep names its runs itself.
     """
     if given := [config["run_name"] for config in configs if config["run_name"] is not None]:
         raise Fault(f"run_name={given[0]}: a sweep names its runs itself, by what differs between them; leave run_name out")
     swept = [_swept(typed, words) for words in job_overrides]
     names = sorted({key for one in swept for key in one})
     fixed = sorted(word for word in typed if not _is_under(key_of(word), ELSEWHERE))
-    name = configs[0]["sweep_name"] or _default_name(fixed, names)
+    name = configs[0]["sweep_name"] or _default_name(_lasting(fixed), names)
     runs = [_run(name, *each) for each in zip(configs, job_overrides, swept, strict=True)]
     _refuse_repetition(runs)
     return Plan(name, fixed, names, runs)
