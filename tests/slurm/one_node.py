@@ -91,10 +91,18 @@ def restarts(job: str) -> int:
     return int(record_of(job)["Restarts"])
 
 
+def all_jobs() -> str:
+    """What the scheduler says of every job it still knows, by one question: many keep it from its work."""
+    return subprocess.run(["scontrol", "--oneliner", "show", "job"], capture_output=True, text=True, check=True).stdout
+
+
+def known_arrays() -> set[str]:
+    return set(re.findall(r"ArrayJobId=(\d+)", all_jobs()))
+
+
 def restarted() -> set[str]:
-    """The jobs that were begun more than once, by one question: many keep the scheduler from its work."""
-    answer = subprocess.run(["scontrol", "--oneliner", "show", "job"], capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"ArrayJobId=(\d+) ArrayTaskId=(\d+) .*?Restarts=([1-9])", answer)
+    """The jobs that were begun more than once."""
+    found = re.findall(r"ArrayJobId=(\d+) ArrayTaskId=(\d+) .*?Restarts=([1-9])", all_jobs())
     return {f"{array}_{number}" for array, number, _ in found}
 
 
