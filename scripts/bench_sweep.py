@@ -60,10 +60,15 @@ def preparation(num_runs: int, repeats: int) -> list[tuple[float, float]]:
 
 
 def overhead(repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of a run by train.py alone, and of sweeps of such runs, one at a time on a local worker; taken in turn."""
-    train = [sys.executable, str(ROOT / "train.py")]
-    swept = [*train, "--multirun", *RUN, "cluster=local", "hydra.launcher.workers=1"]
-    commands = {"bare": [*train, *RUN], "one": [*swept, "seed=0"], "three": [*swept, "seed=0,1,2"]}
+    """Seconds of a run by train.py alone, and of sweeps of such runs, in one process and on a local worker; taken in turn."""
+    train = [sys.executable, str(ROOT / "train.py"), *RUN]
+    swept = [*train, "--multirun", "cluster=local", "hydra.launcher.workers=1"]
+    commands = {
+        "bare": train,
+        "here": [*train, "--multirun", "seed=0"],
+        "one": [*swept, "seed=0"],
+        "three": [*swept, "seed=0,1,2"],
+    }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(repeats):
         for name, words in commands.items():
@@ -83,12 +88,17 @@ def medians(taken: list[tuple[float, float]]) -> tuple[float, float]:
     return statistics.median(clock), statistics.median(processor)
 
 
-def added(taken: dict[str, list[tuple[float, float]]]) -> tuple[str, str]:
-    """What the first run of a sweep takes beyond one by train.py, and what every further one does."""
-    bare, one, three = (medians(taken[name]) for name in ("bare", "one", "three"))
-    first = [sweep - alone for sweep, alone in zip(one, bare, strict=True)]
-    further = [(all_three - sweep) / 2 - alone for all_three, sweep, alone in zip(three, one, bare, strict=True)]
-    return tuple(f"{clock:.1f} s ({processor:.1f} s of processor time)" for clock, processor in (first, further))
+def added(taken: dict[str, list[tuple[float, float]]]) -> dict[str, str]:
+    """What a sweep of one takes beyond a run by train.py, in one process or on a worker, and what every further run does."""
+    bare, here, one, three = (medians(taken[name]) for name in ("bare", "here", "one", "three"))
+    found = {
+        "to a run in the launcher's own process": [sweep - alone for sweep, alone in zip(here, bare, strict=True)],
+        "to the first run on a worker": [sweep - alone for sweep, alone in zip(one, bare, strict=True)],
+        "to each further run on a worker": [
+            (all_three - sweep) / 2 - alone for all_three, sweep, alone in zip(three, one, bare, strict=True)
+        ],
+    }
+    return {what: f"{clock:.1f} s ({processor:.1f} s of processor time)" for what, (clock, processor) in found.items()}
 
 
 def main() -> None:
@@ -99,11 +109,11 @@ def main() -> None:
     print(f"{given.runs} runs ready to be queued: {spread(preparation(given.runs, given.repeats))}", flush=True)
     taken = overhead(given.repeats)
     print(f"one run by train.py: {spread(taken['bare'])}")
+    print(f"a sweep of one, in the same process: {spread(taken['here'])}")
     print(f"a sweep of one, in a worker process: {spread(taken['one'])}")
     print(f"a sweep of three, one after the other: {spread(taken['three'])}")
-    first, further = added(taken)
-    print(f"added by the launcher, which starts Python with torch and checks all runs: {first}")
-    print(f"added to each further run: {further}")
+    for what, seconds_added in added(taken).items():
+        print(f"added by the launcher {what}: {seconds_added}")
 
 
 if __name__ == "__main__":
