@@ -86,6 +86,23 @@ def test_nothing_begins_while_anything_is_wrong(words, sentence, capsys, here):
     assert not list(here.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["cluster=slurm", "resources=gpuu"], "resources=gpuu: there is no such resources; give cpu or gpu\n"),
+        (["cluster=slum"], "cluster=slum: there is no such cluster; give local or slurm\n"),
+        (["cluster=slurm", "nett=mlp"], "nett: there is no such key; did you mean net?\n"),
+        (
+            ["cluster=slurm", "hydra.launcher.mem=4"],
+            "hydra.launcher.mem: there is no such key; did you mean hydra.launcher.mem_gb?\n",
+        ),
+    ],
+)
+def test_what_keeps_a_command_from_being_a_sweep_is_said_first(words, sentence, capsys):
+    assert carry_out(*SMALL, "seed=0,1", *words, job=done) == 1
+    assert capsys.readouterr().err == sentence
+
+
 def test_a_run_that_fails_is_named_and_stops_no_other(capsys, here):
     seen = []
 

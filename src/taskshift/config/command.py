@@ -10,6 +10,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -17,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 import taskshift
 from taskshift.boundary import faults_end_here
 from taskshift.config.check import check_quick
-from taskshift.config.hydra_faults import from_hydra, reworded
+from taskshift.config.hydra_faults import from_hydra, reworded, several_values
 from taskshift.config.words import no_such_key
 from taskshift.faults import Fault
 
@@ -47,8 +48,13 @@ def hydra_command(job: Job, conf: Path, config_name: str = "config") -> Callable
         return job(config, list(known.overrides.task))
 
     def command() -> None:
-        sys.argv[1:] = flag_first(sys.argv[1:])
-        main()
+        sys.argv[1:] = words = flag_first(sys.argv[1:])
+        try:
+            main()
+        except HydraException as error:
+            if several_values(error):  # Hydra's own answer to any fault of a command that `cluster=slurm` makes a sweep
+                composed(*_single(words), conf=conf, config_name=config_name)
+            raise
 
     return command
 
@@ -56,6 +62,13 @@ def hydra_command(job: Job, conf: Path, config_name: str = "config") -> Callable
 def flag_first(words: Sequence[str]) -> list[str]:
     """The words with `--multirun` before all others: Hydra's parser takes no option between two overrides."""
     return sorted(words, key=lambda word: word not in ("-m", "--multirun"))
+
+
+def _single(words: Sequence[str]) -> list[str]:
+    """The overrides that give one value."""
+    parser = OverridesParser.create()
+    overrides = [word for word in words if not word.startswith("-")]
+    return [word for word in overrides if not parser.parse_override(word).is_sweep_override()]
 
 
 def compose(*overrides: str, conf: Path | None = None, config_name: str = "config") -> dict[str, Any]:

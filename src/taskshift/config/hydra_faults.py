@@ -41,8 +41,8 @@ def reworded(error: BaseException, overrides: Sequence[str]) -> str:
         return _chosen_twice(given[1])
     if given := re.search(r"node `(.+?)` is not a container", first):
         return _no_block(given[1], overrides)
-    if given := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'", first):
-        return f"{given[1]}: several values are a sweep, which needs --multirun; a list is written in brackets: [a,b]"
+    if given := several_values(error):
+        return f"{given}: several values are a sweep, which needs --multirun; a list is written in brackets: [a,b]"
     if given := re.match(r"Could not delete from config\. '(.+?)' does not exist", first):
         return f"~{given[1]}: there is no such key to delete"
     if "Config group override must be" in first:
@@ -50,6 +50,12 @@ def reworded(error: BaseException, overrides: Sequence[str]) -> str:
     if isinstance(error, OmegaConfBaseException) and error.full_key:
         return f"{error.full_key}: {first}"
     return f"{first} (in {' '.join(overrides)})"
+
+
+def several_values(error: BaseException) -> str | None:
+    """The override of several values, where that is what Hydra refused."""
+    given = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)'", str(error))
+    return given and given[1]
 
 
 def _no_such_file(error: MissingConfigException) -> str:
