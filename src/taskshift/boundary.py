@@ -24,7 +24,10 @@ def sentences() -> Iterator[None]:
     except Fault as fault:
         end(str(fault))
     except KeyboardInterrupt:
-        end("stopped by Ctrl-C; a run that had begun goes on with the command it printed first", INTERRUPTED)
+        end(
+            "stopped by Ctrl-C; a run that had begun goes on with the command it printed first, a sweep with its own",
+            INTERRUPTED,
+        )
     except BrokenPipeError:  # who was reading, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

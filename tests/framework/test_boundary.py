@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,49 @@ def test_ctrl_c_ends_train_in_a_sentence(tmp_path):
     assert process.returncode == 130
     assert said.splitlines()[-1].startswith("stopped by Ctrl-C; ")
     assert "Traceback" not in said
+
+
+def test_ctrl_c_ends_a_sweep_and_its_workers_in_a_sentence(tmp_path):
+    process = subprocess.Popen(
+        [
+            *TRAIN,
+            "--multirun",
+            "debug=tiny",
+            "recorder=none",
+            "epochs=100000",
+            "seed=0,1,2",
+            "cluster=local",
+            "hydra.launcher.workers=2",
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        start_new_session=True,
+    )
+    try:
+        assert _comes(lambda: len(list(tmp_path.glob("outputs/*/sweeps/*/*/train.log"))) == 2, 60), "two workers are at work"
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everything that the command has begun gets it
+        _, said = process.communicate(timeout=30)
+        assert _comes(lambda: _in_group(process.pid) == [])
+    finally:
+        for left in _in_group(process.pid):
+            os.kill(left, signal.SIGKILL)
+    assert process.returncode == 130
+    assert said.startswith("stopped by Ctrl-C; ")
+    assert said.count("\n") == 1
+
+
+def _in_group(group: int) -> list[int]:
+    """The processes of a group."""
+    found = subprocess.run(["ps", "-e", "-o", "pid=,pgid="], capture_output=True, text=True, check=True).stdout
+    return [int(number) for number, of in map(str.split, found.splitlines()) if int(of) == group]
+
+
+def _comes(what: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not what() and time.monotonic() < end:
+        time.sleep(0.1)
+    return what()

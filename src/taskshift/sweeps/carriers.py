@@ -6,8 +6,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import StringIO
@@ -57,10 +57,12 @@ class LocalWorkers:
 
     def _begin(self, sweep: Sweep, run: PlannedRun, place: int) -> tuple[PlannedRun, Job[None]]:
         # a folder of its own: a process's number may come again, and with it an old job's result
-        executor = AutoExecutor(sweep.folder.submitted / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{run.key}" / "%j", cluster="local")
+        folder = sweep.folder.submitted / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{run.key}"
+        executor = AutoExecutor(folder / "%j", cluster="local")
         gpus = {"gpus_per_node": 1, "visible_gpus": (place % self.num_gpus,)} if self.num_gpus else {}
         executor.update_parameters(timeout_min=NO_LIMIT, **gpus)
-        job = executor.submit(sweep.worker(run))
+        with _errors_into(folder / "stderr.txt"):
+            job = executor.submit(sweep.worker(run))
         sweep.note({run.key: job.job_id}, self.cluster)
         log.info("%s: process %s", run.label, job.job_id)
         return run, job
@@ -100,6 +102,19 @@ class Slurm:
             raise Fault(f"SLURM refused the jobs, and nothing is queued: {sbatch_said(str(error))}") from error
         sweep.note({run.key: job.job_id for run, job in zip(runs, jobs, strict=True)}, self.cluster)
         log.info("%d jobs queued: %s", len(jobs), jobs[0].job_id.partition("_")[0])
+
+
+@contextmanager
+def _errors_into(file: Path) -> Iterator[None]:
+    """What processes begun meanwhile print as errors goes into a file: submitit's own end in a traceback at Ctrl-C."""
+    here = os.dup(2)
+    with file.open("w") as opened:
+        os.dup2(opened.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(here, 2)
+        os.close(here)
 
 
 def _is_over(run: PlannedRun, job: Job[None]) -> bool:
