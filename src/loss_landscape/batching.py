@@ -44,6 +44,7 @@ INTO = {  # operation of one output → the same with `out`
     aten.tanh_backward.default: lambda *arguments, out: aten.tanh_backward.grad_input(*arguments, grad_input=out),
 }
 VIEWS = {aten.view.default, aten._unsafe_view.default}
+THIN = 16  # columns; with fewer of them a CPU's products take up to five times as long as with as many rows
 
 
 def one_cell(
@@ -155,7 +156,7 @@ def _pointwise(batcher: _Batcher, node: fx.Node) -> fx.Node:
 def _product(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
     first, second = node.args
     if batcher.moves(first) and batcher.moves(second):
-        return batcher.call_reusing(torch.bmm, torch.bmm, *batcher.image((first, second)))
+        return _products_of_cells(batcher, first, second)
     return batcher.call_reusing(torch.matmul, torch.matmul, *batcher.image((first, second)))
 
 
@@ -166,12 +167,21 @@ def _affine_product(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
     added = batcher.image(addend)
     if batcher.moves(addend) and _dim(addend) == 1:
         added = batcher.call(torch.unsqueeze, added, 1)
-    product = batcher.call_reusing(torch.bmm, torch.bmm, *batcher.image((first, second)))
+    product = _products_of_cells(batcher, first, second)
     return batcher.call(aten.add_.Tensor, product, added)  # baddbmm copies what it adds beforehand, which takes longer
 
 
+def _products_of_cells(batcher: _Batcher, first: fx.Node, second: fx.Node) -> fx.Node:
+    """[K, N, I] by [K, I, O] gives [K, N, O]; on a CPU a thin one is made lying, [K, O, N], and returned as its transpose."""
+    factors = batcher.image((first, second))
+    if not batcher.reusing or second.meta["val"].shape[1] >= THIN:
+        return batcher.call_reusing(torch.bmm, torch.bmm, *factors)
+    lying = [batcher.call(torch.transpose, factor, 1, 2) for factor in reversed(factors)]
+    return batcher.call(torch.transpose, batcher.call_reusing(torch.bmm, torch.bmm, *lying), 1, 2)
+
+
 def _view(batcher: _Batcher, node: fx.Node) -> fx.Node:
-    return batcher.call(torch.reshape, batcher.image(node.args[0]), [-1, *node.args[1]])
+    return batcher.call(torch.reshape, batcher.image(node.args[0]), [-1, *node.meta["val"].shape])  # the argument may hold a -1
 
 
 def _transposed(batcher: _Batcher, node: fx.Node) -> fx.Node:

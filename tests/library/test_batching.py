@@ -71,3 +71,29 @@ def test_a_function_may_have_another_that_writes():
     first = clipped(torch.tensor([-1.0, 2.0]))
     assert clipped(torch.tensor([3.0, -4.0])) is first
     assert first.tolist() == [3, 0]
+
+
+class ThroughAThinProduct(nn.Module):
+    """What has few columns, thin enough to be made lying on a CPU, goes through another product, a view and a sum."""
+
+    def __init__(self, columns: int):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, columns), nn.Linear(columns, 6, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        thin = self.first(torch.tanh(self.first(x)[:, :3]))
+        paired = self.second(thin).view(-1, 2, 3)
+        return torch.log_softmax(paired.sum(dim=1), dim=1) + thin.reshape(-1, 3).relu().reshape(len(x), -1)[:, :3]
+
+
+@pytest.mark.parametrize("columns", [3, 15, 18])
+@pytest.mark.parametrize("loss_fn", [nn.CrossEntropyLoss(), nn.NLLLoss()], ids=lambda f: type(f).__name__)
+def test_a_product_with_few_columns_is_like_any_other(columns, loss_fn):
+    draw = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    batch = torch.randn(5, 3, generator=draw, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
+    surface = LossSurface(ThroughAThinProduct(columns).double(), loss_fn, [batch])
+    directions = random_directions(surface, 2, generator=draw)
+    for along in (LossSurface.along, lambda on, *rest: on.sam_along(*rest[:2], 0.1, rest[2])):
+        by_loop = along(surface, directions, COORDINATES, LOOP)
+        torch.testing.assert_close(along(surface, directions, COORDINATES, BATCHED), by_loop, rtol=1e-12, atol=1e-12)
