@@ -26,7 +26,7 @@ class PartialGrid:
     """
 
     file: Path | None
-    identity: str
+    identity: str  # read where there is a file
     order: np.ndarray  # [cells], the cells in the order in which they are evaluated
     values: np.ndarray  # [cells], float64, in the grid's own order
     path: GridPath | None = None  # None: not chosen yet
@@ -39,10 +39,12 @@ class PartialGrid:
     @classmethod
     def opened(cls, file: str | Path | None, identity: Sequence[bytes], order: np.ndarray) -> PartialGrid:
         """What `file` holds of the grid of this identity, with the path it holds; else nothing yet, and no path."""
+        values = np.full(len(order), np.nan)
+        if file is None:
+            return cls(None, "", order, values)
         digest = hashlib.blake2b(b"".join([*identity, order.tobytes()]), digest_size=16).hexdigest()
-        store = cls(None if file is None else Path(file), digest, order, np.full(len(order), np.nan))
-        if store.file is not None:
-            store.seconds_before = store.absorb(store.file)
+        store = cls(Path(file), digest, order, values)
+        store.seconds_before = store.absorb(store.file)
         return store
 
     def absorb(self, file: Path) -> float:

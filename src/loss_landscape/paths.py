@@ -11,7 +11,7 @@ Precision = Literal["bfloat16"] | None
 
 LOOP_CHUNK = 16  # cells that a loop hands back at a time
 MOST_CELLS = {"cpu": 128, "cuda": 1024}
-CHUNK_BYTES = {"cpu": 1 << 22, "cuda": 1 << 26}  # of a chunk's largest activation: a CPU's cache, a GPU's launches
+CHUNK_BYTES = {"cpu": 3 << 21, "cuda": 1 << 26}  # of a chunk's largest activation: a CPU's cache, a GPU's launches
 BATCHED_CONVOLUTION_BYTES = 1 << 22  # of the largest activation, above which a GPU is busy with a single cell
 COMPILING_PAYS = {"cpu": 2e13, "cuda": 2e15}  # floating-point operations of a grid: minutes, where compiling takes one
 
