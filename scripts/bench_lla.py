@@ -48,7 +48,10 @@ def main(words: list[str] | None = None) -> int:
     command = shlex.join(["python", "scripts/bench_lla.py", *(sys.argv[1:] if words is None else words)])
     findings = Findings()
     for name in options.only:
-        print(f"\n{add(findings, CASES[name](sizes), device, rates)}", flush=True)
+        found = CASES[name](sizes)
+        for dtype, rate in matmul_rates(device, sizes.matmul_side).items():  # the machine's best of all times: others may use it
+            rates[dtype] = max(rates[dtype], rate)
+        print(f"\n{add(findings, found, device, rates)}", flush=True)
         if options.save:  # after each case, so that what is measured is kept whatever comes next
             options.save.write_text(report.document(findings, facts, rates, command, f"{datetime.date.today():%Y-%m-%d}"))
     return 0 if all(one.agreement.holds for one in findings.measured) else 1
