@@ -49,7 +49,7 @@ def main(words: list[str] | None = None) -> int:
     findings = Findings()
     for name in options.only:
         found = CASES[name](sizes)
-        for dtype, rate in matmul_rates(device, sizes.matmul_side).items():  # the machine's best of all times: others may use it
+        for dtype, rate in matmul_rates(device, sizes.matmul_side).items():  # the best of all: a single moment may be slow
             rates[dtype] = max(rates[dtype], rate)
         print(f"\n{add(findings, found, device, rates)}", flush=True)
         if options.save:  # after each case, so that what is measured is kept whatever comes next

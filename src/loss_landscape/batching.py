@@ -44,7 +44,7 @@ INTO = {  # operation of one output → the same with `out`
     aten.tanh_backward.default: lambda *arguments, out: aten.tanh_backward.grad_input(*arguments, grad_input=out),
 }
 VIEWS = {aten.view.default, aten._unsafe_view.default}
-THIN = 16  # columns; with fewer of them a CPU's products take up to five times as long as with as many rows
+THIN = 16  # columns; with fewer of them a CPU's product takes up to five times as long as its transpose
 
 
 def one_cell(
