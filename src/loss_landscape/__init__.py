@@ -1,12 +1,6 @@
 """Where a net is on its loss surface, and how curved the surface is there."""
 
-from loss_landscape.alignment import Alignment, align
-from loss_landscape.connectivity import PathLosses, barrier, fit_bezier, fit_polychain, path_losses
-from loss_landscape.curves import Curve, bezier, line, polychain
-from loss_landscape.density import density_share, spectral_density
-from loss_landscape.determinism import check_deterministic
-from loss_landscape.diagonal import DiagonalEstimate, diagonal
-from loss_landscape.directions import (
+from loss_landscape.directions.directions import (
     Directions,
     adam_directions,
     custom_directions,
@@ -16,30 +10,33 @@ from loss_landscape.directions import (
     random_directions,
     three_point_directions,
 )
-from loss_landscape.fisher import KroneckerFactoredOperator, SampledFisherOperator
-from loss_landscape.flatness import keskar_sharpness
-from loss_landscape.lanczos import Eigenpairs, eigenpairs, largest_magnitude_eigenpairs
-from loss_landscape.layers import LayerCurvature, layer_curvature
-from loss_landscape.operator import CurvatureOperator, MatrixOperator
-from loss_landscape.operators import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator
-from loss_landscape.permutations import UnitGroups
-from loss_landscape.plane import evaluate_grid
-from loss_landscape.repair import repair, repaired_line
-from loss_landscape.results import Density, Estimate, Grid
+from loss_landscape.directions.trajectory import trajectory_directions
+from loss_landscape.grids.evaluate import evaluate_grid
+from loss_landscape.grids.sam import evaluate_sam_grid
+from loss_landscape.operators.base import CurvatureOperator, MatrixOperator
+from loss_landscape.operators.determinism import check_deterministic
+from loss_landscape.operators.hessian import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator
+from loss_landscape.operators.sampled_fisher import KroneckerFactoredOperator, SampledFisherOperator
+from loss_landscape.paths.connectivity import PathLosses, barrier, fit_bezier, fit_polychain, path_losses
+from loss_landscape.paths.curves import Curve, bezier, line, polychain
+from loss_landscape.paths.repair import repair, repaired_line
+from loss_landscape.results.density import Density
+from loss_landscape.results.estimate import Estimate
+from loss_landscape.results.grid import Grid
 from loss_landscape.shards import Shard
-from loss_landscape.sharpness import (
-    asam_sharpness,
-    evaluate_sam_grid,
-    expected_sharpness,
-    first_order_sharpness,
-    sam_sharpness,
-)
-from loss_landscape.stability import PreconditionedOperator, adam_preconditioner, stability_thresholds
-from loss_landscape.surface import LossSurface
+from loss_landscape.sharpness.keskar import keskar_sharpness
+from loss_landscape.sharpness.sam import asam_sharpness, expected_sharpness, first_order_sharpness, sam_sharpness
+from loss_landscape.spectra.density import density_share, spectral_density
+from loss_landscape.spectra.diagonal import DiagonalEstimate, diagonal
+from loss_landscape.spectra.lanczos import Eigenpairs, eigenpairs, largest_magnitude_eigenpairs
+from loss_landscape.spectra.layers import LayerCurvature, layer_curvature
+from loss_landscape.spectra.stability import PreconditionedOperator, adam_preconditioner, stability_thresholds
+from loss_landscape.spectra.traces import frobenius_norm, trace, trace_and_frobenius_norm
+from loss_landscape.surface.surface import LossSurface
 from loss_landscape.topology import MergeTree, bottleneck_distance, merge_tree, persistence_barcode
-from loss_landscape.traces import frobenius_norm, trace, trace_and_frobenius_norm
-from loss_landscape.trajectory import trajectory_directions
-from loss_landscape.unit_trace import unit_groups
+from loss_landscape.units.alignment import Alignment, align
+from loss_landscape.units.graph import unit_groups
+from loss_landscape.units.permutations import UnitGroups
 
 __all__ = [
     "Alignment",

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from loss_landscape.results import Grid
+from loss_landscape.results.grid import Grid
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from loss_landscape import HessianOperator, eigenpairs
-from loss_landscape.lanczos import Eigenpairs
 from loss_landscape.shards import Shard
+from loss_landscape.spectra.lanczos import Eigenpairs
 from taskshift import checkpoint
 from taskshift.clock import stopwatch
 from taskshift.config.build import Parts

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from loss_landscape import LossSurface, barrier
-from loss_landscape.results import write_whole
+from loss_landscape.files import write_whole
 from taskshift.analysis import Analysis
 from taskshift.checkpoint import write_text
 from taskshift.config.build import Parts

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loss_landscape.results import write_whole
+from loss_landscape.files import write_whole
 
 
 def write_text(path: Path, text: str) -> None:

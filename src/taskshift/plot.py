@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loss_landscape.colour_scale import SEVERAL_DECADES, ColourScale
-from loss_landscape.plot import (
+from loss_landscape.results.grid import Grid
+from loss_landscape.viewing.colour_scale import SEVERAL_DECADES, ColourScale
+from loss_landscape.viewing.plot import (
     BLUE,
     GREEN,
     INK,
@@ -26,7 +27,6 @@ from loss_landscape.plot import (
     draw_trajectory,
     save_figure,
 )
-from loss_landscape.results import Grid
 from taskshift.coupling import OUTCOMES, over_tasks, points
 from taskshift.metrics.coupling import FEWEST_POINTS
 from taskshift.summary import Row, by_task, plane_folders, read_rows

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from loss_landscape import HessianOperator, eigenpairs
-from loss_landscape.lanczos import Eigenpairs
+from loss_landscape.spectra.lanczos import Eigenpairs
 from taskshift import checkpoint
 from taskshift.data.labelled_data import LabelledData
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Phase, Row

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loss_landscape.results import Grid
+from loss_landscape.results.grid import Grid
 
 EPOCHS = 3
 

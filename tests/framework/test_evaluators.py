@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from loss_landscape import Density
-from loss_landscape.results import Grid
+from loss_landscape.results.grid import Grid
 from taskshift import checkpoint
 from taskshift.evaluators.axes import BatchNormOptions
 from taskshift.evaluators.evaluator import Evaluator, Request

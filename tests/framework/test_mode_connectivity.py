@@ -14,7 +14,7 @@ import torch
 from runs import TINY, compose, run_in
 from torch import nn
 
-from loss_landscape.bending import Bending
+from loss_landscape.paths.curve_fitting import Bending
 from taskshift import barriers, checkpoint, plot
 from taskshift.barriers import evenly
 from taskshift.compare import differences

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from runs import TINY, compose, run_in
 
-from loss_landscape import LossSurface, density
+from loss_landscape import LossSurface
 from loss_landscape.shards import Shard
+from loss_landscape.spectra import density
 from taskshift import shard_jobs, shards
 from taskshift.analysis import Analysis
 from taskshift.compare import differences

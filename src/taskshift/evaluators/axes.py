@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loss_landscape import Directions, Grid, LossSurface, evaluate_grid, hessian_directions
-from loss_landscape.paths import Precision
-from loss_landscape.plane import cells_a_side
+from loss_landscape.grids.evaluate import cells_a_side
 from loss_landscape.shards import Shard
+from loss_landscape.surface.strategy import Precision
 from taskshift.evaluators.evaluator import Artifact, Measurement, Request
 from taskshift.faults import Fault
 from taskshift.randomness import seed_from

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from loss_landscape import Curve, LossSurface, PathLosses, align, bezier, fit_bezier, line, path_losses, repaired_line
-from loss_landscape.connectivity import place
+from loss_landscape.paths.connectivity import place
 from taskshift import checkpoint
 from taskshift.evaluators.axes import text_file
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, json_file

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from loss_landscape import Directions, Grid, LossSurface, merge_tree, random_directions, trajectory_directions
-from loss_landscape.paths import Precision
 from loss_landscape.shards import Shard
+from loss_landscape.surface.strategy import Precision
 from taskshift.evaluators.axes import (
     RUNNING_STATISTICS,
     BatchNormOptions,

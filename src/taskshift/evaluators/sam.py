@@ -16,7 +16,7 @@ from loss_landscape import (
     first_order_sharpness,
     keskar_sharpness,
 )
-from loss_landscape.paths import Precision
+from loss_landscape.surface.strategy import Precision
 from taskshift.evaluators.axes import (
     RUNNING_STATISTICS,
     BatchNormOptions,

@@ -21,11 +21,12 @@ from loss_landscape import (
     stability_thresholds,
     trace,
 )
-from loss_landscape.density import density_share
-from loss_landscape.lanczos import Eigenpairs
-from loss_landscape.layers import layer_curvature
-from loss_landscape.results import Density, Estimate
+from loss_landscape.results.density import Density
+from loss_landscape.results.estimate import Estimate
 from loss_landscape.shards import Shard
+from loss_landscape.spectra.density import density_share
+from loss_landscape.spectra.lanczos import Eigenpairs
+from loss_landscape.spectra.layers import layer_curvature
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Request, arrays_file, json_file
 from taskshift.metrics.signed_spectrum import SignedSpectrum
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loss_landscape.colour_scale import SEVERAL_DECADES, ColourScale
-from loss_landscape.plot import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, save_figure
+from loss_landscape.viewing.colour_scale import SEVERAL_DECADES, ColourScale
+from loss_landscape.viewing.plot import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, save_figure
 from taskshift.faults import Fault
 from taskshift.sweeps.bootstrap import FEWEST, LEVEL
 from taskshift.sweeps.records import PLACE, Record, Value, in_order, no_metric, read_sweeps, runs_in_words, shown_value

@@ -1,0 +1,1 @@
+"""Directions to look along: random, of the gradient, the Hessian, a trajectory."""

@@ -1,0 +1,1 @@
+"""Losses on lines, planes and volumes: evaluated in chunks, checked, interrupted and resumed."""

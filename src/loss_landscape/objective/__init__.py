@@ -1,0 +1,1 @@
+"""What is minimised: net × criterion or batch loss × regulariser × batches."""

@@ -1,0 +1,117 @@
+"""The fixed batches a surface is made of."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+
+from loss_landscape.nested import map_tensors, tensors_in
+
+SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+class Batches:
+    """Batches that are the same on every pass, on one device, kept in memory where they fit.
+
+    `dtype`, where given, is what their floating-point tensors are turned into.
+    """
+
+    def __init__(self, source: Iterable[Any], device: torch.device, dtype: torch.dtype | None, memory_limit: int = 2 << 30):
+        self.device, self.dtype = device, dtype
+        self._source = _fixed(source)
+        self._kept: list[Any] | None = None
+        self._kept = self._read(memory_limit)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._kept is not None:
+            return iter(self._kept)
+        return self._streamed()
+
+    def in_dtype(self, dtype: torch.dtype) -> Batches:
+        """The same batches with their floating-point tensors in `dtype`."""
+        return Batches(self if self._kept is None else self._kept, self.device, dtype)
+
+    def on(self, device: torch.device) -> Batches:
+        """The same batches on another device."""
+        return Batches(self if self._kept is None else self._kept, device, self.dtype)
+
+    def in_halves(self) -> Batches:
+        """The same data in batches of half the size; ValueError where all have one example, or one has none to be counted."""
+        halves = Batches(_Halves(self), self.device, self.dtype)
+        if sum(1 for _ in halves) == sum(1 for _ in self):
+            raise ValueError("batches of one example can't be cut in two")
+        return halves
+
+    def _streamed(self) -> Iterator[Any]:
+        with _generator_unmoved(self._source):
+            for batch in self._source:
+                yield self._placed(batch)
+
+    def _read(self, limit: int) -> list[Any] | None:
+        kept, size = [], 0
+        for batch in self._streamed():
+            kept.append(batch)
+            size += sum(t.numel() * t.element_size() for t in tensors_in(batch))
+            if size > limit:
+                return self._too_large(limit)
+        if not kept:
+            raise ValueError("expected at least one batch, got none; an iterator that was already used up has none left")
+        return kept
+
+    def _too_large(self, limit: int) -> None:
+        if iter(self._source) is self._source:
+            raise ValueError(
+                f"batches is a generator of more than {limit >> 20} MiB and can be read only once; give a list or a DataLoader"
+            )
+
+    def _placed(self, batch: Any) -> Any:
+        def place(tensor: Tensor) -> Tensor:
+            wanted = self.dtype if self.dtype is not None and tensor.is_floating_point() else tensor.dtype
+            return tensor.detach().to(self.device, wanted)
+
+        return map_tensors(place, batch)
+
+
+@dataclass(frozen=True)
+class _Halves:
+    """Every batch's first and second half."""
+
+    whole: Iterable[Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.whole:
+            lengths = {len(t) if t.dim() else 0 for t in tensors_in(batch)}
+            count = lengths.pop() if len(lengths) == 1 else 0
+            if not count:
+                raise ValueError("a batch whose examples can't be told apart can't be cut in two")
+            for part in (slice(0, count // 2), slice(count // 2, count)) if count > 1 else (slice(0, 1),):
+                yield map_tensors(lambda t, part=part: t[part], batch)
+
+
+def _fixed(source: Iterable[Any]) -> Iterable[Any]:
+    if source is None or not hasattr(source, "__iter__"):
+        raise TypeError(f"batches must be a list of (inputs, targets) or a loader without shuffling, got {type(source).__name__}")
+    samplers = [getattr(source, "sampler", None), getattr(getattr(source, "batch_sampler", None), "sampler", None)]
+    if isinstance(source, DataLoader) and any(isinstance(sampler, SHUFFLING) for sampler in samplers):
+        raise ValueError(
+            "batches is a DataLoader that shuffles, so each pass would see other batches; give DataLoader(..., shuffle=False)"
+        )
+    return source
+
+
+@contextlib.contextmanager
+def _generator_unmoved(source: Iterable[Any]) -> Iterator[None]:
+    """A DataLoader draws a seed from its generator on every pass; put the generator back where it was."""
+    generator = source.generator if isinstance(source, DataLoader) else None
+    state = None if generator is None else generator.get_state()
+    try:
+        yield
+    finally:
+        if generator is not None:
+            generator.set_state(state)

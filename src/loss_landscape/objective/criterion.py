@@ -1,0 +1,140 @@
+"""What a loss function divides by, read from the function itself."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from loss_landscape.nested import map_tensors
+
+LossFunction = Callable[[Any, Any], Tensor]
+
+
+class Criterion:
+    """`loss_fn(outputs, targets)`, evaluated in float64, with its denominator.
+
+    A float32 criterion at a trained minimum is mostly rounding: its sum of small numbers is taken in float64 instead, its own
+    tensors (class weights) too. A function that can't work in float64, because it closes over float32 tensors, is left as it is.
+    """
+
+    def __init__(self, loss_fn: LossFunction):
+        if not callable(loss_fn):
+            raise TypeError(f"loss_fn must be callable with (outputs, targets), got {type(loss_fn).__name__}")
+        self.reduction = reduction_of(loss_fn)
+        if self.reduction == "none":
+            raise ValueError("loss_fn has reduction='none' and gives no scalar; give it reduction='mean' or 'sum'")
+        self.function = copy.deepcopy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
+        self._doubles = True
+
+    def prepare(self, outputs: Any, targets: Any) -> None:
+        """Move to the outputs' device and find out whether the function works in float64."""
+        device = outputs.device if isinstance(outputs, Tensor) else None
+        self._doubles = device is None or device.type != "mps"
+        if isinstance(self.function, nn.Module) and device is not None:
+            self.function = self.function.to(device)
+            if self._doubles:
+                self.function = self.function.double()
+        if self._doubles and not isinstance(self.function, nn.Module):
+            with torch.no_grad():
+                try:
+                    self(outputs, targets)
+                except (RuntimeError, TypeError):
+                    self._doubles = False
+
+    def on(self, device: torch.device) -> Criterion:
+        """The same on another device."""
+        twin = copy.copy(self)
+        if isinstance(self.function, nn.Module):
+            twin.function = copy.deepcopy(self.function).to(device)
+        twin.__dict__.pop("_with_sum", None)
+        return twin
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        """The loss of a batch, a scalar."""
+        return self.function(self._cast(outputs), self._cast(targets))
+
+    def total(self, outputs: Any, targets: Any) -> Tensor:
+        """The loss summed instead of averaged."""
+        return self._with_sum(self._cast(outputs), self._cast(targets))
+
+    def denominator(self, outputs: Any, targets: Any) -> float | None:
+        """What the mean over this batch divides by (0 where nothing counts), or None where the function does not say."""
+        if self.reduction is None or not isinstance(outputs, Tensor):
+            return None
+        ratio = self._ratio(outputs, targets)
+        if len(outputs) > 1 and math.isclose(ratio, 1.0, rel_tol=1e-9):
+            twice = self._ratio(torch.cat([outputs, outputs]), map_tensors(lambda t: torch.cat([t, t]), targets))
+            if not math.isclose(twice, 2.0, rel_tol=1e-9):
+                return None  # it has the attribute but does not obey it
+        return ratio
+
+    def is_mean_over_examples(self, outputs: Tensor, targets: Any) -> bool:
+        """Whether the loss of the batch is the mean of its halves', each counted by its examples."""
+        count, half = len(outputs), len(outputs) // 2
+        if half == 0:
+            return True
+        parts = [slice(0, half), slice(half, count)]
+        losses = [float(self(outputs[part], map_tensors(lambda t, part=part: t[part], targets))) for part in parts]
+        return agrees(float(self(outputs, targets)), (half * losses[0] + (count - half) * losses[1]) / count)
+
+    def example_losses(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Each example's own loss [B] (differentiable) and its share of the batch's denominator [B]."""
+        if self.reduction is None:
+            losses = torch.func.vmap(lambda o, t: self(o[None], t[None]))(outputs, targets)
+            return losses, torch.ones_like(losses, requires_grad=False)
+        sums = torch.func.vmap(lambda o, t: self.total(o[None], t[None]))(outputs, targets)
+        if self.reduction == "sum":
+            return sums, torch.ones_like(sums.detach())
+        singles = [slice(i, i + 1) for i in range(len(outputs))]
+        shares = torch.tensor([self._ratio(outputs[one], targets[one]) for one in singles]).to(sums)
+        return sums / torch.where(shares > 0, shares, torch.ones_like(shares)), shares
+
+    @functools.cached_property
+    def _with_sum(self) -> LossFunction:
+        if not hasattr(self.function, "reduction"):
+            return functools.partial(self.function, reduction="sum")
+        summed = copy.copy(self.function)
+        summed.reduction = "sum"
+        return summed
+
+    @torch.no_grad()
+    def _ratio(self, outputs: Tensor, targets: Any) -> float:
+        """Sum over mean. It does not depend on the outputs, so where these give 0 or no number, noise stands in."""
+        noise = torch.rand(outputs.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        total = 0.0
+        for trial in (outputs, noise.to(outputs)):
+            mean, total = float(self(trial, targets)), float(self.total(trial, targets))
+            if math.isfinite(mean) and math.isfinite(total) and mean != 0:
+                return total / mean
+        return 0.0 if total == 0 else float(len(outputs))
+
+    def _cast(self, values: Any) -> Any:
+        if not self._doubles:
+            return values
+        return map_tensors(lambda t: t.double() if t.is_floating_point() else t, values)
+
+
+def reduction_of(loss_fn: LossFunction) -> str | None:
+    """The function's `reduction`, an attribute or an argument's default, or None."""
+    attribute = getattr(loss_fn, "reduction", None)
+    if isinstance(attribute, str):
+        return attribute
+    if isinstance(loss_fn, nn.Module):
+        return None
+    try:
+        parameter = inspect.signature(loss_fn).parameters.get("reduction")
+    except ValueError:
+        return None
+    return parameter.default if parameter is not None and isinstance(parameter.default, str) else None
+
+
+def agrees(value: float, other: float) -> bool:
+    """Whether two ways to compute a loss agree up to float32 rounding."""
+    return math.isclose(value, other, rel_tol=1e-4, abs_tol=1e-6) or not math.isfinite(value)

@@ -1,0 +1,1 @@
+"""Curves between nets: Bézier and polygonal, their losses, and repaired statistics."""

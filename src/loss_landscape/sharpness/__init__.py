@@ -1,0 +1,1 @@
+"""How much the loss can rise near the origin."""

@@ -1,0 +1,1 @@
+"""What a curvature operator's products tell: eigenpairs, traces, diagonals, densities."""

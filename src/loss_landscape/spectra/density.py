@@ -1,0 +1,127 @@
+"""The whole spectrum of a curvature operator from a few products: stochastic Lanczos quadrature."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from loss_landscape.operators.base import CurvatureOperator
+from loss_landscape.results.density import Density
+from loss_landscape.shards import Shard, shard_files
+from loss_landscape.spectra.krylov import tridiagonal
+from loss_landscape.spectra.partial_density import KnownProbes, Row
+from loss_landscape.spectra.traces import OnOutOfMemory, rademacher
+
+
+def spectral_density(
+    operator: CurvatureOperator,
+    num_probes: int = 8,
+    lanczos_steps: int = 50,
+    generator: torch.Generator | None = None,
+    zero_epsilon: float = 1e-3,
+    *,
+    on_oom: OnOutOfMemory = "error",
+    partial: str | Path | None = None,
+) -> Density:
+    """The spectral density by Lanczos from `num_probes` random sign vectors, `lanczos_steps` products each (Ubaru et al. 2017).
+
+    Each probe's nodes and weights integrate polynomials up to degree 2·lanczos_steps − 1 exactly, so the trace and the moments
+    are Hutchinson's. The basis, `lanczos_steps` vectors [P], is kept and reorthogonalised, hence no ghost values.
+
+    Eigenvalues up to `zero_epsilon` times the largest |node| count as zero: a few nodes scatter the null space of a net with more
+    parameters than data to either side of 0, further than rounding would.
+
+    `on_oom="fewer_probes"`: out of memory after two probes or more it ends with those, and `note` says so.
+
+    `partial` is a file that keeps finished probes: interrupted and called again, it goes on after them, with the same bits. What
+    `density_share` has kept beside it is taken up too. The caller removes it.
+    """
+    _check_counts(num_probes, lanczos_steps)
+    if not 0 <= zero_epsilon < 1:
+        raise ValueError(f"zero_epsilon is relative to the largest |eigenvalue|, ≥ 0 and < 1, got {zero_epsilon}")
+    if on_oom not in ("error", "fewer_probes"):
+        raise ValueError(f"on_oom must be 'error' or 'fewer_probes', got {on_oom!r}")
+    steps, note = min(lanczos_steps, operator.size), ""
+    rows: list[Row] = []
+    try:
+        rows.extend(_rows(operator, range(num_probes), steps, generator, partial))
+    except torch.OutOfMemoryError:
+        if on_oom == "error" or len(rows) < 2:
+            raise
+        note = f"out of memory: {len(rows)} of {num_probes} probes"
+    nodes, weights = (_padded(part, steps) for part in zip(*rows, strict=True))
+    zero = max(zero_epsilon, 10 * torch.finfo(operator.dtype).eps) * float(nodes.abs().max())
+    return Density(nodes, weights, operator.size, zero, note)
+
+
+def density_share(
+    operator: CurvatureOperator,
+    shard: Shard,
+    partial: str | Path,
+    num_probes: int = 8,
+    lanczos_steps: int = 50,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Compute a shard's probes of `spectral_density`, into a file beside `partial`, from which that takes them.
+
+    The vectors are those that it would draw itself; a shard without a probe does nothing. What anybody has is not computed again.
+    """
+    _check_counts(num_probes, lanczos_steps)
+    for _ in _rows(operator, shard.share(num_probes), min(lanczos_steps, operator.size), generator, partial, shard):
+        pass
+
+
+def _check_counts(num_probes: int, lanczos_steps: int) -> None:
+    if num_probes < 1 or lanczos_steps < 1:
+        raise ValueError(f"num_probes and lanczos_steps must be ≥ 1, got {num_probes} and {lanczos_steps}")
+
+
+def _rows(
+    operator: CurvatureOperator,
+    numbers: range,
+    steps: int,
+    generator: torch.Generator | None,
+    partial: str | Path | None,
+    shard: Shard | None = None,
+) -> Iterator[Row]:
+    """The quadrature of each probe of these numbers, ascending; the draws of the others are passed over."""
+    generator = generator or torch.Generator().manual_seed(0)
+    known = _known(operator, steps, generator, None if partial is None else Path(partial), shard)
+    for number in range(numbers[-1] + 1 if numbers else 0):
+        signs = rademacher(operator, generator)
+        known.check(operator, number, signs)
+        if number in numbers:
+            if number not in known.rows:
+                known.put(number, _quadrature(operator, signs, steps))
+            yield known.rows[number]
+
+
+def _known(
+    operator: CurvatureOperator, steps: int, generator: torch.Generator, partial: Path | None, shard: Shard | None
+) -> KnownProbes:
+    facts = f"{operator.size} {operator.dtype} {steps}".encode() + generator.get_state().cpu().numpy().tobytes()
+    identity = hashlib.blake2b(facts, digest_size=16).hexdigest()
+    if partial is None:
+        return KnownProbes(None, identity)
+    known = KnownProbes(partial if shard is None else shard.beside(partial), identity)
+    for file in [partial, *shard_files(partial)]:
+        known.absorb(file)
+    return known
+
+
+def _quadrature(operator: CurvatureOperator, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights [≤ steps] of the measure that `start` sees; one node, NaN, where products are not finite."""
+    matrix = tridiagonal(operator, start, steps)
+    if not bool(matrix.isfinite().all()):
+        return torch.full((1,), torch.nan, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(matrix)
+    return values, vectors[0].square()
+
+
+def _padded(rows: tuple[Tensor, ...], steps: int) -> Tensor:
+    """The rows [≤ steps] filled up with zeros, [num_rows, steps]."""
+    return torch.stack([torch.nn.functional.pad(row, (0, steps - len(row))) for row in rows])

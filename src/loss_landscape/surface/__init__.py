@@ -1,0 +1,1 @@
+"""The geometry around an origin: losses at displacements, along planes, gradients."""

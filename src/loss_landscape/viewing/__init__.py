@@ -1,0 +1,1 @@
+"""Pictures of the results; the only room that imports matplotlib."""

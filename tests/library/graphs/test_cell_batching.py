@@ -1,0 +1,99 @@
+"""Many cells in one pass: tensors of different dimensions line up, and memory that is used again does no harm."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from loss_landscape import LossSurface, random_directions
+from loss_landscape.graphs.output_buffers import reused
+from loss_landscape.surface.strategy import GridPath
+
+BATCHED, LOOP = GridPath("batched", 4), GridPath("loop", 4)
+COORDINATES = torch.linspace(-1, 1, 14, dtype=torch.float64).reshape(7, 2)
+
+
+class Shapes(nn.Module):
+    """A scalar, a vector and a matrix that meet in sums, products and choices."""
+
+    def __init__(self):
+        super().__init__()
+        self.scalar, self.vector = nn.Parameter(torch.tensor(0.7)), nn.Parameter(torch.linspace(-1, 1, 4))
+        self.matrix = nn.Parameter(torch.linspace(-2, 2, 12).reshape(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = torch.tanh(x @ self.matrix * self.scalar + self.vector)
+        chosen = torch.where(mixed > self.scalar, mixed, self.vector / (2 + self.scalar))
+        curved = x.unsqueeze(1) * self.vector[:3].sigmoid() - self.scalar  # [N, 1, 3]
+        return torch.relu(chosen[:, :3] - curved.sum(dim=1)) * self.vector.exp()[:3]
+
+
+@pytest.fixture
+def surface() -> LossSurface:
+    draw = torch.Generator().manual_seed(0)
+    batches = [
+        (torch.randn(5, 3, generator=draw, dtype=torch.float64), torch.randint(0, 3, (5,), generator=draw)) for _ in range(2)
+    ]
+    return LossSurface(Shapes().double(), nn.CrossEntropyLoss(), batches)
+
+
+@pytest.mark.parametrize(
+    "along", [LossSurface.along, lambda on, *rest: on.sam_along(*rest[:2], 0.1, rest[2])], ids=["loss", "ascent"]
+)
+def test_tensors_of_any_dimensions_line_up(along, surface):
+    directions = random_directions(surface, 2, normalization="none", generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        along(surface, directions, COORDINATES, BATCHED), along(surface, directions, COORDINATES, LOOP), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_what_was_found_stays_when_the_memory_is_used_again(surface):
+    directions = random_directions(surface, 2, generator=torch.Generator().manual_seed(1))
+    first = surface.along(directions, COORDINATES, BATCHED)
+    copy = first.clone()
+    surface.along(directions, 2 * COORDINATES, BATCHED)
+    assert torch.equal(first, copy)
+
+
+def test_results_of_one_form_share_their_memory():
+    add = reused(torch.add)
+    first = add(torch.ones(3), torch.ones(3))
+    assert add(torch.ones(3), torch.full((3,), 2.0)) is first
+    assert first.tolist() == [3, 3, 3]
+    for others in ((torch.ones(2), torch.ones(2)), (torch.ones(3).double(), torch.ones(3)), (torch.ones(3), 4.0)):
+        assert torch.equal(add(*others), torch.add(*others))
+    assert add(torch.ones(3), 5.0).tolist() == [6, 6, 6]
+
+
+def test_a_function_may_have_another_that_writes():
+    clipped = reused(torch.relu, lambda source, out: torch.clamp_min(source, 0, out=out))
+    first = clipped(torch.tensor([-1.0, 2.0]))
+    assert clipped(torch.tensor([3.0, -4.0])) is first
+    assert first.tolist() == [3, 0]
+
+
+class ThroughAThinProduct(nn.Module):
+    """What has few columns, thin enough to be made lying on a CPU, goes through another product, a view and a sum."""
+
+    def __init__(self, columns: int):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, columns), nn.Linear(columns, 6, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        thin = self.first(torch.tanh(self.first(x)[:, :3]))
+        paired = self.second(thin).view(-1, 2, 3)
+        return torch.log_softmax(paired.sum(dim=1), dim=1) + thin.reshape(-1, 3).relu().reshape(len(x), -1)[:, :3]
+
+
+@pytest.mark.parametrize("columns", [3, 15, 18])
+@pytest.mark.parametrize("loss_fn", [nn.CrossEntropyLoss(), nn.NLLLoss()], ids=lambda f: type(f).__name__)
+def test_a_product_with_few_columns_is_like_any_other(columns, loss_fn):
+    draw = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    batch = torch.randn(5, 3, generator=draw, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
+    surface = LossSurface(ThroughAThinProduct(columns).double(), loss_fn, [batch])
+    directions = random_directions(surface, 2, generator=draw)
+    for along in (LossSurface.along, lambda on, *rest: on.sam_along(*rest[:2], 0.1, rest[2])):
+        by_loop = along(surface, directions, COORDINATES, LOOP)
+        torch.testing.assert_close(along(surface, directions, COORDINATES, BATCHED), by_loop, rtol=1e-12, atol=1e-12)

@@ -1,0 +1,320 @@
+"""Traced losses against the net itself, called point by point."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from nets import assert_leaves_net_untouched
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loss_landscape import LossSurface, evaluate_grid, random_directions
+from loss_landscape.graphs.tracing import UntraceableError, traced
+from loss_landscape.surface.cell_graph import CellGraph
+from loss_landscape.surface.plane_losses import ascent_term, batch_terms
+from loss_landscape.surface.strategy import GridPath
+
+PATHS = [GridPath("graph", 16), GridPath("batched", 4)]
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.inner = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(inplace=True))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.stem(x)
+        made = made + self.inner(made)
+        return self.head(F.max_pool2d(made, 2).mean(dim=(2, 3)))
+
+
+class Upwards(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.ConvTranspose2d(3, 2, 2, stride=2), nn.LeakyReLU(0.1, inplace=True), nn.AvgPool2d(4))
+        self.head = nn.Linear(18, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(x).flatten(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cells, self.head = nn.GRU(18, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cells(x.reshape(len(x), 6, 18))[0][:, -1])
+
+
+class Attentive(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lift, self.layer = nn.Linear(18, 6), nn.TransformerEncoderLayer(6, 2, 8, batch_first=True, dropout=0.3)
+        self.place, self.head = nn.Embedding(6, 6), nn.Linear(6, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.lift(x.reshape(len(x), 6, 18)) + self.place.weight).mean(dim=1))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(108, 108), nn.Linear(108, 108)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(108, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.second(torch.sigmoid(self.first(x.flatten(1))))))
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, 3))
+
+
+def normed() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 20), nn.BatchNorm1d(20), nn.SiLU(), nn.LayerNorm(20), nn.Linear(20, 3))
+
+
+NETS = [Residual, Upwards, Recurrent, Attentive, Tied, plain, normed]
+
+
+def batches(dtype: torch.dtype = torch.float64, sizes: tuple[int, ...] = (5, 5, 3)) -> list[tuple[Tensor, Tensor]]:
+    draw = torch.Generator().manual_seed(0)
+    return [(torch.randn(n, 3, 6, 6, generator=draw, dtype=dtype), torch.randint(0, 3, (n,), generator=draw)) for n in sizes]
+
+
+def surface_of(make, dtype: torch.dtype = torch.float64, **options) -> LossSurface:
+    torch.manual_seed(0)
+    return LossSurface(make().to(dtype), nn.CrossEntropyLoss(), options.pop("batches", batches(dtype)), **options)
+
+
+def plane(surface: LossSurface, count: int = 2) -> tuple[list[Tensor], Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    directions = [0.3 * torch.randn(surface.size, generator=draw, dtype=surface.dtype) for _ in range(count)]
+    return directions, torch.randn(6, count, generator=draw, dtype=torch.float64)
+
+
+# Agreement with the plain way
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("make", NETS)
+def test_losses_are_the_nets_own(make, path):
+    surface = surface_of(make)
+    directions, coordinates = plane(surface)
+    expected = surface.at(coordinates @ torch.stack(directions))
+    torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("count", [1, 3])
+def test_lines_and_volumes(path, count):
+    surface = surface_of(plain)
+    directions, coordinates = plane(surface, count)
+    expected = surface.at(coordinates @ torch.stack(directions))
+    torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("make", NETS)
+def test_ascended_losses_are_the_nets_own(make, path):
+    surface = surface_of(make)
+    directions, coordinates = plane(surface)
+    expected = []
+    for move in coordinates[:3] @ torch.stack(directions):
+        slope = surface.gradient(move)
+        expected.append(surface.at((move + 0.05 * slope / slope.norm())[None])[0])
+    actual = surface.sam_along(directions, coordinates[:3], 0.05, path)
+    torch.testing.assert_close(actual, torch.stack(expected), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("make", NETS)
+def test_float32_losses_agree_within_the_stated_bound(make):
+    surface = surface_of(make, torch.float32)
+    directions, coordinates = plane(surface)
+    expected = surface.at(coordinates.float() @ torch.stack(directions))
+    for path in PATHS:
+        torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        nn.CrossEntropyLoss(weight=torch.tensor([0.2, 3.0, 1.0])),
+        nn.CrossEntropyLoss(ignore_index=1),
+        nn.CrossEntropyLoss(reduction="sum", ignore_index=0),
+        nn.CrossEntropyLoss(label_smoothing=0.2),
+        nn.NLLLoss(),
+        nn.NLLLoss(reduction="sum"),
+    ],
+    ids=str,
+)
+def test_criteria_of_all_kinds(loss_fn, path):
+    torch.manual_seed(0)
+    surface = LossSurface(plain().double(), loss_fn, batches())
+    directions, coordinates = plane(surface)
+    expected = surface.at(coordinates @ torch.stack(directions))
+    torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_an_ignored_example_with_an_infinite_loss_does_not_count():
+    inputs, targets = torch.tensor([[1e308, -1e308], [0.5, 0.2]], dtype=torch.float64), torch.tensor([1, 0])
+    net = nn.Linear(2, 2, bias=False).double()
+    with torch.no_grad():
+        net.weight.copy_(torch.eye(2) * 10)
+    surface = LossSurface(net, nn.CrossEntropyLoss(ignore_index=1), [(inputs, targets)])
+    values = surface.along([torch.zeros(4, dtype=torch.float64)], torch.zeros(2, 1), GridPath("batched", 2))
+    assert torch.isfinite(values).all()
+    torch.testing.assert_close(values, surface.at(torch.zeros(2, 4)))
+
+
+def test_directions_that_leave_parameters_where_they_are():
+    surface = surface_of(Residual)
+    directions = random_directions(surface, 2, exclude_bn_and_bias=True)
+    coordinates = torch.randn(5, 2, dtype=torch.float64)
+    expected = surface.at(coordinates @ torch.stack(tuple(directions)))
+    for path in PATHS:
+        torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_another_plane_and_a_changed_direction_are_noticed():
+    surface = surface_of(plain)
+    directions, coordinates = plane(surface)
+    for path in PATHS:
+        surface.along(directions, coordinates, path)
+        directions[0].mul_(2)
+        expected = surface.at(coordinates @ torch.stack(directions))
+        torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
+        swapped = [directions[1], directions[0]]
+        torch.testing.assert_close(surface.along(swapped, coordinates.flip(1), path), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_batches_beyond_the_memory_bound_are_bound_anew(monkeypatch):
+    monkeypatch.setattr("loss_landscape.surface.plane_losses.KEPT_BYTES", 6_000)
+    surface = surface_of(plain)
+    directions, coordinates = plane(surface)
+    expected = surface.at(coordinates @ torch.stack(directions))
+    for _ in range(2):
+        torch.testing.assert_close(surface.along(directions, coordinates, PATHS[1]), expected, rtol=1e-10, atol=1e-10)
+    assert 0 < len(surface._traced("loss", PATHS[1])._bound) < 3
+
+
+# What is computed once
+
+
+def roles(make, count: int = 2, terms=batch_terms, **options) -> CellGraph:
+    surface = surface_of(make, **options)
+    term = next(terms(surface)())
+    cells = surface._traced("loss" if terms is batch_terms else "ascent", PATHS[0])
+    return cells._graph(term, (True,) * len(surface.layout.names), count)
+
+
+def targets_of(nodes) -> list[str]:
+    return [str(node.target) for node in nodes]
+
+
+def products_of(graph: CellGraph) -> list[torch.Size]:
+    return [node.meta["val"].shape for node in graph.varied if node.target is torch.ops.aten.mm.default]
+
+
+def test_a_first_dense_layer_is_computed_once():
+    graph = roles(plain)
+    assert targets_of(graph.varied).count("aten.addmm.default") == 1, "only the second layer is made for each cell"
+    assert "aten.addmm.default" in targets_of(graph.frontier)
+
+
+def test_a_first_layer_with_few_inputs_is_made_for_each_cell():
+    narrow = lambda: nn.Sequential(nn.Flatten(), nn.Linear(108, 5), nn.ReLU(), nn.Linear(5, 3))  # noqa: E731
+    assert targets_of(roles(narrow, 1).frontier).count("aten.addmm.default") == 1
+    assert targets_of(roles(narrow, 9).frontier).count("aten.addmm.default") == 0, "ten images cost more than 108 products"
+    assert targets_of(roles(Residual).varied).count("aten.convolution.default") == 2
+
+
+def test_a_step_along_the_first_layers_gradient_takes_its_gram_matrix():
+    few = roles(plain, terms=ascent_term, batches=batches(sizes=(5,)))
+    assert torch.Size([20, 108]) not in products_of(few), "no gradient of the first weight is made"
+    many = roles(plain, terms=ascent_term, batches=batches(sizes=(300,)))
+    assert torch.Size([20, 108]) in products_of(many), "the Gram matrix of 300 examples costs more"
+
+
+# Losses that are no fixed graph
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(108, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.head(x.flatten(1))
+        return made if made.sum() > 0 else 2 * made
+
+
+class Draws(Branches):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.dropout(x.flatten(1), 0.5, training=True))
+
+
+class Clamps(Branches):
+    """Writes to its own weight behind autograd's back: it traces, but not to what it does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.head.weight.data.clamp_(-0.05, 0.05)
+        return self.head(x.flatten(1))
+
+
+@pytest.mark.parametrize("kind", [Branches, Draws])
+def test_a_net_without_a_fixed_graph_is_called_point_by_point(kind):
+    path = surface_of(kind).grid_path()
+    assert path.name == "loop"
+    assert path.note.startswith("the loss can't be traced: ")
+
+
+@pytest.mark.parametrize("kind", [Branches, Clamps])
+def test_a_grid_of_such_a_net_has_the_nets_own_values(kind):
+    surface = surface_of(kind)
+    directions, _ = plane(surface)
+    with assert_leaves_net_untouched(surface.net):
+        grid = evaluate_grid(surface, directions, resolution=3)
+    assert grid.meta["path"] == "loop"
+    assert grid.meta["path_note"]
+    cells = torch.tensor(list(itertools.product([-1.0, 0.0, 1.0], repeat=2)), dtype=torch.float64)
+    expected = surface.at(cells @ torch.stack(directions)).reshape(3, 3)
+    torch.testing.assert_close(torch.from_numpy(grid.losses), expected, rtol=1e-12, atol=0)
+
+
+# The tools
+
+
+def test_a_traced_function_writes_nothing_and_gives_the_same():
+    def function(x: Tensor, y: Tensor) -> Tensor:
+        made = x.clone()
+        made[0] += y.sum()
+        made.mul_(2)
+        return made.relu_().sum()
+
+    x, y = torch.randn(4, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    graph = traced(function, [x, y])
+    kept = x.clone()
+    other = torch.randn(4, dtype=torch.float64)
+    assert float(graph(other, y)) == pytest.approx(float(function(other, y)), rel=1e-14)
+    assert torch.equal(x, kept)
+
+
+def test_a_function_of_values_can_not_be_traced():
+    with pytest.raises(UntraceableError):
+        traced(lambda x: x if x.sum() > 0 else -x, [torch.ones(2)])
+    with pytest.raises(UntraceableError, match="random"):
+        traced(lambda x: x * torch.rand_like(x), [torch.ones(2)])
+
+
+def test_a_batch_norm_with_running_statistics_becomes_part_of_its_convolution():
+    assert "aten.native_batch_norm.default" not in targets_of(roles(Residual).varied)
+    own = roles(Residual, batch_norm="batch")
+    assert "aten.native_batch_norm.default" in targets_of(own.varied)
