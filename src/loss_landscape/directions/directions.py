@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from loss_landscape.objective.layout import ParameterLayout
+from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.spectra.lanczos import Eigenpairs
 from loss_landscape.surface.optimizer_state import adam_moments
 from loss_landscape.surface.surface import LossSurface
@@ -45,7 +46,7 @@ def random_directions(
     surface: LossSurface,
     count: int = 2,
     normalization: Normalization = "filter",
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
     exclude_bn_and_bias: bool = True,
 ) -> Directions:
     """`count` Gaussian directions, scaled like the net's own parameters, orthogonal to each other.
@@ -57,7 +58,7 @@ def random_directions(
     The draws depend on the generator and the parameters' shapes alone (None: the same ones every time).
     """
     check_count(count)
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator_from(generator)
     drawn = [_normal(surface, generator) for _ in range(count)]
     vectors, meta = _as_axes(surface, drawn, normalization, exclude_bn_and_bias)
     return described(surface, "random", vectors, meta)
@@ -90,7 +91,7 @@ def gradient_directions(
     surface: LossSurface,
     count: int = 2,
     normalization: Normalization = "model",
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
     exclude_bn_and_bias: bool = False,
 ) -> Directions:
     """The gradient at the origin, then random directions orthogonal to it, by default each as long as the parameters."""
@@ -98,7 +99,7 @@ def gradient_directions(
     gradient = surface.gradient()
     if bool(gradient.norm() == 0):
         raise ValueError("the gradient at the origin is 0, so it gives no direction; use random_directions")
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator_from(generator)
     drawn = [_normal(surface, generator) for _ in range(count - 1)]
     vectors, meta = _as_axes(surface, [gradient, *drawn], normalization, exclude_bn_and_bias)
     return described(surface, "gradient", vectors, meta)

@@ -19,6 +19,7 @@ from loss_landscape.nested import tensors_in
 from loss_landscape.objective.functional_net import called, undisturbed
 from loss_landscape.operators.base import CurvatureOperator
 from loss_landscape.operators.hessian import require_criterion
+from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.surface.surface import LossSurface
 
 KNOWN = (nn.MSELoss, nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)
@@ -37,7 +38,7 @@ class SampledFisherOperator(CurvatureOperator):
     Needs the extra `curvature`. Raises ValueError for another loss or other weights of batches.
     """
 
-    def __init__(self, surface: LossSurface, *, num_samples: int = 1, generator: torch.Generator | None = None):
+    def __init__(self, surface: LossSurface, *, num_samples: int = 1, generator: GeneratorLike = None):
         super().__init__(surface.size, surface.dtype, surface.device)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
@@ -59,7 +60,7 @@ class KroneckerFactoredOperator(CurvatureOperator):
     `curvature`.
     """
 
-    def __init__(self, surface: LossSurface, *, num_samples: int | None = None, generator: torch.Generator | None = None):
+    def __init__(self, surface: LossSurface, *, num_samples: int | None = None, generator: GeneratorLike = None):
         super().__init__(surface.size, surface.dtype, surface.device)
         self.surface = surface
         source = _Source(surface, "K-FAC")
@@ -194,8 +195,8 @@ def _curvlinops() -> ModuleType:
         ) from error
 
 
-def _seed(generator: torch.Generator | None) -> int:
-    generator = generator or torch.Generator().manual_seed(0)
+def _seed(generator: GeneratorLike) -> int:
+    generator = generator_from(generator)
     return int(torch.randint(2**31, (), generator=generator, device=generator.device))
 
 

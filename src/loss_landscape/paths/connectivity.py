@@ -16,6 +16,7 @@ from loss_landscape.grids.evaluate import GridJob
 from loss_landscape.grids.progress import Pace, Progress
 from loss_landscape.paths.curve_fitting import Bending, bent
 from loss_landscape.paths.curves import Curve, bezier, evenly_spaced, line, polychain
+from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.surface.strategy import GridPath
 from loss_landscape.surface.surface import LossSurface
 
@@ -112,7 +113,7 @@ def fit_bezier(
     *,
     lr: float = 0.01,
     num_bends: int = 1,
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
     max_seconds: float | None = None,
     train: LossSurface | None = None,
     partial: str | Path | None = None,
@@ -141,7 +142,7 @@ def fit_polychain(
     *,
     lr: float = 0.01,
     num_bends: int = 1,
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
     max_seconds: float | None = None,
     train: LossSurface | None = None,
     partial: str | Path | None = None,
@@ -166,13 +167,18 @@ def _controls(surface: LossSurface, start: Point, end: Point, num_bends: int) ->
 
 
 def _bending(
-    straight: Curve, train: LossSurface, steps: int, lr: float, generator: torch.Generator | None, partial: str | Path | None
+    straight: Curve,
+    train: LossSurface,
+    steps: int,
+    lr: float,
+    generator: GeneratorLike,
+    partial: str | Path | None,
 ) -> Bending:
     if steps < 1:
         raise ValueError(f"steps must be ≥ 1, got {steps}")
     if train.size != straight.controls.shape[1]:
         raise ValueError(f"expected a surface to train on with {straight.controls.shape[1]} moving parameters, got {train.size}")
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator_from(generator)
     times = torch.rand(steps, generator=generator, dtype=torch.float64, device=generator.device).cpu()
     surface = train.with_batch_statistics() if train.batch_norm == "recompute" else train
     straight = replace(straight, controls=straight.controls.to(surface.origin))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.surface.surface import LossSurface
 
 STEP = 0.25  # of the box's half-width: from one corner to the opposite one in 8 steps
 
 
-def keskar_sharpness(
-    surface: LossSurface, epsilon: float = 1e-3, num_steps: int = 20, generator: torch.Generator | None = None
-) -> float:
+def keskar_sharpness(surface: LossSurface, epsilon: float = 1e-3, num_steps: int = 20, generator: GeneratorLike = None) -> float:
     """100 · (max L − L)/(1 + L), the largest loss L(θ + z) in the box |zᵢ| ≤ ε(|θᵢ| + 1) (Keskar et al. 2017, metric 2.1).
 
     In per cent. The maximum is sought by projected sign-gradient ascent, where Keskar et al. take L-BFGS-B: `num_steps` steps of
@@ -22,7 +21,7 @@ def keskar_sharpness(
         raise ValueError(f"epsilon must be finite and > 0, got {epsilon}")
     if num_steps < 1:
         raise ValueError(f"num_steps must be ≥ 1, got {num_steps}")
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator_from(generator)
     box = epsilon * (surface.origin.abs() + 1)
     draws = torch.randn(surface.size, generator=generator, dtype=torch.float64, device=generator.device)
     place = 0.01 * box * draws.to(box).sign()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.surface.strategy import GridPath
 from loss_landscape.surface.surface import LossSurface
@@ -34,9 +35,7 @@ def asam_sharpness(surface: LossSurface, rho: float = 0.5, eta: float = 0.01) ->
     return float(surface.at(step[None])) - surface.loss()
 
 
-def expected_sharpness(
-    surface: LossSurface, sigma: float, num_samples: int = 16, generator: torch.Generator | None = None
-) -> Estimate:
+def expected_sharpness(surface: LossSurface, sigma: float, num_samples: int = 16, generator: GeneratorLike = None) -> Estimate:
     """The mean of L(θ + ε) − L(θ) over Gaussian noise ε of standard deviation `sigma` in each parameter.
 
     Noise comes in pairs ±ε, which cancels the slope; a pair is one sample.
@@ -45,7 +44,7 @@ def expected_sharpness(
         raise ValueError(f"sigma must be > 0, got {sigma}")
     if num_samples < 2:
         raise ValueError(f"num_samples must be ≥ 2 to know its own error, got {num_samples}")
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator_from(generator)
     rises = []
     for _ in range(num_samples):
         noise = torch.randn(surface.size, generator=generator, dtype=torch.float64, device=generator.device)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape.operators.base import CurvatureOperator
+from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.density import Density
 from loss_landscape.shards import Shard, shard_files
 from loss_landscape.spectra.krylov import tridiagonal
@@ -21,7 +22,7 @@ def spectral_density(
     operator: CurvatureOperator,
     num_probes: int = 8,
     lanczos_steps: int = 50,
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
     zero_epsilon: float = 1e-3,
     *,
     on_oom: OnOutOfMemory = "error",
@@ -64,7 +65,7 @@ def density_share(
     partial: str | Path,
     num_probes: int = 8,
     lanczos_steps: int = 50,
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
 ) -> None:
     """Compute a shard's probes of `spectral_density`, into a file beside `partial`, from which that takes them.
 
@@ -84,12 +85,12 @@ def _rows(
     operator: CurvatureOperator,
     numbers: range,
     steps: int,
-    generator: torch.Generator | None,
+    generator: GeneratorLike,
     partial: str | Path | None,
     shard: Shard | None = None,
 ) -> Iterator[Row]:
     """The quadrature of each probe of these numbers, ascending; the draws of the others are passed over."""
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator_from(generator)
     known = _known(operator, steps, generator, None if partial is None else Path(partial), shard)
     for number in range(numbers[-1] + 1 if numbers else 0):
         signs = rademacher(operator, generator)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape.operators.base import CurvatureOperator
+from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.spectra.traces import BLOCK, rademacher, unit_columns
 
 
@@ -20,7 +21,7 @@ class DiagonalEstimate:
     num_samples: int
 
 
-def diagonal(operator: CurvatureOperator, num_products: int = 100, generator: torch.Generator | None = None) -> DiagonalEstimate:
+def diagonal(operator: CurvatureOperator, num_products: int = 100, generator: GeneratorLike = None) -> DiagonalEstimate:
     """The diagonal from `num_products` products, the mean of z ∘ Hz over random sign vectors z (Bekas et al. 2007).
 
     An entry's variance is Σⱼ≠ᵢ H²ᵢⱼ / num_products: where a row's other entries outweigh it, its error does too. Exact where
@@ -30,7 +31,7 @@ def diagonal(operator: CurvatureOperator, num_products: int = 100, generator: to
         return _exact(operator)
     if num_products < 2:
         raise ValueError(f"diagonal needs num_products ≥ 2 to know its own errors, got {num_products}")
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = generator_from(generator)
     total = squares = torch.zeros(operator.size, dtype=torch.float64, device=operator.device)
     for first in range(0, num_products, BLOCK):
         width = min(BLOCK, num_products - first)

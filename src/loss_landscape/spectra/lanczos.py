@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape.operators.base import CurvatureOperator
+from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.spectra.krylov import KrylovSpace, RitzPairs, Room
 
 CHANCE = 0.1  # of overlooking an eigenvalue that is just beyond the tolerance; for one further out it is far less
@@ -62,7 +63,7 @@ def eigenpairs(
     top: int = 1,
     bottom: int = 0,
     tolerance: float = 1e-6,
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
     start: Tensor | None = None,
     max_products: int | None = None,
     *,
@@ -97,7 +98,7 @@ def largest_magnitude_eigenpairs(
     operator: CurvatureOperator,
     count: int = 1,
     tolerance: float = 1e-6,
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
     start: Tensor | None = None,
     max_products: int | None = None,
     *,
@@ -184,7 +185,7 @@ def _solved(
     operator: CurvatureOperator,
     wanted: _Wanted,
     tolerance: float,
-    generator: torch.Generator | None,
+    generator: GeneratorLike,
     start: Tensor | None,
     max_products: int | None,
     memory_budget_mb: float | None,
@@ -200,7 +201,7 @@ def _solved(
         operator.device if basis_device is None else torch.device(basis_device),
         lambda values, count: wanted.widened(count).pick(values),
     )
-    search = _Search(operator, wanted, tolerance, generator or torch.Generator().manual_seed(0), budget, room)
+    search = _Search(operator, wanted, tolerance, generator_from(generator), budget, room)
     try:
         search.solve(None if start is None else _summed(operator, start))
         verified = search.verify()

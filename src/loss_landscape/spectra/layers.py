@@ -6,9 +6,8 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from loss_landscape.operators.hessian import HessianOperator
+from loss_landscape.randomness import GeneratorLike
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.spectra.lanczos import eigenpairs
 from loss_landscape.spectra.traces import trace
@@ -33,7 +32,7 @@ def layer_curvature(
     *,
     num_products: int = 100,
     tolerance: float = 1e-3,
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
     memory_budget_mb: int = 2048,
 ) -> list[LayerCurvature]:
     """The largest eigenvalue and the trace of the Hessian's diagonal blocks, in the order of the parameters.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape.operators.base import CurvatureOperator
+from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.estimate import Estimate
 
 OnOutOfMemory = Literal["error", "fewer_probes"]
@@ -23,7 +24,7 @@ def trace(
     operator: CurvatureOperator,
     method: Method = "hutchinson",
     num_products: int = 100,
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
     *,
     target_error: float | None = None,
     on_oom: OnOutOfMemory = "error",
@@ -40,14 +41,14 @@ def trace(
         raise ValueError(f"method must be 'hutchinson', 'hutch++' or 'xtrace', got {method!r}")
     if num_products >= operator.size and target_error is None:
         return _exact(operator)[0]
-    sampler = samplers[method](operator, generator or torch.Generator().manual_seed(0))
+    sampler = samplers[method](operator, generator_from(generator))
     return _sampled(sampler, sampler.estimate, min(num_products, operator.size), target_error, on_oom)
 
 
 def frobenius_norm(
     operator: CurvatureOperator,
     num_products: int = 100,
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
     *,
     target_error: float | None = None,
     on_oom: OnOutOfMemory = "error",
@@ -58,21 +59,21 @@ def frobenius_norm(
     """
     if num_products >= operator.size and target_error is None:
         return _exact(operator)[1]
-    sampler = _Hutchinson(operator, generator or torch.Generator().manual_seed(0))
+    sampler = _Hutchinson(operator, generator_from(generator))
     return _sampled(sampler, sampler.norm, min(num_products, operator.size), target_error, on_oom)
 
 
 def trace_and_frobenius_norm(
     operator: CurvatureOperator,
     num_products: int = 100,
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
     *,
     on_oom: OnOutOfMemory = "error",
 ) -> tuple[Estimate, Estimate]:
     """tr H by Hutchinson's method and ‖H‖_F, both from the same products."""
     if num_products >= operator.size:
         return _exact(operator)
-    sampler = _Hutchinson(operator, generator or torch.Generator().manual_seed(0))
+    sampler = _Hutchinson(operator, generator_from(generator))
     total = _sampled(sampler, sampler.estimate, num_products, None, on_oom)
     return total, replace(sampler.norm(), note=total.note)
 

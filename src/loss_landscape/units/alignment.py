@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from loss_landscape.objective.functional_net import undisturbed
+from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.units.graph import UnitTrace
 from loss_landscape.units.permutations import State, UnitGroups
 
@@ -35,7 +36,7 @@ def align(
     inputs: Any,
     *,
     method: Literal["weights", "activations"] = "weights",
-    generator: torch.Generator | None = None,
+    generator: GeneratorLike = None,
 ) -> Alignment:
     """`model` with its units permuted to be close to `reference`, a net of the same architecture or its state dict.
 
@@ -58,7 +59,7 @@ def align(
     with undisturbed(next(iter(own.values())).device), torch.no_grad():
         if method == "weights":
             match = _Matching(groups, {name: own[name] for name in trained}, {name: other[name] for name in trained})
-            permutations, sweeps = match.by_weights(generator or torch.Generator().manual_seed(0))
+            permutations, sweeps = match.by_weights(generator_from(generator))
             meta = {"method": method, "sweeps": sweeps, "converged": sweeps < MOST_SWEEPS}
         else:
             outside = dict(model.named_buffers())  # those that are in no state dict
