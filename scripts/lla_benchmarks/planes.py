@@ -175,7 +175,7 @@ def _work(side: int, kind: Kind, batch_size: int) -> str:
 def how_evaluated(ours: list[Grid], theirs: list[Any]) -> str:
     """By which path, and how many cells at a time."""
     meta = ours[0].meta
-    note = f" ({meta['path_note']})" if meta["path_note"] else ""
+    note = f" ({meta['strategy_note']})" if meta["strategy_note"] else ""
     return f"path `{meta['path']}`, {meta['chunk']} cells at a time{note}"
 
 

@@ -58,8 +58,8 @@ def test_the_path_of_a_plane_is_in_its_meta(tmp_path):
     evaluator = Planes(grid_resolution=5, **RANDOM)
     files = written(evaluator(measuring(evaluator, tmp_path / "scratch")), tmp_path / "files")
     meta = json.loads(files["random/meta.json"].read_text())
-    assert meta["path"] in ("batched", "graph", "loop")
-    assert isinstance(meta["path_note"], str)
+    assert meta["strategy"] in ("vectorized", "traced", "eager")
+    assert isinstance(meta["strategy_note"], str)
 
 
 def test_a_plane_that_takes_too_long_is_a_fault(tmp_path):

@@ -350,7 +350,7 @@ def test_the_matrix_is_that_of_nets_mixed_by_hand(whole):
         net.load_state_dict(checkpoint.load(folder.task_checkpoint(number))["net"])
     for start, end in ((0, 1), (2, 0)):
         surface = barriers._surface(parts, folder, end)
-        by_hand = losses_by_hand(nets[start], nets[end], parts.stream[end], list(surface.batches), 25)
+        by_hand = losses_by_hand(nets[start], nets[end], parts.stream[end], list(surface.objective.batches), 25)
         assert matrix["barrier"][start][end] == pytest.approx(barrier_by_hand(by_hand), rel=1e-3, abs=1e-6)
         assert matrix["loss"][start][end] == pytest.approx(by_hand[0], rel=1e-5)
 

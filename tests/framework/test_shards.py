@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from runs import TINY, compose, run_in
 
-from loss_landscape import LossSurface
 from loss_landscape.shards import Shard
 from loss_landscape.spectra import density
+from loss_landscape.surface.plane import Plane
 from taskshift import shard_jobs, shards
 from taskshift.analysis import Analysis
 from taskshift.compare import differences
@@ -49,15 +49,15 @@ def run(finished, tmp_path) -> Path:
 
 @pytest.fixture
 def cells(monkeypatch) -> list[int]:
-    """How many cells each call of `LossSurface.along` evaluates, by the path that a plane takes."""
-    seen, original = [], LossSurface.along
+    """How many cells each call of `Plane.evaluate` evaluates, by the path that a plane takes."""
+    seen, original = [], Plane.evaluate
 
-    def watched(surface, directions, coordinates, path=None):
-        if path is not None and path.name != "loop":
+    def watched(plane, coordinates, strategy, rho=None):
+        if strategy.name != "eager":
             seen.append(len(coordinates))
-        return original(surface, directions, coordinates, path)
+        return original(plane, coordinates, strategy, rho)
 
-    monkeypatch.setattr(LossSurface, "along", watched)
+    monkeypatch.setattr(Plane, "evaluate", watched)
     return seen
 
 
@@ -129,16 +129,16 @@ def test_the_first_job_solves_what_shards_share(run):
 
 
 def test_a_shard_that_was_cut_off_goes_on(run, whole, monkeypatch, cells):
-    original, left = LossSurface.along, [12]
+    original, left = Plane.evaluate, [12]
 
-    def cut_off(surface, directions, coordinates, path=None):
+    def cut_off(plane, coordinates, strategy, rho=None):
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return original(surface, directions, coordinates, path)
+        return original(plane, coordinates, strategy, rho)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LossSurface, "along", cut_off)
+        patch.setattr(Plane, "evaluate", cut_off)
         with pytest.raises(KeyboardInterrupt):
             remeasure(run, [*FINE, "lla.shards=2"])
     before = sum(cells)

@@ -191,7 +191,7 @@ def plane_of(problem: Problem, side: int) -> tuple[list[torch.Tensor], np.ndarra
     directions = list(random_directions(surface, 2))
     axis = torch.linspace(-1, 1, side)
     points = [first * directions[0] + second * directions[1] for first in axis for second in axis]
-    return directions, surface.at(torch.stack(points)).reshape(side, side).numpy()
+    return directions, surface.losses(displacements=torch.stack(points)).reshape(side, side).numpy()
 
 
 def test_the_plain_loop_gives_the_losses_of_the_grid(problem):

@@ -72,7 +72,7 @@ def test_gauss_newton_is_the_dense_one(case):
     inputs, targets = whole_batch(case)
 
     def outputs(vector: Tensor) -> Tensor:
-        return surface.outputs(surface.layout.unflatten(vector), (inputs, targets))
+        return surface.objective.outputs(surface.layout.unflatten(vector), (inputs, targets))
 
     jacobian = torch.func.jacrev(outputs)(surface.origin).flatten(0, -2)
     shape = outputs(surface.origin).shape

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,13 +24,14 @@ from loss_landscape.grids.span import Span, auto_span, axes_over
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.results.grid import Grid
 from loss_landscape.shards import Shard, shard_files
-from loss_landscape.surface.strategy import LOOP_CHUNK, GridPath, Precision
+from loss_landscape.surface.plane import Plane
+from loss_landscape.surface.strategy import EAGER, Evaluation, EvaluationStrategy, Precision
+from loss_landscape.surface.strategy_check import FAILURES, alternatives, failure_of, objection_to
 from loss_landscape.surface.surface import LossSurface
 
-Evaluate = Callable[[LossSurface, Tensor, GridPath], Tensor]
-"""(surface, coordinates [K, D], path) → values [K], float64."""
+Evaluate = Callable[[Plane, Tensor, EvaluationStrategy], Tensor]
+"""(plane, coordinates [K, D], strategy) → values [K], float64."""
 
-PLAIN = GridPath("loop", LOOP_CHUNK)
 HIGH_RESOLUTION = 51
 NUM_RANDOM_IN_LOWER_PRECISION = 4  # its error is no matter of luck
 
@@ -83,25 +83,17 @@ def evaluate_grid(
     `abort_if_estimated_hours_over`, and ValueError for more cells than `max_eval_points_cap`, unless `high_res`, which takes at
     least 51 a side, without cap.
     """
-    if compile not in ("auto", True, False):
-        raise ValueError(f"compile must be 'auto', True or False, got {compile!r}")
-    if precision not in (None, "bfloat16"):
-        raise ValueError(f"precision must be 'bfloat16', or None for the surface's own, got {precision!r}")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be ≥ 1, got {chunk}")
-    if noise_cells < 0:
-        raise ValueError(f"noise_cells must be ≥ 0, got {noise_cells}")
     directions = described_directions(surface, directions)
     side = cells_a_side(resolution, len(directions), max_eval_points_cap, high_res)
     found: dict[str, Any] = {}
     if isinstance(span, str) and span == "auto":
         span, found = auto_span(surface, directions, target_rise)
-    how = {"num_cells": side ** len(directions), "compile": compile, "precision": precision, "chunk": chunk}
-    path = surface.grid_path(len(directions), **how)
+    plane = surface.plane(directions)
+    evaluation = Evaluation(compile=compile, chunk=chunk, precision=precision, noise_cells=noise_cells)
+    path = plane.strategy(num_cells=side ** len(directions), evaluation=evaluation)
 
     axes, pace = axes_over(span, side, len(directions)), Pace(progress, abort_if_estimated_hours_over)
-    losses = functools.partial(_losses, directions)
-    job = GridJob(surface, directions, axes, losses, surface.loss, path, found, tolerance, pace, noise_cells)
+    job = GridJob(surface, directions, axes, _losses, surface.loss, path, found, tolerance, pace, noise_cells, plane=plane)
     if shard is None:
         return _as_settled(job, Path(partial)).run(partial) if partial is not None else job.run()
     if partial is None or tolerance is not None:
@@ -111,8 +103,8 @@ def evaluate_grid(
     return _as_settled(job, Path(partial), for_shards=True).run_share(Path(partial), shard)
 
 
-def _losses(directions: Sequence[Tensor], on: LossSurface, coordinates: Tensor, path: GridPath) -> Tensor:
-    return on.along(directions, coordinates, path)
+def _losses(plane: Plane, coordinates: Tensor, strategy: EvaluationStrategy) -> Tensor:
+    return plane.evaluate(coordinates, strategy)
 
 
 def _as_settled(job: GridJob, partial: Path, *, for_shards: bool = False) -> GridJob:
@@ -130,7 +122,7 @@ def _as_settled(job: GridJob, partial: Path, *, for_shards: bool = False) -> Gri
     return replace(
         job,
         directions=directions,
-        evaluate=functools.partial(_losses, directions),
+        plane=job.surface.plane(directions),
         centre=lambda: known.centre,
         path=known.path,
         meta=known.meta,
@@ -168,11 +160,12 @@ class GridJob:
     axes: tuple[np.ndarray, ...]
     evaluate: Evaluate
     centre: Callable[[], float]
-    path: GridPath
+    path: EvaluationStrategy
     meta: Mapping[str, Any] = field(default_factory=dict)
     tolerance: float | None = None
     pace: Pace = field(default_factory=lambda: Pace(None, None))
     noise_cells: int = 16
+    plane: Plane | None = None
 
     def __post_init__(self) -> None:
         check_tolerance(self.tolerance, len(self.axes))
@@ -216,7 +209,7 @@ class GridJob:
         """What this grid is, as its shards would have to know it."""
         with undisturbed(self.surface.device):
             origin, centre = digest(self.surface.origin), self.centre()
-        dtypes = f"{self.surface.dtype} {self.path.dtype}"
+        dtypes = f"{self.surface.dtype} {self.path.precision}"
         return Settled(origin, dtypes, self.directions, self.axes, self.path, centre, self.meta)
 
     def settled(self, partial: Path) -> Settled:
@@ -245,7 +238,7 @@ class GridJob:
     def _identity(self, centre: float) -> list[bytes]:
         """What makes this grid another one than any other."""
         tensors = [self.surface.origin, *self.directions]
-        facts = [str(self.surface.dtype), str(self.path.dtype), centre.hex(), repr(sorted(self.meta.items()))]
+        facts = [str(self.surface.dtype), str(self.path.precision), centre.hex(), repr(sorted(self.meta.items()))]
         return [t.cpu().numpy().tobytes() for t in tensors] + [axis.tobytes() for axis in self.axes] + [f.encode() for f in facts]
 
     def _filled(self, store: PartialGrid) -> _Filled:
@@ -261,7 +254,7 @@ class GridJob:
             store.path = None  # out of the handler: its traceback holds the tensors that were too many
             self.pace.restart()
 
-    def _settle(self, store: PartialGrid, path: GridPath) -> None:
+    def _settle(self, store: PartialGrid, path: EvaluationStrategy) -> None:
         """`_begin`, by half the chunk again whenever memory runs out."""
         while store.path is None:
             try:
@@ -283,12 +276,12 @@ class GridJob:
                 ) from error
             self.pace.chunk_done(int(store.done[share].sum()), len(share), store.seconds)
 
-    def _begin(self, store: PartialGrid, path: GridPath) -> None:
+    def _begin(self, store: PartialGrid, path: EvaluationStrategy) -> None:
         """Settle the path: this one if its first cells agree with the plain loop, else one with less to go wrong, and why.
 
         A net that branches on its values, or writes to its own tensors, can't be traced, or only in silence wrongly.
         """
-        for candidate in _alternatives(path):
+        for candidate in alternatives(path):
             settled = replace(candidate, note=path.note)
             values, objection = self._tried(settled)
             if objection is None:
@@ -296,28 +289,25 @@ class GridJob:
                 for chunk, part in enumerate(values):
                     store.put(chunk, part)
                 return
-            path = _noted(path, objection)
+            path = path.with_note(objection)
 
-    def _tried(self, path: GridPath) -> tuple[list[np.ndarray], str | None]:
+    def _tried(self, path: EvaluationStrategy) -> tuple[list[np.ndarray], str | None]:
         """The values of the first chunks by a path, and what speaks against it; of a plain loop neither."""
-        if path.name == "loop":
+        if path.name == "eager":
             return [], None
-        judged, cells, relative, absolute = self.order.judged, self.order.cells, 1e-5, 1e-6
-        if self.surface.dtype == torch.float64:
-            relative = absolute = 1e-10
+        judged, cells = self.order.judged, self.order.cells
         try:
             starts = range(0, len(judged), path.chunk)
             first = [self._values(cells[start : start + path.chunk], path) for start in starts]
             found = np.concatenate(first)[: len(judged)]
-            if path.dtype is not None:  # its rounding would hide a wrong graph
-                found = self._values(judged, replace(path, dtype=None))
+            if path.precision is not None:  # its rounding would hide a wrong graph
+                found = self._values(judged, replace(path, precision=None))
         except torch.OutOfMemoryError:
             raise
-        except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
-            return [], f"{_in_words(path)} failed: {_first_line(error)}"
-        plain = self._values(judged, PLAIN)
-        agrees = np.allclose(found, plain, rtol=relative, atol=absolute, equal_nan=True)
-        return first, None if agrees else f"{_in_words(path)} gave {found.tolist()} instead of {plain.tolist()}"
+        except FAILURES as error:
+            return [], failure_of(path, error)
+        plain = self._values(judged, EAGER)
+        return first, objection_to(path, found, plain, self.surface.dtype)
 
     def _by_levels(self, store: PartialGrid) -> _Filled:
         """Level by level until the tolerance is kept; every cell where it never is, where none is given, or a cell not finite."""
@@ -343,15 +333,15 @@ class GridJob:
     def _evaluate_chunk(self, store: PartialGrid, chunk: int) -> None:
         store.put(chunk, self._values(store.cells_of(chunk), store.path))
 
-    def _values(self, cells: Sequence[int] | np.ndarray, path: GridPath, surface: LossSurface | None = None) -> np.ndarray:
-        return self.evaluate(surface or self.surface, self.cells[torch.as_tensor(cells)], path).cpu().numpy()
+    def _values(self, cells: Sequence[int] | np.ndarray, path: EvaluationStrategy, plane: Plane | None = None) -> np.ndarray:
+        return self.evaluate(plane or self.plane, self.cells[torch.as_tensor(cells)], path).cpu().numpy()
 
     def _with_meta(self, filled: _Filled, centre: float, store: PartialGrid) -> Grid:
         """The grid with its own loss at the origin and all that is known about it."""
         values, difference = filled.values, None
         if self.centre_cell is not None:
             difference = float(values[self.centre_cell]) - centre
-            if store.path.dtype is None:  # else the centre would stand out from its neighbours by their rounding
+            if store.path.precision is None:  # else the centre would stand out from its neighbours by their rounding
                 values[self.centre_cell] = centre
         meta = {
             **self.directions.meta,
@@ -361,13 +351,13 @@ class GridJob:
             **self._worth(filled, store.path),
             "num_nonfinite": int((~np.isfinite(values)).sum()),
             **filled.described(self.tolerance),
-            "path": store.path.name,
-            "path_note": store.path.note,
+            "strategy": store.path.name,
+            "strategy_note": store.path.note,
             "chunk": store.path.chunk,
             "compiled": store.path.compiled,
-            "precision": store.path.dtype,
+            "precision": store.path.precision,
             "dtype": self._dtype,
-            "weighting": self.surface.weighting,
+            "weighting": self.surface.objective.batch_weights.rule,
             "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
             **self.meta,
             "seconds": store.seconds,
@@ -385,19 +375,19 @@ class GridJob:
             "coordinates": [axis.tolist() for axis in self.axes],
         }
 
-    def _worth(self, filled: _Filled, path: GridPath) -> dict[str, Any]:
+    def _worth(self, filled: _Filled, path: EvaluationStrategy) -> dict[str, Any]:
         """Some cells beside the same in float64, or in the surface's own dtype where the net was evaluated in a lower one."""
         nothing = {"noise_floor": None, "noise": [], "precision_error": None}
-        if path.dtype is not None:
+        if path.precision is not None:
             why = checked_cells(filled.values, filled.evaluated, self.centre_cell, NUM_RANDOM_IN_LOWER_PRECISION)
-            own = self._values(list(why), replace(path, dtype=None, compiled=False))
+            own = self._values(list(why), replace(path, precision=None, compiled=False))
             found = noise_table(why, filled.values, own.tolist(), self.order.shape, self._dtype)
             return {**found, "precision_error": precision_error(filled.values[list(why)], own)}
         if self.noise_cells == 0 or self.surface.dtype == torch.float64 or self.surface.device.type == "mps":
             return nothing
         why = checked_cells(filled.values, filled.evaluated, self.centre_cell, self.noise_cells)
         try:
-            exact = self._values(list(why), PLAIN, self.surface.in_dtype(torch.float64))
+            exact = self._values(list(why), EAGER, self.plane.in_dtype(torch.float64))
         except RuntimeError as error:  # a net that makes float32 tensors of its own
             return {**nothing, "noise_note": _first_line(error)}
         return {**nothing, **noise_table(why, filled.values, exact.tolist(), self.order.shape, "float64")}
@@ -424,29 +414,12 @@ class _Filled:
         }
 
 
-def _alternatives(path: GridPath) -> Iterator[GridPath]:
-    """The path, then the same with less to go wrong: uncompiled, then the plain loop."""
-    yield path
-    if path.compiled:
-        yield replace(path, compiled=False)
-    if path.name != "loop":
-        yield PLAIN
-
-
-def _smaller(path: GridPath, error: torch.OutOfMemoryError) -> GridPath:
+def _smaller(path: EvaluationStrategy, error: torch.OutOfMemoryError) -> EvaluationStrategy:
     if path.chunk == 1:
         raise RuntimeError(
             "out of memory with a single cell at a time; give the surface smaller batches, or evaluate it on the CPU"
         ) from error
-    return _noted(path.halved(), f"out of memory with {path.chunk} cells at a time")
-
-
-def _noted(path: GridPath, note: str) -> GridPath:
-    return replace(path, note="; ".join(filter(None, [path.note, note])))
-
-
-def _in_words(path: GridPath) -> str:
-    return " ".join(["compiled"] * path.compiled + [path.name] + [f"in {path.dtype}"] * (path.dtype is not None))
+    return path.halved().with_note(f"out of memory with {path.chunk} cells at a time")
 
 
 def _first_line(error: Exception) -> str:

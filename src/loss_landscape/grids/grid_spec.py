@@ -17,7 +17,7 @@ from torch import Tensor
 
 from loss_landscape.directions.directions import Directions
 from loss_landscape.shards import shard_files
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.strategy import EvaluationStrategy
 
 ROUNDING = 1e-3  # of a direction's length, and of the loss at the origin, by which another machine's may differ
 
@@ -30,7 +30,7 @@ class Settled:
     dtypes: str
     directions: Directions
     axes: tuple[np.ndarray, ...]
-    path: GridPath
+    path: EvaluationStrategy
     centre: float
     meta: Mapping[str, Any]
 
@@ -49,7 +49,7 @@ class Settled:
             about["dtypes"],
             directions,
             axes,
-            GridPath(**about["path"]),
+            EvaluationStrategy(**about["strategy"]),
             float.fromhex(about["centre"]),
             about["meta"],
         )
@@ -62,7 +62,7 @@ class Settled:
             "dtypes": self.dtypes,
             "directions": dict(self.directions.meta),
             "axes": [axis.tolist() for axis in self.axes],
-            "path": asdict(self.path),
+            "strategy": asdict(self.path),
             "centre": self.centre.hex(),
             "meta": dict(self.meta),
         }

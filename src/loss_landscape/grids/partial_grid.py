@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from loss_landscape.files import write_whole
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.strategy import EvaluationStrategy
 
 SECONDS_BETWEEN_SAVES = 2.0
 
@@ -29,7 +29,7 @@ class PartialGrid:
     identity: str  # read where there is a file
     order: np.ndarray  # [cells], the cells in the order in which they are evaluated
     values: np.ndarray  # [cells], float64, in the grid's own order
-    path: GridPath | None = None  # None: not chosen yet
+    path: EvaluationStrategy | None = None  # None: not chosen yet
     done: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))  # [chunks]
     seconds_before: float = 0.0  # spent on it by interrupted calls
 
@@ -55,7 +55,7 @@ class PartialGrid:
             header, values, done = json.loads(str(stored["header"])), stored["values"], stored["done"]
         if header["identity"] != self.identity:
             return 0.0
-        path = GridPath(**header["path"])
+        path = EvaluationStrategy(**header["strategy"])
         if self.path is None:
             self.begin(path)
         if path != self.path:
@@ -65,7 +65,7 @@ class PartialGrid:
         self.done |= done
         return header["seconds"]
 
-    def begin(self, path: GridPath) -> None:
+    def begin(self, path: EvaluationStrategy) -> None:
         """Start, or start again, by this path: nothing is finished."""
         self.path = path
         self.values[:] = np.nan
@@ -116,7 +116,7 @@ class PartialGrid:
         """Write what is finished, where there is a file and a path."""
         if self.file is None or self.path is None:
             return
-        header = json.dumps({"identity": self.identity, "path": asdict(self.path), "seconds": self.seconds})
+        header = json.dumps({"identity": self.identity, "strategy": asdict(self.path), "seconds": self.seconds})
 
         def write(path: Path) -> None:
             with path.open("wb") as file:

@@ -14,7 +14,8 @@ from loss_landscape.grids.progress import Pace, Progress
 from loss_landscape.grids.span import Span, axes_over
 from loss_landscape.results.grid import Grid
 from loss_landscape.sharpness.sam import checked_rho, sam_loss
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.plane import Plane
+from loss_landscape.surface.strategy import Evaluation, EvaluationStrategy
 from loss_landscape.surface.surface import LossSurface
 
 
@@ -47,12 +48,15 @@ def evaluate_sam_grid(
     if len(axes[0]) < 2:
         raise ValueError(f"stride {stride} leaves fewer than 2 of {resolution} cells a side; make it smaller")
 
-    def losses(on: LossSurface, coordinates: Tensor, path: GridPath) -> Tensor:
-        return on.sam_along(directions, coordinates, rho, path)
+    def losses(plane: Plane, coordinates: Tensor, strategy: EvaluationStrategy) -> Tensor:
+        return plane.evaluate(coordinates, strategy, rho)
 
     origin_norm = directions.meta["origin_norm"]
     facts = {"rho_absolute": rho, "rho_relative": rho / origin_norm if origin_norm else None, "stride": stride}
-    how = {"num_cells": len(axes[0]) ** len(axes), "compile": compile, "chunk": chunk}
-    path = surface.grid_path(len(directions), "ascent", **how)
+    plane = surface.plane(directions)
+    evaluation = Evaluation(compile=compile, chunk=chunk)
+    strategy = plane.strategy("ascent", num_cells=len(axes[0]) ** len(axes), evaluation=evaluation)
     centre, pace = functools.partial(sam_loss, surface, rho), Pace(progress, abort_if_estimated_hours_over)
-    return GridJob(surface, directions, axes, losses, centre, path, facts, pace=pace, noise_cells=noise_cells).run(partial)
+    return GridJob(
+        surface, directions, axes, losses, centre, strategy, facts, plane=plane, pace=pace, noise_cells=noise_cells
+    ).run(partial)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from loss_landscape.directions.directions import Directions
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.strategy import EAGER
 from loss_landscape.surface.surface import LossSurface
 
 Span = Sequence[float] | Sequence[Sequence[float]]
@@ -78,6 +78,6 @@ def auto_span(
 
 def _median_rise(surface: LossSurface, directions: Directions, half_width: float, baseline: float) -> float:
     edges = half_width * torch.cat([torch.eye(len(directions)), -torch.eye(len(directions))]).double()
-    losses = surface.along(directions, edges, GridPath("loop", len(edges))).cpu().numpy()
+    losses = surface.plane(directions).evaluate(edges, EAGER).cpu().numpy()
     rises = np.where(np.isfinite(losses), losses - baseline, math.inf)
     return float(np.median(rises))

@@ -33,8 +33,13 @@ class Criterion:
         self.function = copy.deepcopy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
         self._doubles = True
 
-    def prepare(self, outputs: Any, targets: Any) -> None:
-        """Move to the outputs' device and find out whether the function works in float64."""
+    def prepared(self, outputs: Any, targets: Any) -> Criterion:
+        """The same on the outputs' device, in float64 where the function works in it."""
+        twin = copy.copy(self)
+        twin._settle(outputs, targets)
+        return twin
+
+    def _settle(self, outputs: Any, targets: Any) -> None:
         device = outputs.device if isinstance(outputs, Tensor) else None
         self._doubles = device is None or device.type != "mps"
         if isinstance(self.function, nn.Module) and device is not None:

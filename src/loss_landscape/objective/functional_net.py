@@ -1,4 +1,4 @@
-"""Reading a net without leaving a trace on it."""
+"""A net as a function of its parameters and buffers, which leaves no trace on the user's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import copy
 import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -14,7 +15,70 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from loss_landscape.nested import map_tensors
+
+Parameters = Mapping[str, Tensor]
+
 _entered = threading.local()  # whether this thread is inside `undisturbed`
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionalNet:
+    """A private clone of a net, with copies of all its parameters and buffers by name; what moves is given at each call."""
+
+    module: nn.Module
+    parameters: Parameters
+    buffers: Parameters
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, model: nn.Module, dtype: torch.dtype | None = None) -> FunctionalNet:
+        """`model` as it is now, in eval mode and in `dtype`, its own widest one unless given; ValueError without parameters."""
+        module, own = private_clone(model).eval(), dict(model.named_parameters())
+        dtype = dtype or common_dtype(own.values())
+        converted = any(p.dtype != dtype for p in own.values() if p.is_floating_point())
+        parameters = {name: snapshot(p, dtype) for name, p in own.items()}
+        buffers = {name: snapshot(b, dtype if converted else None) for name, b in module.named_buffers()}
+        return cls(module, parameters, buffers, dtype, next(iter(own.values())).device)
+
+    def __call__(self, parameters: Parameters, inputs: Any, dtype: torch.dtype | None = None) -> Any:
+        """What the net gives for `inputs`, a tensor, a tuple or a mapping, with `parameters` in place of its own, in `dtype`."""
+        state = self.state(parameters)
+        if dtype is not None:
+            inputs, state = map_tensors(lambda t: _cast(t, dtype), inputs), {name: _cast(t, dtype) for name, t in state.items()}
+        return call_with_inputs(self.module, state, inputs)
+
+    def state(self, parameters: Parameters) -> dict[str, Tensor]:
+        """Everything the net holds, by name, with `parameters` in place of its own; buffers are clones, to be counted in."""
+        return {**self.parameters, **{name: b.clone() for name, b in self.buffers.items()}, **parameters}
+
+    def with_parameters(self, parameters: Parameters) -> FunctionalNet:
+        """The same net with `parameters` as its own."""
+        return replace(self, parameters={**self.parameters, **parameters})
+
+    def in_dtype(self, dtype: torch.dtype) -> FunctionalNet:
+        """The same net in another dtype."""
+        parameters = {name: snapshot(p, dtype) for name, p in self.parameters.items()}
+        buffers = {name: snapshot(b, dtype) for name, b in self.buffers.items()}
+        return replace(self, parameters=parameters, buffers=buffers, dtype=dtype)
+
+    def on(self, device: torch.device) -> FunctionalNet:
+        """The same net on another device."""
+        parameters = {name: p.to(device) for name, p in self.parameters.items()}
+        buffers = {name: b.to(device) for name, b in self.buffers.items()}
+        return replace(self, parameters=parameters, buffers=buffers, device=device)
+
+    def with_batch_statistics(self) -> FunctionalNet:
+        """The same net whose batch norms normalise by each batch's own statistics."""
+        module = private_clone(self.module)
+        use_batch_statistics(module)
+        return replace(self, module=module, buffers={name: self.buffers[name] for name, _ in module.named_buffers()})
+
+    def with_recomputed_statistics(self, parameters: Parameters, inputs: Iterable[Any]) -> FunctionalNet:
+        """The same net with batch norm's running statistics taken anew at `parameters`, as means over the batches' inputs."""
+        buffers = recomputed_statistics(self.module, {**self.parameters, **parameters}, self.buffers, inputs)
+        return replace(self, buffers=buffers)
 
 
 def private_clone(model: nn.Module) -> nn.Module:
@@ -57,6 +121,13 @@ def called(
     return torch.func.functional_call(net, completed, positional, dict(keywords or {}), tie_weights=False)
 
 
+def call_with_inputs(net: nn.Module, state: Mapping[str, Tensor], inputs: Any) -> Any:
+    """What `net` gives with `state` for a batch's inputs: a mapping as keywords, a tuple or list one by one, else as they are."""
+    if isinstance(inputs, Mapping):
+        return called(net, state, (), inputs)
+    return called(net, state, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,))
+
+
 def use_batch_statistics(net: nn.Module) -> None:
     """Let the batch norms of `net` normalise by each batch's own statistics, in eval mode, and record nothing."""
     for module in net.modules():
@@ -77,10 +148,28 @@ def recomputed_statistics(
             state[f"{name}.num_batches_tracked"].zero_()
     with torch.no_grad():
         for one in inputs:
-            keywords = dict(one) if isinstance(one, Mapping) else {}
-            positional = () if keywords else tuple(one) if isinstance(one, tuple | list) else (one,)
-            called(training, {**parameters, **state}, positional, keywords)
+            call_with_inputs(training, {**parameters, **state}, one)
     return state
+
+
+def common_dtype(parameters: Iterable[Tensor]) -> torch.dtype:
+    """The widest dtype among the parameters, at least float32: a displacement of half precision would be lost in rounding."""
+    found = torch.float32
+    parameters = list(parameters)
+    if not parameters:
+        raise ValueError("the model has no parameters")
+    for parameter in parameters:
+        found = torch.promote_types(found, parameter.dtype) if parameter.is_floating_point() else found
+    return found
+
+
+def snapshot(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A copy of `tensor`, in `dtype` where that is given and the tensor's a floating-point one."""
+    return tensor.detach().to(dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype, copy=True)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 @contextlib.contextmanager

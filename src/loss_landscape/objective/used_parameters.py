@@ -1,56 +1,26 @@
-"""What a surface finds out about its net and loss before it is one."""
+"""Which parameters the loss depends on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from loss_landscape.nested import tensors_in
-
-if TYPE_CHECKING:
-    from loss_landscape.surface.surface import LossSurface
-
-
-def common_dtype(parameters: Iterable[Tensor]) -> torch.dtype:
-    """The widest dtype among the parameters, at least float32: a displacement of half precision would be lost in rounding."""
-    found = torch.float32
-    parameters = list(parameters)
-    if not parameters:
-        raise ValueError("the model has no parameters")
-    for parameter in parameters:
-        found = torch.promote_types(found, parameter.dtype) if parameter.is_floating_point() else found
-    return found
+from loss_landscape.objective.batch_loss import BatchLoss
+from loss_landscape.objective.batches import Batches
 
 
-def snapshot(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A copy of `tensor`, in `dtype` where that is given and the tensor's a floating-point one."""
-    return tensor.detach().to(dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype, copy=True)
-
-
-def prepare_criterion(surface: LossSurface, parameters: Mapping[str, Tensor]) -> None:
-    """Let the surface's criterion see a batch; TypeError where batches are no (inputs, targets)."""
-    batch = next(iter(surface.batches))
-    if not (isinstance(batch, tuple | list) and len(batch) == 2):
-        raise TypeError(
-            f"each batch must be (inputs, targets) for a loss_fn, got {type(batch).__name__}; for other batches give "
-            "batch_loss=f(model, batch) instead"
-        )
-    with torch.no_grad():
-        # clones: a net may write to what it is given
-        surface.criterion.prepare(surface.outputs({name: p.clone() for name, p in parameters.items()}, batch), batch[1])
-
-
-def used_parameters(surface: LossSurface, trainable: Mapping[str, Tensor]) -> tuple[list[str], int]:
+def used_parameters(batch_loss: BatchLoss, batches: Batches, trainable: Mapping[str, Tensor]) -> tuple[tuple[str, ...], int]:
     """Which of the `trainable` the loss depends on, in order, and how many bytes the net's modules give out for a batch."""
     leaves = {name: parameter.clone().requires_grad_() for name, parameter in trainable.items()}
     used: set[str] = set()
-    with torch.enable_grad(), _WatchedOutputs(surface.net) as seen:
-        for batch in surface.batches:
+    with torch.enable_grad(), _WatchedOutputs(batch_loss.net.module) as seen:
+        for batch in batches:
             seen.bytes = 1  # of this batch alone
-            loss = surface.batch_loss(leaves, batch)
+            loss = batch_loss(leaves, batch)
             _check_scalar(loss)
             waiting = [name for name in trainable if name not in used]
             if loss.requires_grad:
@@ -60,7 +30,7 @@ def used_parameters(surface: LossSurface, trainable: Mapping[str, Tensor]) -> tu
                 break
     if not used:
         raise ValueError("the loss depends on no parameter with requires_grad=True, so there is no direction to move in")
-    return [name for name in trainable if name in used], seen.bytes
+    return tuple(name for name in trainable if name in used), seen.bytes
 
 
 def _check_scalar(loss: Any) -> None:

@@ -83,7 +83,7 @@ class SummedProducts:
     def _prepared(self, index: int, summand: Summand) -> Prepared:
         if index < len(self._kept):
             return self._kept[index]
-        expected = TENSORS_KEPT_AN_ACTIVATION * self._surface.activation_bytes
+        expected = TENSORS_KEPT_AN_ACTIVATION * self._surface.objective.activation_bytes
         if not self._full and self._held + expected <= self._budget:
             prepared = summand.lasting()
             if self._held + prepared.num_bytes <= self._budget:

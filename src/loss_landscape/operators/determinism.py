@@ -29,7 +29,7 @@ def check_deterministic(surface: LossSurface) -> None:
     _require_same_batches(surface)
     _require_a_quiet_net(surface)
     direction = torch.ones_like(surface.origin)
-    _require_same("loss", lambda: surface.at(torch.zeros_like(surface.origin)[None]))
+    _require_same("loss", lambda: surface.losses(points=surface.origin[None]))
     _require_same("gradient", surface.gradient)
     operator = HessianOperator(surface, memory_budget_mb=0)  # computes its graphs anew for each product
     _require_same("product with the Hessian", lambda: operator @ direction)
@@ -91,7 +91,7 @@ class _Watch(TorchDispatchMode):
 
 
 def _require_same_batches(surface: LossSurface) -> None:
-    for index, (first, second) in enumerate(zip_longest(surface.batches, surface.batches)):
+    for index, (first, second) in enumerate(zip_longest(surface.objective.batches, surface.objective.batches)):
         if first is None or second is None or not _equal(first, second):
             raise ValueError(
                 f"batch {index} is another one in the second pass over the data: the loader shuffles or augments at random; give "
@@ -106,8 +106,8 @@ def _equal(first: Any, second: Any) -> bool:
 
 def _require_a_quiet_net(surface: LossSurface) -> None:
     parameters = surface.layout.unflatten(surface.origin)
-    with undisturbed(surface.device), torch.no_grad(), _Watch(surface.net):
-        for _, loss in surface.terms():
+    with undisturbed(surface.device), torch.no_grad(), _Watch(surface.objective.net.module):
+        for _, loss in surface.objective.terms():
             loss(parameters)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from loss_landscape.objective.functional_net import Parameters
 from loss_landscape.operators.batch_sum import Prepared, Summand
-from loss_landscape.surface.surface import LossSurface, Parameters
+from loss_landscape.surface.surface import LossSurface
 
 STEPS = {torch.float64: 1e-7, torch.float32: 2e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
@@ -20,7 +21,7 @@ def difference_summands(surface: LossSurface) -> Iterator[Summand]:
     each kink that is crossed counts with 1/h.
     """
     reach = STEPS[surface.dtype] * (1 + surface.origin.double().norm())
-    for weight, loss in surface.terms():
+    for weight, loss in surface.objective.terms():
 
         def prepared(loss: Callable[[Parameters], Tensor] = loss) -> Prepared:
             return Prepared(lambda vector: _difference(surface, loss, vector, reach), num_bytes=0)

@@ -10,24 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loss_landscape.objective.functional_net import Parameters
 from loss_landscape.operators.batch_sum import TENSORS_KEPT_AN_ACTIVATION, Prepared, Summand
 from loss_landscape.operators.hessian_products import flat, pulled_back, require_twice_differentiable, retained
-from loss_landscape.surface.surface import LossSurface, Parameters
+from loss_landscape.surface.surface import LossSurface
 
 
 def gauss_newton_summands(surface: LossSurface) -> Iterator[Summand]:
     """For each batch J the outputs' derivative and M the loss's Hessian in them; for the regulariser its own Hessian."""
-    for weight, batch in surface.weighted_batches():
+    for weight, batch in surface.objective.weighted_batches():
         prepared = partial(_gauss_newton, surface, batch)
         yield Summand(weight, prepared, prepared)
-    if surface.regularizer is not None:
-        prepared = partial(retained, surface, surface.penalty)
+    if surface.objective.regularizer is not None:
+        prepared = partial(retained, surface, surface.objective.penalty)
         yield Summand(1.0, prepared, prepared)
 
 
 def fisher_summands(surface: LossSurface) -> Iterator[Summand]:
     """For each batch J the derivative of the examples' own losses and M the diagonal of their shares."""
-    for weight, batch in surface.weighted_batches():
+    for weight, batch in surface.objective.weighted_batches():
         prepared = partial(_fisher, surface, batch)
         yield Summand(weight, prepared, prepared)
 
@@ -53,10 +54,10 @@ class _Linearised:
 def _gauss_newton(surface: LossSurface, batch: Any) -> Prepared:
     leaves = surface.leaves()
     with torch.enable_grad():
-        outputs = surface.outputs(leaves, batch)
+        outputs = surface.objective.outputs(leaves, batch)
         _require_one_tensor(outputs)
         point = outputs.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(surface.criterion(point, batch[1]), [point], create_graph=True)
+        (slope,) = torch.autograd.grad(surface.objective.criterion(point, batch[1]), [point], create_graph=True)
 
     def middle(vector: Tensor) -> Tensor:
         return pulled_back([slope], [point], [vector])[0] if slope.requires_grad else torch.zeros_like(vector)
@@ -67,16 +68,16 @@ def _gauss_newton(surface: LossSurface, batch: Any) -> Prepared:
 def _fisher(surface: LossSurface, batch: Any) -> Prepared:
     leaves = surface.leaves()
     with torch.enable_grad():
-        outputs = surface.outputs(leaves, batch)
+        outputs = surface.objective.outputs(leaves, batch)
         _require_one_tensor(outputs)
-        losses, shares = surface.criterion.example_losses(outputs, batch[1])
-    if surface.criterion.reduction != "sum":
+        losses, shares = surface.objective.criterion.example_losses(outputs, batch[1])
+    if surface.objective.criterion.reduction != "sum":
         shares = shares / shares.sum()
     return _prepared(surface, leaves, losses, lambda vector: shares * vector)
 
 
 def _prepared(surface: LossSurface, leaves: Parameters, values: Tensor, middle: Callable[[Tensor], Tensor]) -> Prepared:
-    held = TENSORS_KEPT_AN_ACTIVATION * surface.activation_bytes
+    held = TENSORS_KEPT_AN_ACTIVATION * surface.objective.activation_bytes
     if not values.requires_grad:  # this batch depends on none of the parameters that move
         return Prepared(torch.zeros_like, held)
     dual = torch.zeros_like(values, requires_grad=True)

@@ -96,7 +96,7 @@ class EmpiricalFisherOperator(_OfSurface):
 
 def require_criterion(surface: LossSurface, what: str) -> None:
     """Raise ValueError where outputs and loss are not apart."""
-    if surface.criterion is None:
+    if surface.objective.criterion is None:
         raise ValueError(f"{what} needs outputs and loss apart: build the surface with loss_fn(outputs, targets), not batch_loss")
 
 

@@ -13,21 +13,22 @@ from torch.func import grad, jvp
 
 from loss_landscape.graphs.recording import Recording
 from loss_landscape.graphs.tracing import UntraceableError
+from loss_landscape.objective.functional_net import Parameters
 from loss_landscape.operators.batch_sum import TENSORS_KEPT_AN_ACTIVATION, Prepared, Summand
-from loss_landscape.surface.surface import LossSurface, Parameters
+from loss_landscape.surface.surface import LossSurface
 
 Loss = Callable[[Parameters], Tensor]
 
 
 def traced_summands(surface: LossSurface) -> Iterator[Summand]:
     """Forward over reverse: the gradient's derivative along a vector, with all that does not depend on the vector kept."""
-    for weight, loss in surface.terms():
+    for weight, loss in surface.objective.terms():
         yield Summand(weight, partial(_traced, surface, loss), partial(retained, surface, loss))
 
 
 def retained_summands(surface: LossSurface) -> Iterator[Summand]:
     """Reverse over reverse: the gradient with its graph, differentiated backwards."""
-    for weight, loss in surface.terms():
+    for weight, loss in surface.objective.terms():
         prepared = partial(retained, surface, loss)
         yield Summand(weight, prepared, prepared)
 
@@ -45,7 +46,7 @@ def retained(surface: LossSurface, loss: Loss) -> Prepared:
         )
     require_twice_differentiable(slopes)
     slope = _Slope(parts, list(slopes), surface.layout.names)
-    held = TENSORS_KEPT_AN_ACTIVATION * surface.activation_bytes
+    held = TENSORS_KEPT_AN_ACTIVATION * surface.objective.activation_bytes
     return Prepared(lambda vector: slope.pushed(surface.layout.unflatten(vector)), held)
 
 

@@ -82,7 +82,7 @@ class _Source:
         self._curvlinops = _curvlinops()
         self.surface, self.what = surface, what
         self.loss_fn = self._known_loss()
-        self.batches = [(batch[0], batch[1]) for _, batch in surface.weighted_batches()]
+        self.batches = [(batch[0], batch[1]) for _, batch in surface.objective.weighted_batches()]
         self._require_plain_targets()
         self._require_equal_weights()
         self.net = _OnInputs(_real_net(surface))
@@ -127,7 +127,7 @@ class _Source:
         return calls
 
     def _known_loss(self) -> nn.Module:
-        given = self.surface.criterion.function
+        given = self.surface.objective.criterion.function
         kind = FUNCTIONS.get(given) if not isinstance(given, nn.Module) else type(given)
         plain = all(getattr(given, name, None) is None for name in ("weight", "pos_weight"))
         if kind not in KNOWN or not plain or getattr(given, "label_smoothing", 0):
@@ -135,12 +135,12 @@ class _Source:
                 f"{self.what} is known for MSELoss, CrossEntropyLoss and BCEWithLogitsLoss without weights or label smoothing, "
                 f"got {given}; use GaussNewtonOperator, which is its mean over the net's own labels"
             )
-        return kind(reduction=self.surface.criterion.reduction)
+        return kind(reduction=self.surface.objective.criterion.reduction)
 
     def _require_plain_targets(self) -> None:
         for _, targets in self.batches:
             if isinstance(self.loss_fn, nn.CrossEntropyLoss):
-                ignored = getattr(self.surface.criterion.function, "ignore_index", -100)
+                ignored = getattr(self.surface.objective.criterion.function, "ignore_index", -100)
                 plain = not targets.is_floating_point() and bool((targets != ignored).all())
             else:
                 plain = isinstance(self.loss_fn, nn.MSELoss) or bool(((targets == 0) | (targets == 1)).all())
@@ -150,12 +150,12 @@ class _Source:
                 )
 
     def _require_equal_weights(self) -> None:
-        total = sum(map(_count, self.batches))
-        for (weight, _), batch in zip(self.surface.weighted_batches(), self.batches, strict=True):
+        total, rule = sum(map(_count, self.batches)), self.surface.objective.batch_weights.rule
+        for (weight, _), batch in zip(self.surface.objective.weighted_batches(), self.batches, strict=True):
             expected = 1.0 if self.loss_fn.reduction == "sum" else _count(batch) / total
             if not math.isclose(weight, expected, rel_tol=1e-9):
                 raise ValueError(
-                    f"{self.what} weighs batches by their examples, but this surface's weights are by {self.surface.weighting}; "
+                    f"{self.what} weighs batches by their examples, but this surface's weights are by {rule}; "
                     "use GaussNewtonOperator"
                 )
 
@@ -176,8 +176,8 @@ class _OnInputs(nn.Module):
 
 def _real_net(surface: LossSurface) -> nn.Module:
     """A copy of the net that holds the surface's own values, of which only the moving ones require a gradient."""
-    net = copy.deepcopy(surface.net)
-    values = surface.state(surface.layout.unflatten(surface.origin))
+    net = copy.deepcopy(surface.objective.net.module)
+    values = surface.objective.net.state(surface.layout.unflatten(surface.origin))
     for name, tensor in chain(net.named_parameters(), net.named_buffers()):
         tensor.data = values[name].clone()
     for name, parameter in net.named_parameters():

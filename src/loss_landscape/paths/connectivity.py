@@ -17,7 +17,8 @@ from loss_landscape.grids.progress import Pace, Progress
 from loss_landscape.paths.curve_fitting import Bending, bent
 from loss_landscape.paths.curves import Curve, bezier, evenly_spaced, line, polychain
 from loss_landscape.randomness import GeneratorLike, generator_from
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.plane import Plane
+from loss_landscape.surface.strategy import EvaluationStrategy
 from loss_landscape.surface.surface import LossSurface
 
 
@@ -86,11 +87,12 @@ def path_losses(
         return PathLosses(times, np.full(num_points, here.loss()), np.zeros(num_points), _told(curve, here))
     directions = Directions(tuple(steps[number] for number in moving), _told(curve, here))
 
-    def evaluate(on: LossSurface, coordinates: Tensor, path: GridPath) -> Tensor:
-        return on.along(directions, curve.weights(coordinates[:, 0])[:, moving], path)
+    def evaluate(on: Plane, coordinates: Tensor, strategy: EvaluationStrategy) -> Tensor:
+        return on.evaluate(curve.weights(coordinates[:, 0])[:, moving], strategy)
 
-    path, pace = here.grid_path(len(directions), num_cells=num_points), Pace(progress, None)
-    job = GridJob(here, directions, (times,), evaluate, here.loss, path, pace=pace, noise_cells=0)
+    plane, pace = here.plane(directions), Pace(progress, None)
+    strategy = plane.strategy(num_cells=num_points)
+    job = GridJob(here, directions, (times,), evaluate, here.loss, strategy, pace=pace, noise_cells=0, plane=plane)
     grid = job.run(partial)
     losses = grid.losses
     losses[-1] = surface.moved_to(curve.end).loss()
@@ -180,7 +182,7 @@ def _bending(
         raise ValueError(f"expected a surface to train on with {straight.controls.shape[1]} moving parameters, got {train.size}")
     generator = generator_from(generator)
     times = torch.rand(steps, generator=generator, dtype=torch.float64, device=generator.device).cpu()
-    surface = train.with_batch_statistics() if train.batch_norm == "recompute" else train
+    surface = train.with_batch_statistics() if train.objective.batch_norm == "recompute" else train
     straight = replace(straight, controls=straight.controls.to(surface.origin))
     return Bending(surface, straight, times, lr, None if partial is None else Path(partial))
 

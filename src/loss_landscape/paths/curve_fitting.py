@@ -105,15 +105,21 @@ class Bending:
     def _loss_and_slope(self, point: Tensor, weight: float, batch: Any) -> tuple[Tensor, Tensor]:
         leaves = {name: part.requires_grad_() for name, part in self.surface.layout.unflatten(point).items()}
         with torch.enable_grad():
-            loss = weight * self.surface.batch_loss(leaves, batch)
-            if self.surface.regularizer is not None:
-                loss = loss + self.surface.penalty(leaves)
+            loss = weight * self.surface.objective.batch_loss(leaves, batch)
+            if self.surface.objective.regularizer is not None:
+                loss = loss + self.surface.objective.penalty(leaves)
             slopes = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return loss.detach(), self.surface.layout.flatten(slopes)
 
     def _identity(self) -> str:
         """What makes this training another one than any other."""
-        facts = [self.straight.meta["kind"], self.surface.batch_norm, str(self.surface.dtype), self.surface.layout.names, self.lr]
+        facts = [
+            self.straight.meta["kind"],
+            self.surface.objective.batch_norm,
+            str(self.surface.dtype),
+            self.surface.layout.names,
+            self.lr,
+        ]
         at_start = self.surface.moved_to(self.straight.start).loss()
         tensors = [self.straight.controls.cpu().numpy().tobytes(), self.times.numpy().tobytes()]
         return hashlib.blake2b(b"".join([*tensors, repr([*facts, at_start]).encode()]), digest_size=16).hexdigest()
@@ -183,7 +189,7 @@ def fall(progress: float) -> float:
 
 def _endless(surface: LossSurface) -> Iterator[tuple[float, Any]]:
     """The batches over and over; each weight times their number, so that a step's loss is the surface's on average."""
-    count = sum(weight != 0 for weight in surface.weights)
+    count = sum(weight != 0 for weight in surface.objective.batch_weights.values)
     while True:
-        for weight, batch in surface.weighted_batches():
+        for weight, batch in surface.objective.weighted_batches():
             yield count * weight, batch

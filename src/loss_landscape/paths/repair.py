@@ -59,7 +59,7 @@ class _Mixtures:
         candidates = _hidden_layers(surface)
         with undisturbed(surface.device), torch.no_grad():
             order, normalised = _order_of_calls(surface, candidates)
-            self.layers = [name for name in order if surface.batch_norm == "running" or name not in normalised]
+            self.layers = [name for name in order if surface.objective.batch_norm == "running" or name not in normalised]
             self.ends = [_moments(surface, point, self.layers) for point in (self.line.start, self.line.end)]
 
     def repaired(self, t: float) -> Tensor:
@@ -86,13 +86,19 @@ class _Mixtures:
 
 def _hidden_layers(surface: LossSurface) -> list[str]:
     """The linear layers and convolutions whose outputs are not the net's, and whose weights move and are not tied."""
-    if surface.criterion is None:
+    if surface.objective.criterion is None:
         raise ValueError("repair needs to know a batch's inputs: give the surface a loss_fn(outputs, targets)")
-    inputs = next(iter(surface.batches))[0]
-    trace = UnitTrace.of(surface.net, inputs, surface.state(surface.layout.unflatten(surface.origin)))
+    inputs = next(iter(surface.objective.batches))[0]
+    trace = UnitTrace.of(
+        surface.objective.net.module, inputs, surface.objective.net.state(surface.layout.unflatten(surface.origin))
+    )
     tied = set(trace.aliases) | set(trace.aliases.values())
     moving = set(surface.layout.names) - tied
-    found = [name for name, module in surface.net.named_modules() if isinstance(module, LAYERS) and f"{name}.weight" in moving]
+    found = [
+        name
+        for name, module in surface.objective.net.module.named_modules()
+        if isinstance(module, LAYERS) and f"{name}.weight" in moving
+    ]
     return [name for name in found if not trace.gives_outputs(f"{name}.weight")]
 
 
@@ -104,12 +110,12 @@ def _order_of_calls(surface: LossSurface, layers: Collection[str]) -> tuple[list
     def enters_norm(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         normalised.update(name for name, outputs in called.items() if outputs is inputs[0])
 
-    norms = [module for module in surface.net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in surface.objective.net.module.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     handles = [module.register_forward_pre_hook(enters_norm) for module in norms]
     try:
-        with _watched(surface.net, layers, called.__setitem__):
-            _, batch = next(surface.weighted_batches())
-            surface.batch_loss(surface.layout.unflatten(surface.origin), batch)
+        with _watched(surface.objective.net.module, layers, called.__setitem__):
+            _, batch = next(surface.objective.weighted_batches())
+            surface.objective.batch_loss(surface.layout.unflatten(surface.origin), batch)
     finally:
         for handle in handles:
             handle.remove()
@@ -120,9 +126,10 @@ def _moments(surface: LossSurface, point: Tensor, layers: Collection[str]) -> Mo
     """The mean and deviation of the units of `layers` at `point`, over all batches and places."""
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
     here = surface.moved_to(point)
-    with _watched(here.net, layers, lambda name, outputs: seen[name].append(_summary(outputs, here.net.get_submodule(name)))):
-        for _, batch in here.weighted_batches() if layers else ():
-            here.batch_loss(here.layout.unflatten(point), batch)
+    net = here.objective.net.module
+    with _watched(net, layers, lambda name, outputs: seen[name].append(_summary(outputs, net.get_submodule(name)))):
+        for _, batch in here.objective.weighted_batches() if layers else ():
+            here.objective.batch_loss(here.layout.unflatten(point), batch)
     return {name: _pooled(torch.stack(parts)) for name, parts in seen.items()}
 
 

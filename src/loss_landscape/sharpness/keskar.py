@@ -28,7 +28,7 @@ def keskar_sharpness(surface: LossSurface, epsilon: float = 1e-3, num_steps: int
     losses = []
     for _ in range(num_steps):
         place = (place + STEP * box * surface.gradient(place).sign()).clamp(-box, box)
-        losses.append(surface.at(place[None]))
+        losses.append(surface.losses(displacements=place[None]))
     loss = surface.loss()
     highest = torch.cat(losses).clamp_min(loss).max()
     return 100 * (float(highest) - loss) / (1 + loss)

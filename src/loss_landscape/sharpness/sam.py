@@ -6,7 +6,7 @@ import torch
 
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.estimate import Estimate
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.strategy import EAGER
 from loss_landscape.surface.surface import LossSurface
 
 
@@ -32,7 +32,7 @@ def asam_sharpness(surface: LossSurface, rho: float = 0.5, eta: float = 0.01) ->
     if bool(length == 0):
         return 0.0
     step = checked_rho(rho) * scale.square() * gradient / length
-    return float(surface.at(step[None])) - surface.loss()
+    return float(surface.losses(displacements=step[None])) - surface.loss()
 
 
 def expected_sharpness(surface: LossSurface, sigma: float, num_samples: int = 16, generator: GeneratorLike = None) -> Estimate:
@@ -49,14 +49,14 @@ def expected_sharpness(surface: LossSurface, sigma: float, num_samples: int = 16
     for _ in range(num_samples):
         noise = torch.randn(surface.size, generator=generator, dtype=torch.float64, device=generator.device)
         noise = sigma * noise.to(surface.origin)
-        rises.append(surface.at(torch.stack([noise, -noise])).mean() - surface.loss())
+        rises.append(surface.losses(displacements=torch.stack([noise, -noise])).mean() - surface.loss())
     return Estimate.from_samples(torch.stack(rises).cpu())
 
 
 def sam_loss(surface: LossSurface, rho: float) -> float:
     """L(θ + ρ g/‖g‖)."""
-    origin = torch.zeros(1, 1, dtype=torch.float64)
-    return float(surface.sam_along([torch.zeros_like(surface.origin)], origin, checked_rho(rho), GridPath("loop", 1)))
+    nowhere = surface.plane([torch.zeros_like(surface.origin)])
+    return float(nowhere.evaluate(torch.zeros(1, 1, dtype=torch.float64), EAGER, checked_rho(rho)))
 
 
 def checked_rho(rho: float) -> float:

@@ -9,33 +9,70 @@ from typing import Literal
 Compile = bool | Literal["auto"]
 Precision = Literal["bfloat16"] | None
 
-LOOP_CHUNK = 16  # cells that a loop hands back at a time
-MOST_CELLS = {"cpu": 128, "cuda": 1024}
+EAGER_CHUNK = 16  # cells that are handed back at a time
+MAX_CELLS = {"cpu": 128, "cuda": 1024}
 CHUNK_BYTES = {"cpu": 3 << 21, "cuda": 1 << 26}  # of a chunk's largest activation: a CPU's cache, a GPU's launches
-BATCHED_CONVOLUTION_BYTES = 1 << 22  # of the largest activation, above which a GPU is busy with a single cell
+VECTORIZED_CONVOLUTION_BYTES = 1 << 22  # of the largest activation, above which a GPU is busy with a single cell
 COMPILING_PAYS = {"cpu": 2e13, "cuda": 2e15}  # floating-point operations of a grid: minutes, where compiling takes one
 
 
 @dataclass(frozen=True)
-class GridPath:
-    """`batched`: `chunk` cells in one pass of the traced loss; `graph`: one after the other through it; `loop`: through the net.
+class Evaluation:
+    """How a grid's cells are evaluated and checked; each goes by rule unless given.
 
-    A batched chunk is always whole, filled up with copies of its last cell, so that its arithmetic is the same for any number of
-    cells. In the other two, `chunk` is only how many are handed back at a time. `dtype` is what the net computes in, where that
-    is not the surface's.
+    `compile`: whether the traced loss is compiled, "auto" where the grid is large enough to pay for a minute of it. `chunk`: how
+    many cells are evaluated at a time, halved where memory runs out. `precision="bfloat16"` is for the net alone, the criterion
+    stays in float64. `noise_cells`: how many random cells are computed in float64 as well, beside the centre and the three
+    lowest; 0 leaves the check out. Raises ValueError for any other value.
     """
 
-    name: Literal["batched", "graph", "loop"]
+    compile: Compile = "auto"
+    chunk: int | None = None
+    precision: Precision = None
+    noise_cells: int = 16
+
+    def __post_init__(self) -> None:
+        if self.compile not in ("auto", True, False):
+            raise ValueError(f"compile must be 'auto', True or False, got {self.compile!r}")
+        if self.precision not in (None, "bfloat16"):
+            raise ValueError(f"precision must be 'bfloat16', or None for the surface's own, got {self.precision!r}")
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk must be ≥ 1, got {self.chunk}")
+        if self.noise_cells < 0:
+            raise ValueError(f"noise_cells must be ≥ 0, got {self.noise_cells}")
+
+
+@dataclass(frozen=True)
+class EvaluationStrategy:
+    """`vectorized`: `chunk` cells in one pass of the traced loss; `traced`: one by one through it; `eager`: through the net.
+
+    A vectorized chunk is always whole, filled up with copies of its last cell, so that its arithmetic is the same for any number
+    of cells. In the other two, `chunk` is only how many are handed back at a time. `precision` is what the net computes in, where
+    that is not the surface's dtype.
+    """
+
+    name: Literal["vectorized", "traced", "eager"]
     chunk: int
     compiled: bool = False
-    dtype: Precision = None
+    precision: Precision = None
     note: str = ""  # why it is not what the rule would choose
 
-    def halved(self) -> GridPath:
+    def __str__(self) -> str:
+        compiled, precision = "compiled " if self.compiled else "", f" in {self.precision}" if self.precision else ""
+        return f"{compiled}{self.name}{precision}"
+
+    def halved(self) -> EvaluationStrategy:
         """The same with half the chunk; ValueError where it is a single cell."""
         if self.chunk == 1:
             raise ValueError("a chunk of one cell can't be halved")
         return replace(self, chunk=self.chunk // 2)
+
+    def with_note(self, note: str) -> EvaluationStrategy:
+        """The same with one more note."""
+        return replace(self, note="; ".join(filter(None, [self.note, note])))
+
+
+EAGER = EvaluationStrategy("eager", EAGER_CHUNK)
 
 
 @dataclass(frozen=True)
@@ -47,17 +84,19 @@ class CellCost:
     has_convolution: bool
 
 
-def path_for(cost: CellCost, device: str, num_cells: int | None, compile: Compile, precision: Precision) -> GridPath:
-    """The path for cells of this cost on a device of this type.
+def strategy_for(
+    cost: CellCost, device: str, num_cells: int | None, compile: Compile, precision: Precision
+) -> EvaluationStrategy:
+    """The strategy for cells of this cost on a device of this type.
 
-    Cells are batched where a pass is bound by its overhead: dense nets with small activations on a CPU, small nets on a GPU.
+    Cells are vectorized where a pass is bound by its overhead: dense nets with small activations on a CPU, small nets on a GPU.
     """
     kind = "cpu" if device == "cpu" else "cuda"
     fitting = CHUNK_BYTES[kind] // max(cost.largest_bytes, 1)
-    chunk = min(MOST_CELLS[kind], 1 << int(math.log2(max(fitting, 1))))
-    too_large = cost.has_convolution and (kind == "cpu" or cost.largest_bytes > BATCHED_CONVOLUTION_BYTES)
-    batched = chunk > 1 and not too_large
+    chunk = min(MAX_CELLS[kind], 1 << int(math.log2(max(fitting, 1))))
+    too_large = cost.has_convolution and (kind == "cpu" or cost.largest_bytes > VECTORIZED_CONVOLUTION_BYTES)
+    vectorized = chunk > 1 and not too_large
     dense_on_cpu = kind == "cpu" and not cost.has_convolution
     pays = num_cells is not None and num_cells * cost.operations > COMPILING_PAYS[kind] and not dense_on_cpu
     compiled = pays if compile == "auto" else bool(compile)
-    return GridPath("batched" if batched else "graph", chunk if batched else LOOP_CHUNK, compiled, precision)
+    return EvaluationStrategy("vectorized" if vectorized else "traced", chunk if vectorized else EAGER_CHUNK, compiled, precision)

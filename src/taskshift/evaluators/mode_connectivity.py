@@ -81,7 +81,7 @@ class ModeConnectivity(Evaluator):
             paths |= self._aligned(measurement, surface, state)
         fell_back = curve.meta["fell_back"]
         scalars = numbers_of(paths) | {"opt_seconds": curve.meta["seconds"], "fell_back": float(fell_back is not None)}
-        facts = {"start": name, "batch_norm": surface.batch_norm, **scalars, "fell_back": fell_back}
+        facts = {"start": name, "batch_norm": surface.objective.batch_norm, **scalars, "fell_back": fell_back}
         facts |= {name: curve.meta[name] for name in ("steps", "lr", "num_bends", "training_losses")}
         losses = {path: found.losses.tolist() for path, found in paths.items()}
         artifacts: dict[str, Artifact] = {"metrics.json": json_file(facts | {"t": paths["linear"].t.tolist(), "losses": losses})}

@@ -227,8 +227,8 @@ def with_losses(surface: LossSurface, directions: Directions, snapshots: Sequenc
     """
     told = directions.meta["trajectory"]
     places = torch.tensor([[point["alpha"], point["beta"]] for point in told], dtype=torch.float64)
-    projected = surface.along(directions, places).tolist()
-    own = [surface.at((_opened(surface, snapshot) - surface.origin)[None]).item() for snapshot in snapshots]
+    projected = surface.plane(directions).losses(places).tolist()
+    own = [surface.losses(points=_opened(surface, snapshot)[None]).item() for snapshot in snapshots]
     return [{**point, "loss": loss, "plane_loss": plane} for point, loss, plane in zip(told, own, projected, strict=True)]
 
 

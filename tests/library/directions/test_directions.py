@@ -304,10 +304,10 @@ def test_two_other_nets_lie_where_the_plane_says(given, tmp_path):
         own = nn.utils.parameters_to_vector(net.parameters()).detach()
         torch.testing.assert_close(surface.origin + place @ torch.stack(tuple(axes)), own, rtol=0, atol=1e-14)
     torch.testing.assert_close(surface.origin + line[0], own, rtol=0, atol=1e-15)
-    losses = surface.at(places @ torch.stack(tuple(axes)))
+    losses = surface.losses(displacements=places @ torch.stack(tuple(axes)))
     true = [nn.functional.cross_entropy(net.eval()(batch[0]), targets).item() for net in nets]
     assert losses.tolist() == pytest.approx(true, rel=1e-12)
-    assert surface.at(line[0][None]).item() == pytest.approx(true[2], rel=1e-12)
+    assert surface.losses(displacements=line[0][None]).item() == pytest.approx(true[2], rel=1e-12)
     assert [axes.meta["kind"], line.meta["kind"], len(line)] == ["three_points", "difference", 1]
 
 

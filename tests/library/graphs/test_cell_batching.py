@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from loss_landscape import LossSurface, random_directions
 from loss_landscape.graphs.output_buffers import reused
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.strategy import EvaluationStrategy
 
-BATCHED, LOOP = GridPath("batched", 4), GridPath("loop", 4)
+VECTORIZED, EAGER = EvaluationStrategy("vectorized", 4), EvaluationStrategy("eager", 4)
 COORDINATES = torch.linspace(-1, 1, 14, dtype=torch.float64).reshape(7, 2)
 
 
@@ -38,21 +38,19 @@ def surface() -> LossSurface:
     return LossSurface(Shapes().double(), nn.CrossEntropyLoss(), batches)
 
 
-@pytest.mark.parametrize(
-    "along", [LossSurface.along, lambda on, *rest: on.sam_along(*rest[:2], 0.1, rest[2])], ids=["loss", "ascent"]
-)
-def test_tensors_of_any_dimensions_line_up(along, surface):
-    directions = random_directions(surface, 2, normalization="none", generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("rho", [None, 0.1], ids=["loss", "ascent"])
+def test_tensors_of_any_dimensions_line_up(rho, surface):
+    plane = surface.plane(random_directions(surface, 2, normalization="none", generator=torch.Generator().manual_seed(1)))
     torch.testing.assert_close(
-        along(surface, directions, COORDINATES, BATCHED), along(surface, directions, COORDINATES, LOOP), rtol=1e-12, atol=1e-12
+        plane.evaluate(COORDINATES, VECTORIZED, rho), plane.evaluate(COORDINATES, EAGER, rho), rtol=1e-12, atol=1e-12
     )
 
 
 def test_what_was_found_stays_when_the_memory_is_used_again(surface):
-    directions = random_directions(surface, 2, generator=torch.Generator().manual_seed(1))
-    first = surface.along(directions, COORDINATES, BATCHED)
+    plane = surface.plane(random_directions(surface, 2, generator=torch.Generator().manual_seed(1)))
+    first = plane.evaluate(COORDINATES, VECTORIZED)
     copy = first.clone()
-    surface.along(directions, 2 * COORDINATES, BATCHED)
+    plane.evaluate(2 * COORDINATES, VECTORIZED)
     assert torch.equal(first, copy)
 
 
@@ -93,7 +91,7 @@ def test_a_product_with_few_columns_is_like_any_other(columns, loss_fn):
     torch.manual_seed(0)
     batch = torch.randn(5, 3, generator=draw, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
     surface = LossSurface(ThroughAThinProduct(columns).double(), loss_fn, [batch])
-    directions = random_directions(surface, 2, generator=draw)
-    for along in (LossSurface.along, lambda on, *rest: on.sam_along(*rest[:2], 0.1, rest[2])):
-        by_loop = along(surface, directions, COORDINATES, LOOP)
-        torch.testing.assert_close(along(surface, directions, COORDINATES, BATCHED), by_loop, rtol=1e-12, atol=1e-12)
+    plane = surface.plane(random_directions(surface, 2, generator=draw))
+    for rho in (None, 0.1):
+        by_loop = plane.evaluate(COORDINATES, EAGER, rho)
+        torch.testing.assert_close(plane.evaluate(COORDINATES, VECTORIZED, rho), by_loop, rtol=1e-12, atol=1e-12)

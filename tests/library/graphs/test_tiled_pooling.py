@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from loss_landscape import LossSurface, random_directions
 from loss_landscape.graphs.tiled_pooling import maxima_of_windows, pool_by_maxima
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.strategy import EvaluationStrategy
 
 aten = torch.ops.aten
-GRAPH, LOOP = GridPath("graph", 4), GridPath("loop", 4)
+TRACED, EAGER = EvaluationStrategy("traced", 4), EvaluationStrategy("eager", 4)
 COORDINATES = torch.linspace(-1, 1, 10, dtype=torch.float64).reshape(5, 2)
 
 
@@ -98,6 +98,6 @@ def test_a_convnets_cells_are_those_of_the_net_itself():
     batch = torch.randn(6, 1, 12, 12, generator=draw, dtype=torch.float64), torch.randint(0, 3, (6,), generator=draw)
     surface = LossSurface(net, nn.CrossEntropyLoss(), [batch])
     directions = random_directions(surface, 2, generator=draw)
-    found = surface.along(directions, COORDINATES, GRAPH)
-    torch.testing.assert_close(found, surface.along(directions, COORDINATES, LOOP), rtol=1e-12, atol=1e-12)
-    assert torch.equal(found, surface.along(directions, COORDINATES, GRAPH))
+    found = surface.plane(directions).evaluate(COORDINATES, TRACED)
+    torch.testing.assert_close(found, surface.plane(directions).evaluate(COORDINATES, EAGER), rtol=1e-12, atol=1e-12)
+    assert torch.equal(found, surface.plane(directions).evaluate(COORDINATES, TRACED))

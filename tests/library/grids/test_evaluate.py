@@ -27,8 +27,8 @@ from loss_landscape import (
 
 KEYS = {
     *("kind", "resolution", "span", "coordinates", "direction_norms", "origin_norm", "relative_span", "normalization", "cosine"),
-    *("excluded", "baseline_loss", "centre_difference", "noise_floor", "num_nonfinite", "num_evaluated", "path", "chunk"),
-    *("dtype", "seconds", "versions", "num_cells", "tolerance", "compiled", "precision", "precision_error", "path_note"),
+    *("excluded", "baseline_loss", "centre_difference", "noise_floor", "num_nonfinite", "num_evaluated", "strategy", "chunk"),
+    *("dtype", "seconds", "versions", "num_cells", "tolerance", "compiled", "precision", "precision_error", "strategy_note"),
 }
 
 
@@ -80,7 +80,7 @@ def test_rows_are_aligned_and_coordinates_are_what_is_applied():
     grid = evaluate_grid(surface, axes, 5)
     for i, alpha in enumerate(grid.coordinates[0]):
         for j, beta in enumerate(grid.coordinates[1]):
-            there = float(surface.at((alpha * axes[0] + beta * axes[1])[None]))
+            there = float(surface.losses(displacements=(alpha * axes[0] + beta * axes[1])[None]))
             assert grid.losses[i, j] == pytest.approx(there, rel=1e-5, abs=1e-6)
 
 

@@ -17,7 +17,8 @@ from loss_landscape import Grid, LossSurface, evaluate_grid, evaluate_sam_grid, 
 from loss_landscape.grids import partial_grid, progress
 from loss_landscape.grids.cell_order import CellOrder
 from loss_landscape.grids.partial_grid import PartialGrid
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.plane import Plane
+from loss_landscape.surface.strategy import EvaluationStrategy
 
 
 class Interrupted(Exception):
@@ -26,27 +27,24 @@ class Interrupted(Exception):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Watches the calls of `LossSurface.along` (or another): `stop_after` raises at a later one, `counts` has their cells."""
+    """Watches the calls of `Plane.evaluate` : `stop_after` raises at a later one, `counts` has their cells."""
     return Calls(monkeypatch)
 
 
 class Calls:
     def __init__(self, monkeypatch):
-        self.monkeypatch, self.counts, self.left = monkeypatch, [], None
-        self.watch("along")
+        self.counts, self.left = [], None
+        original = Plane.evaluate
 
-    def watch(self, name: str) -> None:
-        original = getattr(LossSurface, name)
-
-        def watched(surface, directions, coordinates, *arguments, **options):
+        def watched(plane, coordinates, *arguments):
             if self.left is not None:
                 if self.left == 0:
                     raise Interrupted
                 self.left -= 1
             self.counts.append(len(coordinates))
-            return original(surface, directions, coordinates, *arguments, **options)
+            return original(plane, coordinates, *arguments)
 
-        self.monkeypatch.setattr(LossSurface, name, watched)
+        monkeypatch.setattr(Plane, "evaluate", watched)
 
     def stop_after(self, number: int | None) -> None:
         self.left = number
@@ -70,8 +68,6 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(4))
 def test_a_grid_cut_off_anywhere_goes_on_with_the_same_bits(tmp_path: Path, calls, kind, seed):
-    if kind == "sam":
-        calls.watch("sam_along")
     surface, file = smooth_surface(), tmp_path / "plane.partial"
     whole = KINDS[kind](surface, None)
     total = len(calls.counts)
@@ -164,13 +160,13 @@ def test_finished_chunks_are_saved_by_the_clock(tmp_path: Path, monkeypatch):
     """A killed process runs no `finally`."""
     monkeypatch.setattr(partial_grid, "SECONDS_BETWEEN_SAVES", 0.0)
     surface, file, seen = smooth_surface(), tmp_path / "plane.partial", []
-    original = LossSurface.along
+    original = Plane.evaluate
 
     def watching(*arguments, **options):
         seen.append(file.exists())
         return original(*arguments, **options)
 
-    monkeypatch.setattr(LossSurface, "along", watching)
+    monkeypatch.setattr(Plane, "evaluate", watching)
     evaluate_grid(surface, random_directions(surface), 21, chunk=64, partial=file)
     assert seen == [False, False, *[True] * (len(seen) - 2)]
     assert len(seen) > 4
@@ -192,17 +188,17 @@ def test_losses_of_zero_or_less_count_as_done(tmp_path: Path, calls):
 
 
 def out_of_memory_above(monkeypatch, most: int) -> list[int]:
-    """`LossSurface.along` can't take more than `most` cells at a time by the traced graph; the chunks that it was asked for."""
-    original, asked = LossSurface.along, []
+    """`Plane.evaluate` can't take more than `most` cells at a time by the traced graph; the chunks that it was asked for."""
+    original, asked = Plane.evaluate, []
 
-    def limited(surface, directions, coordinates, path):
-        if path.name != "loop":
-            asked.append(path.chunk)
-            if path.chunk > most:
+    def limited(plane, coordinates, strategy, rho=None):
+        if strategy.name != "eager":
+            asked.append(strategy.chunk)
+            if strategy.chunk > most:
                 raise torch.OutOfMemoryError("no room")
-        return original(surface, directions, coordinates, path)
+        return original(plane, coordinates, strategy, rho)
 
-    monkeypatch.setattr(LossSurface, "along", limited)
+    monkeypatch.setattr(Plane, "evaluate", limited)
     return asked
 
 
@@ -214,7 +210,7 @@ def test_out_of_memory_halves_the_chunk_and_starts_again(monkeypatch):
     grid = evaluate_grid(surface, axes, 9, chunk=32)
     assert asked == [32, 16, *[8] * 11]
     assert grid.meta["chunk"] == 8
-    assert grid.meta["path_note"] == "out of memory with 32 cells at a time; out of memory with 16 cells at a time"
+    assert grid.meta["strategy_note"] == "out of memory with 32 cells at a time; out of memory with 16 cells at a time"
     assert np.array_equal(grid.losses, expected.losses)
 
 
@@ -222,15 +218,15 @@ def test_out_of_memory_late_in_a_grid_starts_it_again(monkeypatch, tmp_path: Pat
     surface = smooth_surface()
     axes = random_directions(surface)
     expected = evaluate_grid(surface, axes, 9, chunk=8)
-    original, asked = LossSurface.along, []
+    original, asked = Plane.evaluate, []
 
-    def limited(surface, directions, coordinates, path):
-        asked.append(path.chunk)
+    def limited(plane, coordinates, strategy, rho=None):
+        asked.append(strategy.chunk)
         if len(asked) == 5:
             raise torch.OutOfMemoryError("somebody else took it")
-        return original(surface, directions, coordinates, path)
+        return original(plane, coordinates, strategy, rho)
 
-    monkeypatch.setattr(LossSurface, "along", limited)
+    monkeypatch.setattr(Plane, "evaluate", limited)
     grid = evaluate_grid(surface, axes, 9, chunk=16, partial=tmp_path / "plane.partial")
     assert grid.meta["chunk"] == 8
     assert np.array_equal(grid.losses, expected.losses)
@@ -250,13 +246,13 @@ def test_out_of_memory_with_a_single_cell_is_an_error(monkeypatch):
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that a cell takes a second of."""
-    seconds, original = [0.0], LossSurface.along
+    seconds, original = [0.0], Plane.evaluate
 
-    def timed(surface, directions, coordinates, path):
+    def timed(plane, coordinates, strategy, rho=None):
         seconds[0] += len(coordinates)
-        return original(surface, directions, coordinates, path)
+        return original(plane, coordinates, strategy, rho)
 
-    monkeypatch.setattr(LossSurface, "along", timed)
+    monkeypatch.setattr(Plane, "evaluate", timed)
     monkeypatch.setattr(progress.time, "monotonic", lambda: seconds[0])
     return seconds
 
@@ -310,7 +306,7 @@ class Clamps(nn.Module):
 def assert_every_cell_is_right(surface: LossSurface, axes: list[Tensor], grid: Grid) -> None:
     for i, alpha in enumerate(grid.coordinates[0]):
         for j, beta in enumerate(grid.coordinates[1]):
-            there = float(surface.at((alpha * axes[0] + beta * axes[1])[None]))
+            there = float(surface.losses(displacements=(alpha * axes[0] + beta * axes[1])[None]))
             assert grid.losses[i, j] == pytest.approx(there, rel=1e-5, abs=1e-6)
 
 
@@ -322,50 +318,52 @@ def test_a_net_that_can_not_be_traced_is_evaluated_point_by_point(kind):
         axes = random_directions(surface)
         grid = evaluate_grid(surface, axes, 3)
     assert_every_cell_is_right(surface, axes, grid)
-    assert grid.meta["path"] == "loop"
-    assert grid.meta["path_note"]
+    assert grid.meta["strategy"] == "eager"
+    assert grid.meta["strategy_note"]
 
 
 @pytest.mark.parametrize("fault", ["wrong", "raises", "compiling raises"])
 def test_a_path_that_disagrees_with_the_plain_loop_is_left_and_that_is_said(monkeypatch, fault):
-    surface, original = smooth_surface(), LossSurface.along
+    surface, original = smooth_surface(), Plane.evaluate
     axes = random_directions(surface)
 
-    def faulty(surface, directions, coordinates, path):
-        if fault == "wrong" and path.name != "loop":
-            return (
-                original(surface, directions, coordinates, path) + 1e-3 * (coordinates[:, 0] != 0).double()
-            )  # not at the centre
-        if fault == "raises" and path.name != "loop" or path.compiled:
+    def faulty(plane, coordinates, strategy, rho=None):
+        if fault == "wrong" and strategy.name != "eager":
+            return original(plane, coordinates, strategy, rho) + 1e-3 * (coordinates[:, 0] != 0).double()  # not at the centre
+        if fault == "raises" and strategy.name != "eager" or strategy.compiled:
             raise RuntimeError("no such operation\nand so on")
-        return original(surface, directions, coordinates, path)
+        return original(plane, coordinates, strategy, rho)
 
-    monkeypatch.setattr(LossSurface, "along", faulty)
-    rule = LossSurface.grid_path
+    monkeypatch.setattr(Plane, "evaluate", faulty)
+    rule = Plane.strategy
     compiled = fault == "compiling raises"
-    monkeypatch.setattr(LossSurface, "grid_path", lambda *given, **options: replace(rule(*given, **options), compiled=compiled))
+    monkeypatch.setattr(Plane, "strategy", lambda *given, **options: replace(rule(*given, **options), compiled=compiled))
     grid = evaluate_grid(surface, axes, 3)
-    assert grid.meta["path"] == ("batched" if compiled else "loop")
+    assert grid.meta["strategy"] == ("vectorized" if compiled else "eager")
     assert not grid.meta["compiled"]
-    note = {"wrong": "batched gave [", "raises": "batched failed: no such operation"}.get(
-        fault, "compiled batched failed: no such"
+    note = {"wrong": "vectorized gave [", "raises": "vectorized failed: no such operation"}.get(
+        fault, "compiled vectorized failed: no such"
     )
-    assert grid.meta["path_note"].startswith(note)
-    assert "\n" not in grid.meta["path_note"]
+    assert grid.meta["strategy_note"].startswith(note)
+    assert "\n" not in grid.meta["strategy_note"]
     assert_every_cell_is_right(surface, axes, grid)
 
 
 def test_a_chunk_of_bfloat16_is_judged_in_the_surfaces_own_dtype(monkeypatch):
     surface = smooth_surface()
-    asked, original = [], LossSurface.along
+    asked, original = [], Plane.evaluate
 
-    def watched(surface, directions, coordinates, path):
-        asked.append((path.name, path.dtype, surface.dtype))
-        return original(surface, directions, coordinates, path)
+    def watched(plane, coordinates, strategy, rho=None):
+        asked.append((strategy.name, strategy.precision, plane.objective.dtype))
+        return original(plane, coordinates, strategy, rho)
 
-    monkeypatch.setattr(LossSurface, "along", watched)
+    monkeypatch.setattr(Plane, "evaluate", watched)
     grid = evaluate_grid(surface, random_directions(surface), 9, precision="bfloat16")
-    assert asked[:3] == [("batched", "bfloat16", torch.float32), ("batched", None, torch.float32), ("loop", None, torch.float32)]
+    assert asked[:3] == [
+        ("vectorized", "bfloat16", torch.float32),
+        ("vectorized", None, torch.float32),
+        ("eager", None, torch.float32),
+    ]
     assert grid.meta["precision"] == "bfloat16"
 
 
@@ -383,7 +381,7 @@ def test_no_more_than_a_chunk_is_evaluated_at_a_time(calls):
 def test_a_partial_grid_holds_what_was_put_into_it(tmp_path: Path):
     order = CellOrder((np.linspace(-1, 1, 5), np.linspace(-1, 1, 5))).cells
     store = PartialGrid.opened(tmp_path / "file", [b"this one"], order)
-    store.begin(GridPath("graph", 4, note="why"))
+    store.begin(EvaluationStrategy("traced", 4, note="why"))
     with contextlib.suppress(Interrupted), store.kept():
         store.put(0, np.arange(4.0))
         store.put(6, np.array([9.0]))
@@ -397,6 +395,6 @@ def test_a_partial_grid_holds_what_was_put_into_it(tmp_path: Path):
     assert np.isnan(again.values).sum() == 20
     assert sorted(np.flatnonzero(again.covered(5))) == sorted(order[:8])
     assert PartialGrid.opened(tmp_path / "file", [b"another"], order).path is None
-    again.begin(GridPath("loop", 16))
+    again.begin(EvaluationStrategy("eager", 16))
     assert again.missing(25) == [0, 1]
     assert np.isnan(again.values).all()

@@ -18,7 +18,8 @@ from loss_landscape.grids.partial_grid import PartialGrid
 from loss_landscape.operators.base import MatrixOperator
 from loss_landscape.shards import Shard, shard_files
 from loss_landscape.spectra.density import density_share
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.plane import Plane
+from loss_landscape.surface.strategy import EvaluationStrategy
 
 
 class Interrupted(Exception):
@@ -39,28 +40,28 @@ def convolutional() -> LossSurface:
     return LossSurface(net, nn.CrossEntropyLoss(), [images])
 
 
-SURFACES = {"batched": dense, "graph": convolutional}
+SURFACES = {"vectorized": dense, "traced": convolutional}
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The number of cells of each call of `LossSurface.along`; with `left`, so many calls until one is interrupted."""
+    """The number of cells of each call of `Plane.evaluate`; with `left`, so many calls until one is interrupted."""
     return Calls(monkeypatch)
 
 
 class Calls:
     def __init__(self, monkeypatch):
-        self.counts, self.left, original = [], None, LossSurface.along
+        self.counts, self.left, original = [], None, Plane.evaluate
 
-        def watched(surface, directions, coordinates, path):
+        def watched(plane, coordinates, strategy, rho=None):
             if self.left is not None:
                 self.left -= 1
                 if self.left < 0:
                     raise Interrupted
             self.counts.append(len(coordinates))
-            return original(surface, directions, coordinates, path)
+            return original(plane, coordinates, strategy, rho)
 
-        monkeypatch.setattr(LossSurface, "along", watched)
+        monkeypatch.setattr(Plane, "evaluate", watched)
 
     def restart(self, left: int | None = None) -> None:
         self.left = left
@@ -86,7 +87,7 @@ def test_shards_together_have_the_bits_of_the_whole(tmp_path: Path, calls, kind,
     """Twenty shards are more than the grid's eleven chunks."""
     surface, file = SURFACES[kind](), tmp_path / "plane.partial.npz"
     whole = grid_of(surface, None)
-    assert whole.meta["path"] == kind
+    assert whole.meta["strategy"] == kind
     for index in range(count):
         grid_of(SURFACES[kind](), file, Shard(index, count))
     calls.restart()
@@ -233,7 +234,7 @@ def test_of_two_first_shards_the_one_that_publishes_first_holds_for_both(tmp_pat
 
 def test_the_net_is_left_alone(tmp_path: Path):
     surface = dense()
-    with assert_leaves_net_untouched(surface.net):
+    with assert_leaves_net_untouched(surface.objective.net.module):
         grid_of(surface, tmp_path / "plane.npz", Shard(0, 2))
 
 
@@ -244,7 +245,7 @@ def test_a_shard_out_of_memory_says_what_to_give(tmp_path: Path, monkeypatch):
     def no_room(*given):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(LossSurface, "along", no_room)
+    monkeypatch.setattr(Plane, "evaluate", no_room)
     with pytest.raises(
         RuntimeError, match="out of memory with 16 cells at a time, which all shards of a grid share: give a smaller"
     ):
@@ -254,28 +255,28 @@ def test_a_shard_out_of_memory_says_what_to_give(tmp_path: Path, monkeypatch):
 def test_out_of_memory_while_the_path_is_settled_halves_the_chunk_for_all(tmp_path: Path, monkeypatch):
     surface, file = dense(), tmp_path / "plane.partial.npz"
     expected = grid_of(surface, None, chunk=8)
-    original = LossSurface.along
+    original = Plane.evaluate
 
-    def limited(surface, directions, coordinates, path):
-        if path.name != "loop" and path.chunk > 8:
+    def limited(plane, coordinates, strategy, rho=None):
+        if strategy.name != "eager" and strategy.chunk > 8:
             raise torch.OutOfMemoryError("no room")
-        return original(surface, directions, coordinates, path)
+        return original(plane, coordinates, strategy, rho)
 
-    monkeypatch.setattr(LossSurface, "along", limited)
+    monkeypatch.setattr(Plane, "evaluate", limited)
     for index in range(2):
         grid_of(surface, file, Shard(index, 2))
     grid = grid_of(surface, file)
     assert grid.losses.tobytes() == expected.losses.tobytes()
-    assert grid.meta["path_note"] == "out of memory with 16 cells at a time"
+    assert grid.meta["strategy_note"] == "out of memory with 16 cells at a time"
 
 
 def test_chunks_of_another_size_are_not_taken_over(tmp_path: Path):
     order = np.arange(8)
     one, other = (PartialGrid.opened(tmp_path / name, [b"this one"], order) for name in ("one", "other"))
-    one.begin(GridPath("loop", 4))
+    one.begin(EvaluationStrategy("eager", 4))
     one.put(1, np.ones(4))
     one.save()
-    other.begin(GridPath("loop", 2))
+    other.begin(EvaluationStrategy("eager", 2))
     assert other.absorb(tmp_path / "one") == 0.0
     assert not other.done.any()
 

@@ -55,8 +55,8 @@ def test_a_vector_of_the_wrong_length_is_refused():
     surface = LossSurface(mlp(), nn.CrossEntropyLoss(), DATA)
     with pytest.raises(ValueError, match=r"the vector has 3 entries but this surface moves 53 parameters"):
         surface.layout.unflatten(torch.zeros(3))
-    with pytest.raises(ValueError, match=r"expected displacements \[K, P\] with P = 53 parameters, got \[1, 3\]"):
-        surface.at(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match=r"expected a tensor \[K, P\] with P = 53 parameters, got \[1, 3\]"):
+        surface.losses(displacements=torch.zeros(1, 3))
     with pytest.raises(ValueError, match=r"'0.weight' is missing"):
         surface.layout.flatten({})
     with pytest.raises(ValueError, match="in the order of model.parameters"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def test_batch_norm_and_dropout_pass_as_the_surface_uses_them(batch_norm):
     surface = LossSurface(net, nn.CrossEntropyLoss(), [data()], batch_norm=batch_norm)
     check_deterministic(surface)
     assert torch.equal(torch.get_rng_state(), state)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in surface.net.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in surface.objective.net.module.modules())
 
 
 class TrainsInside(Remembers):
@@ -129,6 +130,6 @@ def test_batches_that_differ_between_passes_are_named(what, monkeypatch):
 
     surface = LossSurface(mlp(), nn.CrossEntropyLoss(), [data()])
     monkeypatch.setattr(Batches.__init__, "__defaults__", (100,))
-    surface.batches = Batches(Changes(), surface.device, None)
+    surface.objective = replace(surface.objective, batches=Batches(Changes(), surface.device, None))
     with pytest.raises(ValueError, match=r"batch \d is another one in the second pass over the data: the loader shuffles"):
         check_deterministic(surface)

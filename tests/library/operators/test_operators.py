@@ -75,7 +75,7 @@ def own_gradients(case, surface: LossSurface) -> tuple[Tensor, Tensor]:
         one = {k: v[i : i + 1] for k, v in inputs.items()} if isinstance(inputs, dict) else inputs[i : i + 1]
         target = targets[i : i + 1]
         leaves = surface.leaves()
-        loss = case.loss_fn.to(torch.float64)(surface.outputs(leaves, (one, target)), target)
+        loss = case.loss_fn.to(torch.float64)(surface.objective.outputs(leaves, (one, target)), target)
         if not loss.isfinite():  # an ignored target alone
             gradients.append(torch.zeros(surface.size, dtype=torch.float64))
             weights.append(0.0)

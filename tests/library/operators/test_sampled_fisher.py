@@ -26,16 +26,16 @@ def dense(operator) -> Tensor:
 
 def gauss_newton(surface: LossSurface) -> Tensor:
     """Σ weight · JᵀMJ with the dense J and M of each batch."""
-    return sum(weight * block(surface, batch) for weight, batch in surface.weighted_batches())
+    return sum(weight * block(surface, batch) for weight, batch in surface.objective.weighted_batches())
 
 
 def block(surface: LossSurface, batch) -> Tensor:
     def outputs(vector: Tensor) -> Tensor:
-        return surface.outputs(surface.layout.unflatten(vector), batch)
+        return surface.objective.outputs(surface.layout.unflatten(vector), batch)
 
     point = outputs(surface.origin).detach()
     jacobian = torch.func.jacrev(outputs)(surface.origin).reshape(-1, surface.size)
-    middle = torch.func.hessian(lambda flat: surface.criterion(flat.view_as(point), batch[1]))(point.reshape(-1))
+    middle = torch.func.hessian(lambda flat: surface.objective.criterion(flat.view_as(point), batch[1]))(point.reshape(-1))
     return jacobian.T @ middle @ jacobian
 
 

@@ -24,11 +24,11 @@ def surface_of(case: UnitNet, sizes: Sequence[int] = (3, 2), **options) -> LossS
 
 def statistics(surface: LossSurface, point: Tensor, layer: str) -> tuple[Tensor, Tensor]:
     """Mean and deviation of each unit of `layer` over all the data in one pass, by a hook of our own on a copy of the net."""
-    net, seen = copy.deepcopy(surface.net), []
+    net, seen = copy.deepcopy(surface.objective.net.module), []
     net.load_state_dict({**net.state_dict(), **surface.layout.unflatten(point)})
     net.get_submodule(layer).register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
     with torch.no_grad():
-        net(torch.cat([inputs for inputs, _ in surface.batches]))
+        net(torch.cat([inputs for inputs, _ in surface.objective.batches]))
     units = seen[0].movedim(1, 0).flatten(1)
     return units.mean(dim=1), units.std(dim=1, correction=0)
 

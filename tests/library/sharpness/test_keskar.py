@@ -33,7 +33,7 @@ def at_the_highest_corner(surface: LossSurface) -> float:
     box = EPSILON * (surface.origin.abs() + 1)
     corners = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=surface.size)), dtype=torch.float64) * box
     loss = surface.loss()
-    return 100 * (float(surface.at(corners).max()) - loss) / (1 + loss)
+    return 100 * (float(surface.losses(displacements=corners).max()) - loss) / (1 + loss)
 
 
 def test_on_a_plane_and_on_a_bowl_it_is_the_closed_form():
@@ -70,15 +70,20 @@ def test_every_point_tried_is_within_the_box(monkeypatch):
     inputs = torch.randn(16, 6, dtype=torch.float64)
     surface = LossSurface(net, nn.CrossEntropyLoss(), [(inputs, torch.arange(16) % 3)])
     tried: list[Tensor] = []
-    evaluate = surface.at
-    monkeypatch.setattr(surface, "at", lambda moves: tried.append(moves) or evaluate(moves))
+    evaluate = surface.losses
+
+    def watched(**given: Tensor) -> Tensor:
+        tried.extend(given[name] for name in given.keys() & {"displacements"})
+        return evaluate(**given)
+
+    monkeypatch.setattr(surface, "losses", watched)
     with assert_leaves_net_untouched(net):
         sharpness = keskar_sharpness(surface, EPSILON, num_steps=12)
     ratios = torch.cat(tried).abs() / (EPSILON * (surface.origin.abs() + 1))
     assert float(ratios.max()) <= 1 + 1e-12
     assert sharpness >= keskar_sharpness(surface, EPSILON, num_steps=3) > 0
     corner = EPSILON * (surface.origin.abs() + 1) * surface.gradient().sign()
-    assert sharpness >= 100 * (float(evaluate(corner[None])) - surface.loss()) / (1 + surface.loss()) * 0.99
+    assert sharpness >= 100 * (float(evaluate(displacements=corner[None])) - surface.loss()) / (1 + surface.loss()) * 0.99
 
 
 def test_a_diverged_net_has_a_sharpness_of_nan():

@@ -102,7 +102,7 @@ def test_expected_sharpness_of_a_bowl_is_half_the_trace():
 
 def naive(surface: LossSurface, move: Tensor, rho: float) -> float:
     slope = surface.gradient(move)
-    return float(surface.at((move + rho * slope / slope.norm())[None]))
+    return float(surface.losses(displacements=(move + rho * slope / slope.norm())[None]))
 
 
 def test_each_cell_of_a_sam_grid_steps_up_its_own_gradient():

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from loss_landscape import LossSurface, evaluate_grid, random_directions
 from loss_landscape.graphs.tracing import UntraceableError, traced
 from loss_landscape.surface.cell_graph import CellGraph
-from loss_landscape.surface.plane_losses import ascent_term, batch_terms
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.strategy import EvaluationStrategy
+from loss_landscape.surface.traced_loss import TracedLoss
 
-PATHS = [GridPath("graph", 16), GridPath("batched", 4)]
+STRATEGIES = [EvaluationStrategy("traced", 16), EvaluationStrategy("vectorized", 4)]
 
 
 class Residual(nn.Module):
@@ -102,25 +102,25 @@ def plane(surface: LossSurface, count: int = 2) -> tuple[list[Tensor], Tensor]:
 # Agreement with the plain way
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.name)
 @pytest.mark.parametrize("make", NETS)
 def test_losses_are_the_nets_own(make, path):
     surface = surface_of(make)
     directions, coordinates = plane(surface)
-    expected = surface.at(coordinates @ torch.stack(directions))
-    torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
+    expected = surface.losses(displacements=coordinates @ torch.stack(directions))
+    torch.testing.assert_close(surface.plane(directions).evaluate(coordinates, path), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.name)
 @pytest.mark.parametrize("count", [1, 3])
 def test_lines_and_volumes(path, count):
     surface = surface_of(plain)
     directions, coordinates = plane(surface, count)
-    expected = surface.at(coordinates @ torch.stack(directions))
-    torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
+    expected = surface.losses(displacements=coordinates @ torch.stack(directions))
+    torch.testing.assert_close(surface.plane(directions).evaluate(coordinates, path), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.name)
 @pytest.mark.parametrize("make", NETS)
 def test_ascended_losses_are_the_nets_own(make, path):
     surface = surface_of(make)
@@ -128,8 +128,8 @@ def test_ascended_losses_are_the_nets_own(make, path):
     expected = []
     for move in coordinates[:3] @ torch.stack(directions):
         slope = surface.gradient(move)
-        expected.append(surface.at((move + 0.05 * slope / slope.norm())[None])[0])
-    actual = surface.sam_along(directions, coordinates[:3], 0.05, path)
+        expected.append(surface.losses(displacements=(move + 0.05 * slope / slope.norm())[None])[0])
+    actual = surface.plane(directions).evaluate(coordinates[:3], path, 0.05)
     torch.testing.assert_close(actual, torch.stack(expected), rtol=1e-10, atol=1e-10)
 
 
@@ -137,12 +137,12 @@ def test_ascended_losses_are_the_nets_own(make, path):
 def test_float32_losses_agree_within_the_stated_bound(make):
     surface = surface_of(make, torch.float32)
     directions, coordinates = plane(surface)
-    expected = surface.at(coordinates.float() @ torch.stack(directions))
-    for path in PATHS:
-        torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-5, atol=1e-6)
+    expected = surface.losses(displacements=coordinates.float() @ torch.stack(directions))
+    for path in STRATEGIES:
+        torch.testing.assert_close(surface.plane(directions).evaluate(coordinates, path), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.name)
 @pytest.mark.parametrize(
     "loss_fn",
     [
@@ -159,8 +159,8 @@ def test_criteria_of_all_kinds(loss_fn, path):
     torch.manual_seed(0)
     surface = LossSurface(plain().double(), loss_fn, batches())
     directions, coordinates = plane(surface)
-    expected = surface.at(coordinates @ torch.stack(directions))
-    torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
+    expected = surface.losses(displacements=coordinates @ torch.stack(directions))
+    torch.testing.assert_close(surface.plane(directions).evaluate(coordinates, path), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_an_ignored_example_with_an_infinite_loss_does_not_count():
@@ -169,50 +169,51 @@ def test_an_ignored_example_with_an_infinite_loss_does_not_count():
     with torch.no_grad():
         net.weight.copy_(torch.eye(2) * 10)
     surface = LossSurface(net, nn.CrossEntropyLoss(ignore_index=1), [(inputs, targets)])
-    values = surface.along([torch.zeros(4, dtype=torch.float64)], torch.zeros(2, 1), GridPath("batched", 2))
+    values = surface.plane([torch.zeros(4, dtype=torch.float64)]).evaluate(torch.zeros(2, 1), EvaluationStrategy("vectorized", 2))
     assert torch.isfinite(values).all()
-    torch.testing.assert_close(values, surface.at(torch.zeros(2, 4)))
+    torch.testing.assert_close(values, surface.losses(displacements=torch.zeros(2, 4)))
 
 
 def test_directions_that_leave_parameters_where_they_are():
     surface = surface_of(Residual)
     directions = random_directions(surface, 2, exclude_bn_and_bias=True)
     coordinates = torch.randn(5, 2, dtype=torch.float64)
-    expected = surface.at(coordinates @ torch.stack(tuple(directions)))
-    for path in PATHS:
-        torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
+    expected = surface.losses(displacements=coordinates @ torch.stack(tuple(directions)))
+    for path in STRATEGIES:
+        torch.testing.assert_close(surface.plane(directions).evaluate(coordinates, path), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_another_plane_and_a_changed_direction_are_noticed():
     surface = surface_of(plain)
     directions, coordinates = plane(surface)
-    for path in PATHS:
-        surface.along(directions, coordinates, path)
+    for path in STRATEGIES:
+        surface.plane(directions).evaluate(coordinates, path)
         directions[0].mul_(2)
-        expected = surface.at(coordinates @ torch.stack(directions))
-        torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
+        expected = surface.losses(displacements=coordinates @ torch.stack(directions))
+        torch.testing.assert_close(surface.plane(directions).evaluate(coordinates, path), expected, rtol=1e-10, atol=1e-10)
         swapped = [directions[1], directions[0]]
-        torch.testing.assert_close(surface.along(swapped, coordinates.flip(1), path), expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(surface.plane(swapped).evaluate(coordinates.flip(1), path), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_batches_beyond_the_memory_bound_are_bound_anew(monkeypatch):
     monkeypatch.setattr("loss_landscape.surface.plane_losses.KEPT_BYTES", 6_000)
     surface = surface_of(plain)
     directions, coordinates = plane(surface)
-    expected = surface.at(coordinates @ torch.stack(directions))
+    expected = surface.losses(displacements=coordinates @ torch.stack(directions))
+    whole = surface.plane(directions)
     for _ in range(2):
-        torch.testing.assert_close(surface.along(directions, coordinates, PATHS[1]), expected, rtol=1e-10, atol=1e-10)
-    assert 0 < len(surface._traced("loss", PATHS[1])._bound) < 3
+        torch.testing.assert_close(whole.evaluate(coordinates, STRATEGIES[1]), expected, rtol=1e-10, atol=1e-10)
+    (bound,) = whole._bound.values()
+    assert 0 < len(bound._bound) < 3
 
 
 # What is computed once
 
 
-def roles(make, count: int = 2, terms=batch_terms, **options) -> CellGraph:
+def roles(make, count: int = 2, kind="loss", **options) -> CellGraph:
     surface = surface_of(make, **options)
-    term = next(terms(surface)())
-    cells = surface._traced("loss" if terms is batch_terms else "ascent", PATHS[0])
-    return cells._graph(term, (True,) * len(surface.layout.names), count)
+    graphs = TracedLoss(surface.objective, surface.layout.unflatten(surface.origin), kind, None)
+    return graphs.cell_graph(next(graphs.terms(0.05)), (True,) * len(surface.layout.names), count)
 
 
 def targets_of(nodes) -> list[str]:
@@ -220,12 +221,12 @@ def targets_of(nodes) -> list[str]:
 
 
 def products_of(graph: CellGraph) -> list[torch.Size]:
-    return [node.meta["val"].shape for node in graph.varied if node.target is torch.ops.aten.mm.default]
+    return [node.meta["val"].shape for node in graph.varying if node.target is torch.ops.aten.mm.default]
 
 
 def test_a_first_dense_layer_is_computed_once():
     graph = roles(plain)
-    assert targets_of(graph.varied).count("aten.addmm.default") == 1, "only the second layer is made for each cell"
+    assert targets_of(graph.varying).count("aten.addmm.default") == 1, "only the second layer is made for each cell"
     assert "aten.addmm.default" in targets_of(graph.frontier)
 
 
@@ -233,13 +234,13 @@ def test_a_first_layer_with_few_inputs_is_made_for_each_cell():
     narrow = lambda: nn.Sequential(nn.Flatten(), nn.Linear(108, 5), nn.ReLU(), nn.Linear(5, 3))  # noqa: E731
     assert targets_of(roles(narrow, 1).frontier).count("aten.addmm.default") == 1
     assert targets_of(roles(narrow, 9).frontier).count("aten.addmm.default") == 0, "ten images cost more than 108 products"
-    assert targets_of(roles(Residual).varied).count("aten.convolution.default") == 2
+    assert targets_of(roles(Residual).varying).count("aten.convolution.default") == 2
 
 
 def test_a_step_along_the_first_layers_gradient_takes_its_gram_matrix():
-    few = roles(plain, terms=ascent_term, batches=batches(sizes=(5,)))
+    few = roles(plain, kind="ascent", batches=batches(sizes=(5,)))
     assert torch.Size([20, 108]) not in products_of(few), "no gradient of the first weight is made"
-    many = roles(plain, terms=ascent_term, batches=batches(sizes=(300,)))
+    many = roles(plain, kind="ascent", batches=batches(sizes=(300,)))
     assert torch.Size([20, 108]) in products_of(many), "the Gram matrix of 300 examples costs more"
 
 
@@ -271,8 +272,9 @@ class Clamps(Branches):
 
 @pytest.mark.parametrize("kind", [Branches, Draws])
 def test_a_net_without_a_fixed_graph_is_called_point_by_point(kind):
-    path = surface_of(kind).grid_path()
-    assert path.name == "loop"
+    surface = surface_of(kind)
+    path = surface.plane([surface.origin]).strategy()
+    assert path.name == "eager"
     assert path.note.startswith("the loss can't be traced: ")
 
 
@@ -280,12 +282,12 @@ def test_a_net_without_a_fixed_graph_is_called_point_by_point(kind):
 def test_a_grid_of_such_a_net_has_the_nets_own_values(kind):
     surface = surface_of(kind)
     directions, _ = plane(surface)
-    with assert_leaves_net_untouched(surface.net):
+    with assert_leaves_net_untouched(surface.objective.net.module):
         grid = evaluate_grid(surface, directions, resolution=3)
-    assert grid.meta["path"] == "loop"
-    assert grid.meta["path_note"]
+    assert grid.meta["strategy"] == "eager"
+    assert grid.meta["strategy_note"]
     cells = torch.tensor(list(itertools.product([-1.0, 0.0, 1.0], repeat=2)), dtype=torch.float64)
-    expected = surface.at(cells @ torch.stack(directions)).reshape(3, 3)
+    expected = surface.losses(displacements=cells @ torch.stack(directions)).reshape(3, 3)
     torch.testing.assert_close(torch.from_numpy(grid.losses), expected, rtol=1e-12, atol=0)
 
 
@@ -315,6 +317,6 @@ def test_a_function_of_values_can_not_be_traced():
 
 
 def test_a_batch_norm_with_running_statistics_becomes_part_of_its_convolution():
-    assert "aten.native_batch_norm.default" not in targets_of(roles(Residual).varied)
+    assert "aten.native_batch_norm.default" not in targets_of(roles(Residual).varying)
     own = roles(Residual, batch_norm="batch")
-    assert "aten.native_batch_norm.default" in targets_of(own.varied)
+    assert "aten.native_batch_norm.default" in targets_of(own.varying)

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from loss_landscape import HessianOperator, LossSurface, sam_sharpness
 from loss_landscape.surface.cell_graph import BoundCells
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.strategy import EvaluationStrategy
 
-PATHS = [GridPath("loop", 1), GridPath("graph", 16), GridPath("batched", 4)]
+STRATEGIES = [EvaluationStrategy("eager", 1), EvaluationStrategy("traced", 16), EvaluationStrategy("vectorized", 4)]
 ALL = {case.name: case for case in cases()}
 
 
@@ -54,7 +54,9 @@ def test_the_loss_away_from_the_origin_is_that_of_all_data(case):
     moves = 0.1 * torch.randn(3, surface.size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     moves = moves.to(surface.device)
     expected = [float(dense_loss(case, surface.layout.names, surface.origin + move)) for move in moves]
-    torch.testing.assert_close(surface.at(moves).cpu(), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        surface.losses(displacements=moves).cpu(), torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0
+    )
 
 
 def test_the_gradient_is_that_of_all_data(case):
@@ -66,16 +68,16 @@ def test_the_gradient_is_that_of_all_data(case):
         torch.testing.assert_close(surface.gradient(displacement), expected, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
-def test_the_grid_paths_agree_with_the_plain_way(case, path):
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.name)
+def test_the_strategies_agree_with_the_plain_way(case, path):
     surface = surface_of(case)
     directions = torch.randn(2, surface.size, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(surface.device)
     coordinates = torch.tensor([[0.0, 0.0], [0.3, -0.2], [-0.1, 0.4], [0.2, 0.2], [-0.3, 0.0]], dtype=torch.float64)
-    expected = surface.at(coordinates.to(directions) @ directions)
-    torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-10, atol=1e-10)
+    expected = surface.losses(displacements=coordinates.to(directions) @ directions)
+    torch.testing.assert_close(surface.plane(directions).evaluate(coordinates, path), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.name)
 def test_sam_values_are_one_normalised_step_up_the_gradient_at_each_point(case, path):
     surface = surface_of(case)
     directions = torch.randn(2, surface.size, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(surface.device)
@@ -83,8 +85,8 @@ def test_sam_values_are_one_normalised_step_up_the_gradient_at_each_point(case, 
     expected = []
     for move in coordinates.to(directions) @ directions:
         slope = surface.gradient(move)
-        expected.append(surface.at((move + 0.05 * slope / slope.norm())[None])[0])
-    actual = surface.sam_along(directions, coordinates, 0.05, path)
+        expected.append(surface.losses(displacements=(move + 0.05 * slope / slope.norm())[None])[0])
+    actual = surface.plane(directions).evaluate(coordinates, path, 0.05)
     torch.testing.assert_close(actual, torch.stack(expected), rtol=1e-10, atol=1e-10)
 
 
@@ -92,27 +94,27 @@ def test_float32_paths_agree_within_the_stated_bound():
     surface = LossSurface(mlp(width=50), nn.CrossEntropyLoss(), uneven(*data(64)))
     draw = torch.Generator().manual_seed(0)
     directions, coordinates = torch.randn(2, surface.size, generator=draw), torch.randn(20, 2, generator=draw)
-    expected = surface.at(coordinates @ directions)
-    for path in PATHS:
-        torch.testing.assert_close(surface.along(directions, coordinates, path), expected, rtol=1e-5, atol=1e-6)
+    expected = surface.losses(displacements=coordinates @ directions)
+    for path in STRATEGIES:
+        torch.testing.assert_close(surface.plane(directions).evaluate(coordinates, path), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.name)
 def test_no_points_bits_depend_on_the_others(path):
     surface = LossSurface(mlp(width=50, activation=nn.ReLU), nn.CrossEntropyLoss(), uneven(*data(64)))
     draw = torch.Generator().manual_seed(0)
     directions, coordinates = torch.randn(2, surface.size, generator=draw), torch.randn(40, 2, generator=draw)
-    together = surface.along(directions, coordinates, path)
+    together = surface.plane(directions).evaluate(coordinates, path)
     order = torch.randperm(40, generator=draw)
-    assert torch.equal(surface.along(directions, coordinates[order], path), together[order])
-    assert torch.equal(surface.along(directions, coordinates[7:8], path), together[7:8])
+    assert torch.equal(surface.plane(directions).evaluate(coordinates[order], path), together[order])
+    assert torch.equal(surface.plane(directions).evaluate(coordinates[7:8], path), together[7:8])
 
 
 def test_batched_chunks_are_always_whole(monkeypatch):
     """A shorter chunk may take other SIMD remainders, hence other last bits."""
     surface, seen, original = LossSurface(mlp(), nn.CrossEntropyLoss(), [data()]), [], BoundCells.losses
     monkeypatch.setattr(BoundCells, "losses", lambda cells, rows, path: seen.append(len(rows)) or original(cells, rows, path))
-    assert surface.along([surface.origin], torch.randn(19, 1), GridPath("batched", 8)).shape == (19,)
+    assert surface.plane([surface.origin]).evaluate(torch.randn(19, 1), EvaluationStrategy("vectorized", 8)).shape == (19,)
     assert seen == [8, 8, 8]
 
 
@@ -153,8 +155,8 @@ def test_a_batch_in_which_nothing_counts_weighs_nothing():
     inputs, targets = data(8)
     ignored = torch.full((4,), -100)
     surface = LossSurface(mlp(), nn.CrossEntropyLoss(), [(inputs[:4], targets[:4]), (inputs[4:], ignored)])
-    assert surface.weights == [1.0, 0.0]
-    first = LossSurface(surface.net, nn.CrossEntropyLoss(), [(inputs[:4], targets[:4])])
+    assert surface.objective.batch_weights.values == (1.0, 0.0)
+    first = LossSurface(surface.objective.net.module, nn.CrossEntropyLoss(), [(inputs[:4], targets[:4])])
     assert surface.loss() == first.loss()
     assert torch.equal(surface.gradient(), first.gradient())
     with pytest.raises(ValueError, match="not all 0"):
@@ -174,7 +176,7 @@ def test_a_batch_in_which_nothing_counts_weighs_nothing():
 def test_functions_are_read_or_compared_with_their_halves(loss_fn, weighting):
     net, (inputs, targets) = mlp(), data()
     surface = LossSurface(net, loss_fn, uneven(inputs, targets))
-    assert surface.weighting.startswith(weighting)
+    assert surface.objective.batch_weights.rule.startswith(weighting)
     assert surface.loss() == pytest.approx(loss_fn(net(inputs), targets).item(), rel=1e-6)
 
 
@@ -187,7 +189,7 @@ def test_a_criterion_that_does_not_obey_its_reduction_is_compared_with_its_halve
 
     net, (inputs, targets) = mlp(), data()
     surface = LossSurface(net, Stubborn(), uneven(inputs, targets))
-    assert surface.weighting.startswith("examples")
+    assert surface.objective.batch_weights.rule.startswith("examples")
     assert surface.loss() == pytest.approx(F.cross_entropy(net(inputs), targets).item(), rel=1e-6)
 
 
@@ -211,7 +213,7 @@ def test_weights_are_found_for_a_net_that_diverged():
     with torch.no_grad():
         net[2].bias.fill_(float("nan"))
     surface = LossSurface(net, nn.CrossEntropyLoss(), uneven(*data()))
-    assert surface.weights == pytest.approx([4 / 11, 4 / 11, 3 / 11])
+    assert surface.objective.batch_weights.values == pytest.approx((4 / 11, 4 / 11, 3 / 11))
     assert surface.loss() != surface.loss()
 
 
@@ -318,7 +320,7 @@ def test_the_net_is_left_untouched(case, training):
     with assert_leaves_net_untouched(case.model):
         surface = surface_of(case)
         surface.loss(), surface.gradient()
-        surface.along([surface.origin], torch.tensor([[0.1]]))
+        surface.plane([surface.origin]).losses(torch.tensor([[0.1]]))
         sam_sharpness(surface)
         HessianOperator(surface) @ surface.origin
 
@@ -338,17 +340,17 @@ def test_the_net_is_left_untouched_by_an_exception():
     with assert_leaves_net_untouched(model):
         surface = LossSurface(model, nn.CrossEntropyLoss(), [data()])
         with pytest.raises(FloatingPointError, match="enough"):
-            surface.at(torch.zeros(9, surface.size))
+            surface.losses(displacements=torch.zeros(9, surface.size))
 
 
 def test_training_on_does_not_move_the_surface():
     net, batch = Remembers().eval(), data()
     surface = LossSurface(net, nn.CrossEntropyLoss(), [batch])
-    before = surface.at(torch.zeros(1, surface.size))
+    before = surface.losses(displacements=torch.zeros(1, surface.size))
     with torch.no_grad():
         for tensor in (net.first.weight, net.frozen, net.norm.running_mean):
             tensor.add_(1)
-            assert torch.equal(surface.at(torch.zeros(1, surface.size)), before)
+            assert torch.equal(surface.losses(displacements=torch.zeros(1, surface.size)), before)
 
 
 def test_dropout_and_batch_norm_are_in_eval_mode():
@@ -357,7 +359,10 @@ def test_dropout_and_batch_norm_are_in_eval_mode():
     surface = LossSurface(model, nn.CrossEntropyLoss(), [batch])
     model.eval()
     assert surface.loss() == pytest.approx(F.cross_entropy(model(batch[0]), batch[1]).item(), rel=1e-6)
-    assert torch.equal(surface.at(torch.zeros(2, surface.size))[0], surface.at(torch.zeros(1, surface.size))[0])
+    assert torch.equal(
+        surface.losses(displacements=torch.zeros(2, surface.size))[0],
+        surface.losses(displacements=torch.zeros(1, surface.size))[0],
+    )
 
 
 def test_batch_norm_can_use_each_batchs_own_statistics():
@@ -375,13 +380,13 @@ def test_the_callers_context_changes_nothing(context):
     net, batch = mlp(), data()
     plain = LossSurface(net, nn.CrossEntropyLoss(), [batch])
     v = plain.origin
-    expected = plain.loss(), plain.gradient(), HessianOperator(plain) @ v, plain.along([v], torch.ones(1, 1))
+    expected = plain.loss(), plain.gradient(), HessianOperator(plain) @ v, plain.plane([v]).losses(torch.ones(1, 1))
     with context():
         surface = LossSurface(net, nn.CrossEntropyLoss(), [batch])
         assert surface.loss() == expected[0]
         assert torch.equal(surface.gradient(), expected[1])
         assert torch.equal(HessianOperator(surface) @ v, expected[2])
-        assert torch.equal(surface.along([v], torch.ones(1, 1)), expected[3])
+        assert torch.equal(surface.plane([v]).losses(torch.ones(1, 1)), expected[3])
 
 
 # Nets of all kinds

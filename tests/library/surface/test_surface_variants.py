@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loss_landscape import HessianOperator, LossSurface, trace
-from loss_landscape.surface.strategy import GridPath
+from loss_landscape.surface.strategy import Evaluation, EvaluationStrategy
 
-PATHS = [GridPath("loop", 16), GridPath("graph", 16), GridPath("batched", 4)]
+STRATEGIES = [EvaluationStrategy("eager", 16), EvaluationStrategy("traced", 16), EvaluationStrategy("vectorized", 4)]
 
 
 def data(sizes: tuple[int, ...] = (6, 5), dtype: torch.dtype = torch.float64) -> list[tuple[Tensor, Tensor]]:
@@ -40,22 +40,26 @@ def test_a_regulariser_is_added_once():
         surface = LossSurface(model, nn.CrossEntropyLoss(), data(), regularizer=squared_norm)
         move = 0.1 * torch.ones(surface.size, dtype=torch.float64)
         added = 0.3 * (surface.origin + move).square().sum()
-        torch.testing.assert_close(surface.at(move[None])[0], plain.at(move[None])[0] + added, rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            surface.losses(displacements=move[None])[0], plain.losses(displacements=move[None])[0] + added, rtol=1e-12, atol=0
+        )
         slope = plain.gradient(move) + 0.6 * (surface.origin + move)
         torch.testing.assert_close(surface.gradient(move), slope, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", STRATEGIES, ids=lambda path: path.name)
 def test_a_regulariser_is_on_every_path(path):
     surface = LossSurface(net(), nn.CrossEntropyLoss(), data(), regularizer=squared_norm)
     draw = torch.Generator().manual_seed(1)
     directions = torch.randn(2, surface.size, generator=draw, dtype=torch.float64)
     coordinates = torch.randn(5, 2, generator=draw, dtype=torch.float64)
     moves = coordinates @ directions
-    torch.testing.assert_close(surface.along(directions, coordinates, path), surface.at(moves), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        surface.plane(directions).evaluate(coordinates, path), surface.losses(displacements=moves), rtol=1e-10, atol=1e-10
+    )
     slopes = torch.stack([surface.gradient(move) for move in moves])
-    ascended = surface.at(moves + 0.1 * slopes / slopes.norm(dim=1, keepdim=True))
-    torch.testing.assert_close(surface.sam_along(directions, coordinates, 0.1, path), ascended, rtol=1e-10, atol=1e-10)
+    ascended = surface.losses(displacements=moves + 0.1 * slopes / slopes.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(surface.plane(directions).evaluate(coordinates, path, 0.1), ascended, rtol=1e-10, atol=1e-10)
 
 
 def test_a_squared_norm_raises_every_eigenvalue_by_twice_its_factor():
@@ -83,7 +87,7 @@ def test_recomputed_statistics_are_torchs_own_at_every_point():
     with assert_leaves_net_untouched(model):
         surface = LossSurface(model, nn.CrossEntropyLoss(), batches, batch_norm="recompute")
         moves = 0.3 * torch.randn(3, surface.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        losses = surface.at(moves)
+        losses = surface.losses(displacements=moves)
     for move, loss in zip(moves, losses, strict=True):
         other = copy.deepcopy(model)
         nn.utils.vector_to_parameters(surface.origin + move, other.parameters())
@@ -103,7 +107,9 @@ def test_a_gradient_holds_recomputed_statistics_fixed():
 
 def test_recomputing_takes_the_plain_path_and_says_so():
     surface = LossSurface(net(norm=True), nn.CrossEntropyLoss(), data(), batch_norm="recompute")
-    assert surface.grid_path() == GridPath("loop", 16, note="batch norm's statistics are taken anew at each point")
+    assert surface.plane([surface.origin]).strategy() == EvaluationStrategy(
+        "eager", 16, note="batch norm's statistics are taken anew at each point"
+    )
     with pytest.raises(ValueError, match="needs to know a batch's inputs"):
         LossSurface(net(), batches=data(), batch_loss=lambda m, b: F.cross_entropy(m(b[0]), b[1]), batch_norm="recompute")
 
@@ -122,8 +128,10 @@ def test_a_restricted_surface_moves_what_the_globs_name():
     torch.testing.assert_close(block, full[: part.size, : part.size], rtol=1e-10, atol=1e-12)
     step = torch.ones(1, part.size, dtype=torch.float64)
     whole = torch.cat([step, torch.zeros(1, surface.size - part.size, dtype=torch.float64)], dim=1)
-    for path in PATHS:
-        torch.testing.assert_close(part.along(step, torch.ones(2, 1), path), surface.at(whole).expand(2), rtol=1e-10, atol=0)
+    for path in STRATEGIES:
+        torch.testing.assert_close(
+            part.plane(step).evaluate(torch.ones(2, 1), path), surface.losses(displacements=whole).expand(2), rtol=1e-10, atol=0
+        )
 
 
 def test_a_glob_that_names_nothing_is_refused():
@@ -141,7 +149,7 @@ def test_a_glob_that_names_nothing_is_refused():
 def test_halves_are_the_same_loss(loss_fn):
     surface = LossSurface(net(), loss_fn, data())
     halves = surface.in_halves()
-    assert [len(targets) for _, targets in halves.batches] == [3, 3, 2, 3]
+    assert [len(targets) for _, targets in halves.objective.batches] == [3, 3, 2, 3]
     assert halves.loss() == pytest.approx(surface.loss(), rel=1e-12)
     torch.testing.assert_close(halves.gradient(), surface.gradient(), rtol=1e-10, atol=1e-14)
     assert halves.in_halves().loss() == pytest.approx(surface.loss(), rel=1e-12)
@@ -153,7 +161,7 @@ def test_what_can_not_be_halved_is_refused():
     with pytest.raises(ValueError, match="batches of one example can't be cut in two"):
         LossSurface(net(), nn.CrossEntropyLoss(), data((1, 1))).in_halves()
     some = LossSurface(net(), nn.CrossEntropyLoss(), data((6, 1)))
-    assert [len(targets) for _, targets in some.in_halves().batches] == [3, 3, 1]
+    assert [len(targets) for _, targets in some.in_halves().objective.batches] == [3, 3, 1]
     assert some.in_halves().loss() == pytest.approx(some.loss(), rel=1e-12)
 
 
@@ -161,22 +169,22 @@ def test_another_radius_is_noticed():
     surface = LossSurface(net(), nn.CrossEntropyLoss(), data())
     v, where = torch.zeros(surface.size, dtype=torch.float64), torch.zeros(1, 1)
     slope = surface.gradient()
-    for path in PATHS:
+    for path in STRATEGIES:
         for rho in (0.0, 0.1, 0.5):
-            expected = surface.at((rho * slope / slope.norm())[None])
-            torch.testing.assert_close(surface.sam_along([v], where, rho, path), expected, rtol=1e-12, atol=0)
+            expected = surface.losses(displacements=(rho * slope / slope.norm())[None])
+            torch.testing.assert_close(surface.plane([v]).evaluate(where, path, rho), expected, rtol=1e-12, atol=0)
 
 
 def test_bfloat16_is_close_and_is_no_float32():
     surface = LossSurface(net().float(), nn.CrossEntropyLoss(), data(dtype=torch.float32))
     v, where = torch.ones(surface.size), torch.linspace(-0.5, 0.5, 8)[:, None]
-    path = surface.grid_path(1, precision="bfloat16")
-    assert path.dtype == "bfloat16"
-    exact, rough = surface.along([v], where), surface.along([v], where, path)
+    strategy = surface.plane([v]).strategy(evaluation=Evaluation(precision="bfloat16"))
+    assert strategy.precision == "bfloat16"
+    exact, rough = surface.plane([v]).losses(where), surface.plane([v]).evaluate(where, strategy)
     assert 1e-5 < float(((rough - exact) / exact).abs().max()) < 3e-2
     other = LossSurface(net(), batches=data(), batch_loss=lambda m, b: F.cross_entropy(m(b[0]), b[1]))
     with pytest.raises(ValueError, match="needs outputs and loss apart"):
-        other.grid_path(1, precision="bfloat16")
+        other.plane([other.origin]).strategy(evaluation=Evaluation(precision="bfloat16"))
 
 
 def test_the_same_surface_on_a_device(device):
@@ -205,7 +213,7 @@ def test_recurrent_layers_keep_off_cudnn(batch_norm, monkeypatch):
         monkeypatch.setattr(layer, "forward", _watched(layer.forward, seen))
     model = Recurrent().double()
     surface = LossSurface(model, nn.CrossEntropyLoss(), data(), batch_norm=batch_norm)
-    surface.at(torch.zeros(1, surface.size, dtype=torch.float64))
+    surface.losses(displacements=torch.zeros(1, surface.size, dtype=torch.float64))
     surface.gradient()
     assert set(allowed[nn.GRU]) == {False}
     assert set(allowed[nn.Linear]) == {True}

@@ -1,0 +1,185 @@
+"""What is minimised: net × criterion or batch loss × regulariser × batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from loss_landscape.objective.batch_loss import BatchLoss, ModelWithLoss
+from loss_landscape.objective.batch_weights import BatchWeights, batch_weights
+from loss_landscape.objective.batches import Batches
+from loss_landscape.objective.criterion import Criterion, LossFunction
+from loss_landscape.objective.functional_net import FunctionalNet, Parameters, undisturbed
+from loss_landscape.objective.used_parameters import used_parameters
+
+BatchNorm = Literal["running", "batch", "recompute"]
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """A weighted mean of `batch_losses` over fixed batches, plus a regulariser, as a function of parameters by name.
+
+    It knows no point and no direction; parameters that are not given are the net's own. `used` are the names of the trainable
+    parameters that the loss depends on, `activation_bytes` what the net's modules give out for a batch.
+    """
+
+    batch_losses: BatchLoss
+    regularizer: ModelWithLoss | None
+    batches: Batches
+    batch_norm: BatchNorm
+    batch_weights: BatchWeights
+    used: tuple[str, ...]
+    activation_bytes: int
+
+    @property
+    def net(self) -> FunctionalNet:
+        """The net as a function of its parameters."""
+        return self.batch_losses.net
+
+    @property
+    def criterion(self) -> Criterion | None:
+        """The criterion of outputs and targets, or None where the loss is one of model and batch."""
+        return self.batch_losses.criterion
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the net is evaluated in."""
+        return self.net.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything lies."""
+        return self.net.device
+
+    def outputs(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Any:
+        """What the net gives for a batch of (inputs, targets) at `parameters`, in `dtype`, the objective's unless given."""
+        return self.batch_losses.outputs(parameters, batch, dtype)
+
+    def batch_loss(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Tensor:
+        """The loss of one batch at `parameters`, a scalar to be differentiated; `dtype` is as in `outputs`."""
+        return self.batch_losses(parameters, batch, dtype)
+
+    def penalty(self, parameters: Parameters) -> Tensor:
+        """The regulariser at `parameters`, a scalar to be differentiated; only where there is one."""
+        return self.regularizer.at(self.net, parameters, None)
+
+    def terms(self) -> Iterator[tuple[float, Callable[[Parameters], Tensor]]]:
+        """The loss as a sum: a weight and a function of parameters, for each batch and the regulariser."""
+        for weight, batch in self.weighted_batches():
+            yield weight, lambda parameters, batch=batch: self.batch_loss(parameters, batch)
+        if self.regularizer is not None:
+            yield 1.0, self.penalty
+
+    def weighted_batches(self) -> Iterator[tuple[float, Any]]:
+        """Each batch with its weight in the loss; those that weigh nothing are left out."""
+        pairs = zip(self.batch_weights.values, self.batches, strict=True)
+        return ((weight, batch) for weight, batch in pairs if weight != 0)
+
+    def loss(self, parameters: Parameters) -> Tensor:
+        """The loss at `parameters`, without a gradient."""
+        return sum(weight * term(parameters).detach() for weight, term in self.at(parameters).terms())
+
+    def gradient(self, leaves: Mapping[str, Tensor]) -> list[Tensor]:
+        """The gradient with respect to each of `leaves`, parameters that require one; batch norm's statistics are held fixed."""
+        total = [torch.zeros_like(leaf) for leaf in leaves.values()]
+        for weight, term in self.at({name: leaf.detach() for name, leaf in leaves.items()}).terms():
+            with torch.enable_grad():
+                loss = term(leaves)
+            if loss.requires_grad:  # else this term depends on none of the parameters that move
+                total = [part + weight * slope for part, slope in zip(total, gradients(loss, leaves.values()), strict=True)]
+        return total
+
+    def at(self, parameters: Parameters) -> Objective:
+        """The objective to ask for the loss at `parameters`: with their own statistics where these are recomputed."""
+        if self.batch_norm != "recompute":
+            return self
+        inputs = (batch[0] for batch in self.batches)
+        return self._with_net(self.net.with_recomputed_statistics(parameters, inputs))
+
+    def holding(self, parameters: Parameters) -> Objective:
+        """The same objective with `parameters` as the net's own, which those hold that are not given."""
+        return self._with_net(self.net.with_parameters(parameters))
+
+    def in_dtype(self, dtype: torch.dtype) -> Objective:
+        """The same objective, evaluated in another dtype."""
+        return replace(self._with_net(self.net.in_dtype(dtype)), batches=self.batches.in_dtype(dtype))
+
+    def on(self, device: torch.device) -> Objective:
+        """The same objective on another device."""
+        return replace(self._with_net(self.net.on(device)), batches=self.batches.on(device))
+
+    def with_batch_statistics(self) -> Objective:
+        """The same objective with `batch_norm="batch"`."""
+        if self.batch_norm == "batch":
+            return self
+        return replace(self._with_net(self.net.with_batch_statistics()), batch_norm="batch")
+
+    def in_halves(self, parameters: Parameters) -> Objective:
+        """The same objective with every batch cut in two, weighed at `parameters`; ValueError where that changes the loss."""
+        if self.batch_norm != "running":
+            raise ValueError(f"with batch_norm={self.batch_norm!r} the loss depends on how the data are cut into batches")
+        batches = self.batches.in_halves()
+        with undisturbed(self.device):
+            weights = batch_weights(self.batch_losses, batches, parameters, self.batch_weights.given)
+        return replace(self, batches=batches, batch_weights=weights)
+
+    def _with_net(self, net: FunctionalNet) -> Objective:
+        regularizer = None if self.regularizer is None else ModelWithLoss(net.module, self.regularizer.loss)
+        return replace(self, batch_losses=self.batch_losses.with_net(net), regularizer=regularizer)
+
+
+def objective_of(
+    model: nn.Module,
+    loss_fn: LossFunction | None,
+    batches: Any,
+    *,
+    batch_loss: Callable[[nn.Module, Any], Tensor] | None = None,
+    batch_weight: Callable[[Any], float] | None = None,
+    dtype: torch.dtype | None = None,
+    batch_norm: BatchNorm = "running",
+    regularizer: Callable[[nn.Module], Tensor] | None = None,
+) -> Objective:
+    """The objective of a user's net as it is now; the arguments and the errors are those of `LossSurface`."""
+    _check_choices(loss_fn, batch_loss, batch_norm)
+    _check_that_it_moves(loss_fn, model)
+    net = FunctionalNet.of(model, dtype)
+    converted = any(p.dtype != net.dtype for p in model.parameters() if p.is_floating_point())
+    if batch_norm == "batch":
+        net = net.with_batch_statistics()
+    with undisturbed(net.device):
+        fixed = Batches(batches, net.device, net.dtype if converted else None)
+        if batch_norm == "recompute":
+            net = net.with_recomputed_statistics({}, (batch[0] for batch in fixed))
+        if loss_fn is not None:
+            losses = BatchLoss.of_criterion(net, loss_fn, fixed)
+        else:
+            losses = BatchLoss(net, custom=ModelWithLoss(net.module, batch_loss))
+        trainable = {name: net.parameters[name] for name, p in model.named_parameters() if p.requires_grad}
+        used, activation_bytes = used_parameters(losses, fixed, trainable)
+        leaves = {name: trainable[name].clone().requires_grad_() for name in used}
+        weights = batch_weights(losses, fixed, leaves, batch_weight)
+    penalty = None if regularizer is None else ModelWithLoss(net.module, lambda net, _: regularizer(net))
+    return Objective(losses, penalty, fixed, batch_norm, weights, used, activation_bytes)
+
+
+def gradients(loss: Tensor, leaves: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """The gradient of a scalar with respect to each of `leaves`, zeros where it does not depend on one."""
+    return torch.autograd.grad(loss, list(leaves), allow_unused=True, materialize_grads=True)
+
+
+def _check_choices(loss_fn: LossFunction | None, batch_loss: Callable[..., Tensor] | None, batch_norm: str) -> None:
+    if (loss_fn is None) == (batch_loss is None):
+        raise ValueError("give exactly one of loss_fn(outputs, targets) and batch_loss(model, batch)")
+    if batch_norm not in ("running", "batch", "recompute"):
+        raise ValueError(f"batch_norm must be 'running', 'batch' or 'recompute', got {batch_norm!r}")
+    if batch_norm == "recompute" and loss_fn is None:
+        raise ValueError("batch_norm='recompute' needs to know a batch's inputs: give loss_fn(outputs, targets)")
+
+
+def _check_that_it_moves(loss_fn: LossFunction | None, model: nn.Module) -> None:
+    if isinstance(loss_fn, nn.Module) and {id(p) for p in loss_fn.parameters()} & {id(p) for p in model.parameters()}:
+        raise ValueError("loss_fn holds parameters of the net, which it would not see move; give batch_loss=f(model, batch)")

@@ -1,0 +1,165 @@
+"""A surface along directions that are the plane's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from loss_landscape.graphs.tracing import UntraceableError
+from loss_landscape.objective.functional_net import undisturbed
+from loss_landscape.objective.layout import ParameterLayout
+from loss_landscape.objective.objective import Objective
+from loss_landscape.surface.eager_losses import ascended_point, losses_at
+from loss_landscape.surface.plane_losses import PlaneLosses
+from loss_landscape.surface.strategy import EAGER, Evaluation, EvaluationStrategy, Precision, strategy_for
+from loss_landscape.surface.strategy_check import FAILURES, alternatives, failure_of, objection_to
+from loss_landscape.surface.traced_loss import Kind, TracedLoss
+
+TracedLosses = Callable[[Kind, Precision], TracedLoss]
+
+
+class Plane:
+    """The losses at origin + Σ_d c_d·directions[d], for D directions [P]: a line, a plane or a volume of a surface.
+
+    Made by `surface.plane(directions)`. It keeps copies of the directions, so that one changed in place later changes nothing
+    here. What its cells share is computed at the first call and kept as long as the plane lives.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> from loss_landscape import LossSurface
+    >>> net = nn.Linear(1, 1, bias=False)
+    >>> _ = nn.init.constant_(net.weight, 2.0)
+    >>> surface = LossSurface(net, nn.MSELoss(), [(torch.ones(1, 1), torch.zeros(1, 1))])  # L(θ) = θ²
+    >>> plane = surface.plane([torch.ones(1)])
+    >>> plane.losses(torch.tensor([[0.0], [1.0], [-2.0]])).tolist()
+    [4.0, 9.0, 0.0]
+    """
+
+    def __init__(
+        self, objective: Objective, layout: ParameterLayout, origin: Tensor, directions: Sequence[Tensor], *, traced: TracedLosses
+    ):
+        self.objective, self.layout, self.origin = objective, layout, origin
+        self.directions = tuple(direction.detach().to(origin, copy=True) for direction in directions)
+        self._traced = traced
+        self._bound: dict[tuple[Kind, Precision], PlaneLosses] = {}
+        self._verified: dict[tuple[Kind, Evaluation], EvaluationStrategy] = {}
+
+    def losses(self, coordinates: Tensor, rho: float | None = None, *, evaluation: Evaluation | None = None) -> Tensor:
+        """The losses [K], float64, at `coordinates` [K, D].
+
+        With `rho` those one ascent step away, L(θ + ρ g/‖g‖) with g the gradient at θ, and L(θ) where g is 0. How they are
+        evaluated goes by `evaluation`; the first call also evaluates three of its cells by the plain loop, and goes over to that
+        where they differ. Raises ValueError for coordinates of another shape.
+        """
+        coordinates = self._checked(coordinates)
+        with undisturbed(self.objective.device), torch.no_grad():
+            strategy = self._verified_strategy(coordinates, rho, evaluation or Evaluation())
+            return self.evaluate(coordinates, strategy, rho)
+
+    def strategy(
+        self, kind: Kind = "loss", *, num_cells: int | None = None, evaluation: Evaluation | None = None
+    ) -> EvaluationStrategy:
+        """How `num_cells` cells of the loss, or of the loss after an ascent step, are evaluated: by shapes, dtype and device.
+
+        A loss that is no fixed graph of the parameters is evaluated point by point, and the strategy's note says why.
+        """
+        wanted = evaluation or Evaluation()
+        if wanted.precision is not None and self.objective.criterion is None:
+            raise ValueError(f"precision={wanted.precision!r} needs outputs and loss apart: give loss_fn(outputs, targets)")
+        found = self._strategy_by_rule(kind, num_cells, wanted)
+        return found if wanted.chunk is None else replace(found, chunk=wanted.chunk)
+
+    def evaluate(self, coordinates: Tensor, strategy: EvaluationStrategy, rho: float | None = None) -> Tensor:
+        """The losses [K] by a strategy that the caller has checked; all else is as in `losses`."""
+        coordinates = self._checked(coordinates)
+        with undisturbed(self.objective.device), torch.no_grad():
+            if strategy.name != "eager":
+                return self._plane_losses(strategy, rho).losses(coordinates, strategy)
+            points = [self._point(row) for row in coordinates.tolist()]
+            if rho is None:
+                return losses_at(self.objective, self.layout, points)
+            away = [lambda point=point: ascended_point(self.objective, self.layout, point(), rho) for point in points]
+            return torch.cat([losses_at(self.objective, self.layout, [point]) for point in away])
+
+    def in_dtype(self, dtype: torch.dtype) -> Plane:
+        """The same plane, evaluated in another dtype by the plain loop alone."""
+
+        def untraced(kind: Kind, precision: Precision) -> TracedLoss:
+            raise UntraceableError("a plane in another dtype than its surface's is evaluated by the plain loop")
+
+        return Plane(self.objective.in_dtype(dtype), self.layout, self.origin.to(dtype), self.directions, traced=untraced)
+
+    def _checked(self, coordinates: Tensor) -> Tensor:
+        coordinates = torch.as_tensor(coordinates)
+        if coordinates.dim() != 2 or coordinates.shape[1] != len(self.directions):
+            raise ValueError(
+                f"expected coordinates [K, {len(self.directions)}], a column a direction, got {list(coordinates.shape)}"
+            )
+        return coordinates
+
+    def _verified_strategy(self, coordinates: Tensor, rho: float | None, evaluation: Evaluation) -> EvaluationStrategy:
+        kind: Kind = "loss" if rho is None else "ascent"
+        if (kind, evaluation) not in self._verified:
+            by_rule = self.strategy(kind, num_cells=len(coordinates), evaluation=evaluation)
+            self._verified[kind, evaluation] = self._agreeing(by_rule, _trial_cells(coordinates), rho)
+        return self._verified[kind, evaluation]
+
+    def _agreeing(self, strategy: EvaluationStrategy, cells: Tensor, rho: float | None) -> EvaluationStrategy:
+        """The first of a strategy's alternatives that agrees with the plain loop on `cells`; its note says why not the others."""
+        for candidate in alternatives(strategy):
+            trial = replace(candidate, note=strategy.note)
+            objection = self._objection(trial, cells, rho)
+            if objection is None:
+                return trial
+            strategy = strategy.with_note(objection)
+        raise AssertionError("the plain loop agrees with itself")
+
+    def _objection(self, strategy: EvaluationStrategy, cells: Tensor, rho: float | None) -> str | None:
+        if strategy.name == "eager":
+            return None
+        exact = replace(strategy, precision=None)  # its rounding would hide a wrong graph
+        try:
+            found = self.evaluate(cells, exact, rho).cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise
+        except FAILURES as error:
+            return failure_of(strategy, error)
+        return objection_to(strategy, found, self.evaluate(cells, EAGER, rho).cpu().numpy(), self.objective.dtype)
+
+    def _strategy_by_rule(self, kind: Kind, num_cells: int | None, evaluation: Evaluation) -> EvaluationStrategy:
+        if self.objective.batch_norm == "recompute":
+            return replace(EAGER, note="batch norm's statistics are taken anew at each point")
+        if self.objective.device.type == "mps":
+            return replace(EAGER, note="mps has no float64")
+        try:
+            with undisturbed(self.objective.device):
+                cost = self._traced(kind, evaluation.precision).cost(len(self.directions))
+        except UntraceableError as error:
+            return replace(EAGER, note=f"the loss can't be traced: {error}")
+        return strategy_for(cost, self.objective.device.type, num_cells, evaluation.compile, evaluation.precision)
+
+    def _plane_losses(self, strategy: EvaluationStrategy, rho: float | None) -> PlaneLosses:
+        key: tuple[Kind, Precision] = ("loss" if rho is None else "ascent", strategy.precision)
+        radius = 0.0 if rho is None else float(rho)
+        if key not in self._bound or self._bound[key].rho != radius:
+            self._bound[key] = PlaneLosses(self._traced(*key), self.layout, self.directions, radius)
+        return self._bound[key]
+
+    def _point(self, row: Sequence[float]) -> Callable[[], Tensor]:
+        def point() -> Tensor:  # made when it is needed: a hundred points of a large net do not fit into memory
+            moved = self.origin
+            for direction, coordinate in zip(self.directions, row, strict=True):
+                moved = moved.add(direction, alpha=coordinate)
+            return moved
+
+        return point
+
+
+def _trial_cells(coordinates: Tensor) -> Tensor:
+    """The cell nearest to the origin, one half way out, and the farthest."""
+    by_distance = coordinates.double().square().sum(dim=1).argsort(stable=True)
+    chosen = dict.fromkeys(by_distance[[0, len(by_distance) // 2, -1]].tolist()) if len(by_distance) else {}
+    return coordinates[list(chosen)]
