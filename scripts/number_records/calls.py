@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -19,41 +18,39 @@ from loss_landscape import (
     PathLosses,
     evaluate_sam_grid,
 )
+from loss_landscape.surface.strategy import EvaluationStrategy
 
 Kind = Literal["loss", "ascent"]
-STRATEGIES = {"vectorized": "batched", "traced": "graph", "eager": "loop"}  # the names to come, and today's
+STRATEGIES = ("vectorized", "traced", "eager")
 LEFT_OUT = ("seconds", "versions")  # what no two records share
 
 
 def losses_at(surface: LossSurface, displacements: Tensor) -> Tensor:
-    """To come: `surface.losses(displacements=displacements)`."""
-    return surface.at(displacements)
+    """The losses at displacements, by the plain loop."""
+    return surface.losses(displacements=displacements)
 
 
 def losses_along(surface: LossSurface, directions: Sequence[Tensor], coordinates: Tensor) -> Tensor:
-    """To come: `surface.plane(directions).losses(coordinates)`."""
-    return surface.along(directions, coordinates)
+    """The losses of a plane, by the strategy that the rule chooses."""
+    return surface.plane(directions).losses(coordinates)
 
 
 def ascended_losses_along(surface: LossSurface, directions: Sequence[Tensor], coordinates: Tensor, rho: float) -> Tensor:
-    """To come: `surface.plane(directions).losses(coordinates, rho=rho)`."""
-    return surface.sam_along(directions, coordinates, rho)
+    """The same after an ascent step."""
+    return surface.plane(directions).losses(coordinates, rho)
 
 
 def losses_by(
     strategy: str, surface: LossSurface, directions: Sequence[Tensor], coordinates: Tensor, rho: float | None = None
 ) -> Tensor:
-    """The same by a given strategy, four cells at a time. To come: the plane's losses with a `strategy`."""
-    path = replace(surface.grid_path(len(directions)), name=STRATEGIES[strategy], chunk=4, compiled=False)
-    if rho is None:
-        return surface.along(directions, coordinates, path)
-    return surface.sam_along(directions, coordinates, rho, path)
+    """The same by a given strategy, four cells at a time."""
+    return surface.plane(directions).evaluate(coordinates, EvaluationStrategy(strategy, 4), rho)
 
 
 def strategy_of(surface: LossSurface, num_directions: int, kind: Kind = "loss") -> dict[str, Any]:
-    """What the rule chooses. To come: `surface.strategy(…)`, with the new names."""
-    path = surface.grid_path(num_directions, kind)
-    return {"name": path.name, "chunk": path.chunk, "compiled": path.compiled, "note": path.note}
+    """What the rule chooses."""
+    found = surface.plane([torch.ones_like(surface.origin)] * num_directions).strategy(kind)
+    return {"name": found.name, "chunk": found.chunk, "compiled": found.compiled, "note": found.note}
 
 
 def sam_grid(surface: LossSurface, directions: Sequence[Tensor], rho: float, **how: Any) -> Grid:

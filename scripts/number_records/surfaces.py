@@ -44,7 +44,10 @@ def drawn(seed: int) -> torch.Generator:
 def surfaces(case: Case, record: Record) -> None:
     """Losses and gradients of a surface and of the surfaces made of it."""
     surface = case.surface()
-    record.take("surface/weights", lambda: {"weights": surface.weights, "weighting": surface.weighting})
+    record.take(
+        "surface/weights",
+        lambda: {"weights": list(surface.objective.batch_weights.values), "weighting": surface.objective.batch_weights.rule},
+    )
     record.take("surface/layout", lambda: {"names": surface.layout.names, "shapes": str(surface.layout.shapes)})
     record.take("surface/deterministic", lambda: check_deterministic(surface))
     for name, make in variants(case, surface):
