@@ -26,7 +26,7 @@ from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Pha
 from taskshift.faults import Fault
 from taskshift.learners.learner import Learner
 from taskshift.randomness import generator, seed_from
-from taskshift.recorders.numbers import scalar
+from taskshift.recorders.numeric_rows import scalar
 from taskshift.shifts.task import Batch, Task
 
 Guard = Callable[[str, Callable[[], None]], None]

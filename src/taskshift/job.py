@@ -17,7 +17,7 @@ from taskshift.config.build import Parts
 from taskshift.faults import Fault
 from taskshift.origin import cpu_model, describe_run
 from taskshift.progress import EpochSums, Phase, Progress
-from taskshift.recorders.numbers import scalar
+from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Moment, Opening
 from taskshift.run_folder import RunFolder, disk_faults, refuse_another_identity
 from taskshift.shifts.task import Task

@@ -16,7 +16,7 @@ from taskshift.config.build import build_parts
 from taskshift.faults import Fault
 from taskshift.job import Job
 from taskshift.measure import measure
-from taskshift.objective import objective
+from taskshift.optimized_metric import optimized_metric
 from taskshift.origin import default_run_name, resume_command, source_hash
 from taskshift.run_folder import RunFolder, read_rows, run_folder_of, sweep_path
 from taskshift.sweeps.sweep_folder import SweepFolder
@@ -46,7 +46,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunFolder:
 def judged(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> float:
     """Carry a run to its end; return its objective, the last task's accuracy unless the config names another metric."""
     folder = run(config, overrides)
-    return objective(read_rows(folder.path), config["objective"])
+    return optimized_metric(read_rows(folder.path), config["objective"])
 
 
 def build(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Job:

@@ -24,7 +24,7 @@ from taskshift.learners.learner import Learner
 from taskshift.nets.mlp import MLP
 from taskshift.pipeline.outdir import looked_up, place_for
 from taskshift.pipeline.plan import TASKS, read_plan
-from taskshift.recorders.numbers import scalar
+from taskshift.recorders.numeric_rows import scalar
 
 pipeline = script("lla_pipeline")
 PLAN = FOLDER / "cfg" / "config.yaml"

@@ -22,7 +22,7 @@ from taskshift.config.targets import resolve
 from taskshift.config.typed import typed
 from taskshift.config.words import said
 from taskshift.faults import Fault
-from taskshift.recorders.wandb import WandB
+from taskshift.recorders.wandb_mirror import WandB
 
 HERE = Path(__file__).resolve()
 SMALL = ("data=synthetic_images", "recorder=none", "num_threads=1")

@@ -24,7 +24,7 @@ from taskshift.evaluators.units import Units
 from taskshift.evaluators.weights import Weights
 from taskshift.learners.interventions import AtSwitch
 from taskshift.metrics.signed_spectrum import SignedSpectrum
-from taskshift.recorders.numbers import scalar
+from taskshift.recorders.numeric_rows import scalar
 from tests.framework.measuring import learner_of, measuring, mlp, small_data, snapshots, trained, written
 from tests.metric_names import undocumented, unused
 

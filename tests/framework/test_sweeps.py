@@ -6,7 +6,7 @@ import pytest
 
 from taskshift.config.command import compose
 from taskshift.faults import Fault
-from taskshift.objective import objective
+from taskshift.optimized_metric import optimized_metric
 from taskshift.run_folder import held, run_folder_of
 from taskshift.sweeps.checks import check_objects
 from taskshift.sweeps.sweep_folder import SweepFolder
@@ -198,11 +198,11 @@ def test_an_unwritable_place_is_one_sentence(here, capsys):
 
 def test_the_objective_is_what_a_sweeper_gets(here):
     rows = [{"task_last_epoch_loss": 2.0}, {"task_last_epoch_loss": 1.0, "sam/sharpness": 3.0}, {"epoch_loss": 0.0}]
-    assert objective(rows, None) == 1.0
-    assert objective([*rows, {"task_last_epoch_accuracy": 0.25}], None) == 0.25
-    assert objective(rows, "sam/sharpness") == 3.0
+    assert optimized_metric(rows, None) == 1.0
+    assert optimized_metric([*rows, {"task_last_epoch_accuracy": 0.25}], None) == 0.25
+    assert optimized_metric(rows, "sam/sharpness") == 3.0
     with pytest.raises(Fault, match="objective=sam/sharp: the record has no such metric; did you mean sam/sharpness?"):
-        objective(rows, "sam/sharp")
+        optimized_metric(rows, "sam/sharp")
 
 
 def test_ctrl_c_ends_the_whole_sweep():

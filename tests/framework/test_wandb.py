@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from taskshift.recorders import wandb as mirror
-from taskshift.recorders.numbers import scalar
+from taskshift.recorders import wandb_mirror as mirror
+from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Opening
-from taskshift.recorders.wandb import WandB
+from taskshift.recorders.wandb_mirror import WandB
 from tests.framework import read_wandb
 from tests.framework.fake_wandb_server import fake_server
 
@@ -244,4 +244,4 @@ def test_an_unknown_switch_means_no_mirror(tmp_path, caplog, monkeypatch):
 def test_only_the_recorder_imports_wandb():
     sources = Path(mirror.__file__).parents[2].rglob("*.py")
     found = {path.name for path in sources if "import wandb" in path.read_text()}
-    assert found == {"wandb.py"}
+    assert found == {"wandb_mirror.py"}

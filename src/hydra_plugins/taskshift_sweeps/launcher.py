@@ -97,11 +97,11 @@ class TaskshiftLauncher(Launcher):
 
     def _outcome(self, words: Sequence[str], run: Any, state: Any) -> JobReturn:
         """What the sweeper is told of a run."""
-        from taskshift.objective import objective
+        from taskshift.optimized_metric import optimized_metric
         from taskshift.run_folder import read_rows, run_folder_of
 
         done = state.state == "done"
-        value = objective(read_rows(run_folder_of(run.config).path), run.config["objective"]) if done else None
+        value = optimized_metric(read_rows(run_folder_of(run.config).path), run.config["objective"]) if done else None
         if not self.searching or (done and not math.isnan(value)):
             return completed(words, value)
         if done:

@@ -26,7 +26,7 @@ from taskshift.stream import TaskStream
 
 __all__ = ["Parts", "build_parts", "construct"]
 
-WANDB = "taskshift.recorders.wandb"
+WANDB = "taskshift.recorders.wandb_mirror"
 """The module whose recorder `use_wandb=false` takes out."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from taskshift.recorders.numbers import scalar
+from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Opening, Recorder
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from taskshift.faults import Fault
 DEFAULTS = ("task_last_epoch_accuracy", "task_last_epoch_loss")
 
 
-def objective(rows: Iterable[Mapping[str, float]], name: str | None) -> float:
+def optimized_metric(rows: Iterable[Mapping[str, float]], name: str | None) -> float:
     """The last value of the metric `name` in a record; None takes the last task's accuracy, or its loss where it has none.
 
     Raises Fault where the record has no such metric.
