@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from taskshift.nets.activations import ActivationName, activation_module
 from taskshift.nets.initialisation import InitializationName, initialise
-from taskshift.nets.layers import NormName, at_least_one, channel_norm, feature_norm, image_shape
+from taskshift.nets.layers import NormName, at_least_one, channel_norm, hidden_layers, image_shape
 from taskshift.nets.weights import load_checkpoint
 
 KERNELS = (5, 3, 3)
@@ -40,7 +40,7 @@ class ConvNet(nn.Module):
         at_least_one(**{f"channels[{number}]": count for number, count in enumerate(channels)}, width=width)
         self.features = nn.Sequential(OrderedDict(_features((colours, *channels), activation, norm, bias)))
         flat = channels[-1] * _pooled(height) * _pooled(breadth)
-        self.hidden = nn.Sequential(OrderedDict(_hidden((flat, width, width), activation, norm, bias)))
+        self.hidden = hidden_layers((flat, width, width), activation=activation, norm=norm, bias=bias)
         self.head = nn.Linear(width, num_outputs, bias=bias)
         initialise(self, initialization, activation, head=self.head)
         load_checkpoint(self, checkpoint)
@@ -57,15 +57,6 @@ def _features(channels: tuple[int, ...], activation: ActivationName, norm: NormN
         named.append((f"conv_{number}", nn.Conv2d(given, made, kernel, bias=bias)))
         named += [(f"norm_{number}", module) for module in channel_norm(norm, made)]
         named += [(f"activation_{number}", activation_module(activation)), (f"pool_{number}", nn.MaxPool2d(2))]
-    return named
-
-
-def _hidden(widths: tuple[int, ...], activation: ActivationName, norm: NormName, bias: bool) -> list[tuple[str, nn.Module]]:
-    named = []
-    for number in range(1, len(widths)):
-        named.append((f"linear_{number}", nn.Linear(widths[number - 1], widths[number], bias=bias)))
-        named += [(f"norm_{number}", module) for module in feature_norm(norm, widths[number])]
-        named.append((f"activation_{number}", activation_module(activation)))
     return named
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from math import prod
-
 from torch import Tensor, nn
 
 from taskshift.nets.initialisation import InitializationName, initialise
-from taskshift.nets.layers import at_least_one
+from taskshift.nets.layers import flat_widths, hidden_layers
 from taskshift.nets.weights import load_checkpoint
 
 
@@ -28,10 +25,7 @@ class DeepLinear(nn.Module):
         checkpoint: str | None = None,
     ):
         super().__init__()
-        at_least_one(depth=depth, width=width)
-        widths = [prod(input_shape)] + [width] * depth
-        pairs = enumerate(zip(widths, widths[1:], strict=False), start=1)
-        self.hidden = nn.Sequential(OrderedDict((f"linear_{number}", nn.Linear(*pair, bias=bias)) for number, pair in pairs))
+        self.hidden = hidden_layers(flat_widths(input_shape, depth, width), bias=bias)
         self.head = nn.Linear(width, num_outputs, bias=bias)
         initialise(self, initialization, "identity", head=self.head)
         load_checkpoint(self, checkpoint)

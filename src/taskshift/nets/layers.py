@@ -1,12 +1,37 @@
-"""The pieces that several nets share: norms by name, and the check of an image's size."""
+"""The pieces that several nets share: hidden linear layers, norms by name, and the check of an image's size."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
 from typing import Literal
 
 from torch import nn
 
+from taskshift.nets.activations import ActivationName, activation_module
+
 NormName = Literal["none", "batch", "layer"]
+
+
+def flat_widths(input_shape: Sequence[int], depth: int, width: int) -> list[int]:
+    """How many features a flattened input has, then `width` for each of `depth` hidden layers."""
+    at_least_one(depth=depth, width=width)
+    return [prod(input_shape)] + [width] * depth
+
+
+def hidden_layers(
+    widths: Sequence[int], *, activation: ActivationName | None = None, norm: NormName = "none", bias: bool = True
+) -> nn.Sequential:
+    """From each of `widths` to the next: `linear_1`, `norm_1`, `activation_1`, `linear_2` …; all linear without an activation."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, (fan_in, width) in enumerate(pairwise(widths), start=1):
+        layers[f"linear_{number}"] = nn.Linear(fan_in, width, bias=bias)
+        layers |= {f"norm_{number}": module for module in feature_norm(norm, width)}
+        if activation is not None:
+            layers[f"activation_{number}"] = activation_module(activation)
+    return nn.Sequential(layers)
 
 
 def feature_norm(name: NormName, width: int) -> list[nn.Module]:

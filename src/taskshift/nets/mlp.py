@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from math import prod
-
 from torch import Tensor, nn
 
-from taskshift.nets.activations import ActivationName, activation_module
+from taskshift.nets.activations import ActivationName
 from taskshift.nets.initialisation import InitializationName, initialise
-from taskshift.nets.layers import NormName, at_least_one, feature_norm
+from taskshift.nets.layers import NormName, flat_widths, hidden_layers
 from taskshift.nets.weights import load_checkpoint
 
 
@@ -31,9 +28,7 @@ class MLP(nn.Module):
         checkpoint: str | None = None,
     ):
         super().__init__()
-        at_least_one(depth=depth, width=width)
-        widths = [prod(input_shape)] + [width] * depth
-        self.hidden = nn.Sequential(OrderedDict(_hidden(widths, activation, norm, bias)))
+        self.hidden = hidden_layers(flat_widths(input_shape, depth, width), activation=activation, norm=norm, bias=bias)
         self.head = nn.Linear(width, num_outputs, bias=bias)
         initialise(self, initialization, activation, head=self.head)
         load_checkpoint(self, checkpoint)
@@ -41,12 +36,3 @@ class MLP(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, …] → [B, num_outputs]."""
         return self.head(self.hidden(inputs.flatten(1)))
-
-
-def _hidden(widths: list[int], activation: ActivationName, norm: NormName, bias: bool) -> list[tuple[str, nn.Module]]:
-    named = []
-    for number, (fan_in, width) in enumerate(zip(widths, widths[1:], strict=False), start=1):
-        named.append((f"linear_{number}", nn.Linear(fan_in, width, bias=bias)))
-        named += [(f"norm_{number}", module) for module in feature_norm(norm, width)]
-        named.append((f"activation_{number}", activation_module(activation)))
-    return named
