@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,36 +129,49 @@ def hessian_axes(measurement: Measurement, axes: HessianAxes, normalization: Nor
     return hessian_directions(measurement.surface, pairs, "top2" if axes == "top" else "extremes", normalization)
 
 
-def hessian_plane(measurement: Measurement, options: GridOptions, axes: HessianAxes, normalization: Normalization) -> Grid:
-    """The loss on the Hessian's plane; every evaluator of this task and phase that asks for the same one gets this one."""
-    place = _hessian_place(measurement, options, axes, normalization)
-    return kept(place, lambda: _evaluated_hessian(measurement, options, axes, normalization, place))
+@dataclass(frozen=True)
+class HessianPlane:
+    """The plane along the Hessian's axes: which, how long, and on what grid."""
+
+    axes: HessianAxes
+    normalization: Normalization
+    options: GridOptions
+
+    def directions(self, measurement: Measurement) -> Directions:
+        """Its two axes."""
+        return hessian_axes(measurement, self.axes, self.normalization)
+
+    def grid(self, measurement: Measurement) -> Grid:
+        """The loss on it; every evaluator of this task and phase that asks for the same one gets this one."""
+        return kept(self._place(measurement), partial(self._evaluated, measurement))
+
+    def compute_share(self, measurement: Measurement, shard: Shard) -> None:
+        """Compute a shard's part of it, where it is not whole yet."""
+        if not is_kept(self._place(measurement)):
+            self._evaluated(measurement, shard)
+
+    def _place(self, measurement: Measurement) -> Path:
+        name = f"hessian_{self.axes}_{self.normalization}_{seed_from(repr(self.options))}"
+        return measurement.scratch.parent / "shared" / name
+
+    def _evaluated(self, measurement: Measurement, shard: Shard | None = None) -> Grid:
+        surface, place = self.options.surface(measurement), self._place(measurement)
+        unfinished = place.with_name(f"{place.name}.partial.npz")
+        return self.options.evaluate(measurement, surface, self.directions(measurement), unfinished, shard)
 
 
-def share_of_hessian_plane(
-    measurement: Measurement, options: GridOptions, axes: HessianAxes, normalization: Normalization, shard: Shard
-) -> None:
-    """Compute a shard's part of the Hessian's plane, where that is not whole yet."""
-    place = _hessian_place(measurement, options, axes, normalization)
-    if not is_kept(place):
-        _evaluated_hessian(measurement, options, axes, normalization, place, shard)
+@dataclass(frozen=True)
+class SavedFiles:
+    """Which files of a grid the run's folder gets."""
 
+    numpy: bool
+    csv: bool
+    plots: bool
 
-def _hessian_place(measurement: Measurement, options: GridOptions, axes: HessianAxes, normalization: Normalization) -> Path:
-    return measurement.scratch.parent / "shared" / f"hessian_{axes}_{normalization}_{seed_from(repr(options))}"
-
-
-def _evaluated_hessian(
-    measurement: Measurement,
-    options: GridOptions,
-    axes: HessianAxes,
-    normalization: Normalization,
-    place: Path,
-    shard: Shard | None = None,
-) -> Grid:
-    directions = hessian_axes(measurement, axes, normalization)
-    partial = place.with_name(f"{place.name}.partial.npz")
-    return options.evaluate(measurement, options.surface(measurement), directions, partial, shard)
+    def of(self, folder: Path, *, predicted: bool = False) -> dict[str, Artifact]:
+        """Copies of those that the grid in `folder` has; `predicted`: with what says which cells were evaluated."""
+        wanted = {"grid.npy": self.numpy, "grid.csv": self.csv, "meta.json": True, "evaluated.npy": self.numpy and predicted}
+        return {name: copy_of(folder / name) for name, is_wanted in wanted.items() if is_wanted}
 
 
 def kept(folder: Path, evaluate: Callable[[], Grid]) -> Grid:

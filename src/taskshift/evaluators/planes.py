@@ -22,14 +22,13 @@ from taskshift.evaluators.axes import (
     BatchNormOptions,
     GridOptions,
     HessianAxes,
+    HessianPlane,
     Normalization,
+    SavedFiles,
     Span,
-    copy_of,
-    hessian_plane,
     is_kept,
     kept,
     request,
-    share_of_hessian_plane,
     text_file,
 )
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Phase, Request
@@ -76,10 +75,10 @@ class Planes(Evaluator):
                 f"persistence_threshold is {persistence_threshold}; it is a share of the plane's range, 0 or above, below 1"
             )
         self.persistence_threshold = persistence_threshold
-        self.normalization, self.hessian_axes, self.hessian_normalization = normalization, hessian_axes, hessian_normalization
+        self.normalization, self.hessian = normalization, HessianPlane(hessian_axes, hessian_normalization, self.options)
         kinds = {"hessian": include_hessian, "random": include_random, "trajectory": include_trajectory}
         self.kinds = [kind for kind, included in kinds.items() if included]
-        self.save_numpy, self.save_csv, self.save_plots = save_numpy, save_csv, save_plots
+        self.saved = SavedFiles(save_numpy, save_csv, save_plots)
         self.request = request(hessian_axes) if include_hessian else Request()
 
     def __call__(self, measurement: Measurement) -> Findings:
@@ -101,8 +100,7 @@ class Planes(Evaluator):
         for kind in self._kinds_at(measurement.phase):
             with suppress(LeftOut):
                 if kind == "hessian":
-                    options = self.options, self.hessian_axes, self.hessian_normalization
-                    share_of_hessian_plane(measurement, *options, shard)
+                    self.hessian.compute_share(measurement, shard)
                 elif not is_kept(measurement.scratch / kind):
                     self._evaluated(kind, measurement, shard)
 
@@ -115,21 +113,15 @@ class Planes(Evaluator):
         if not math.isfinite(loss):
             raise LeftOut(f"The loss at the net's parameters is {loss}, so no plane around them has a centre.")
         folder = measurement.scratch / kind
-        grid = kept(folder, lambda: self._hessian(measurement) if kind == "hessian" else self._evaluated(kind, measurement))
-        predicted = not grid.evaluated.all()
-        saved = {"grid.npy": self.save_numpy, "grid.csv": self.save_csv, "meta.json": True}
-        saved["evaluated.npy"] = self.save_numpy and predicted
-        files = {name: copy_of(folder / name) for name, wanted in saved.items() if wanted}
-        if self.save_plots:
+        grid = kept(folder, lambda: self.hessian.grid(measurement) if kind == "hessian" else self._evaluated(kind, measurement))
+        files = self.saved.of(folder, predicted=not grid.evaluated.all())
+        if self.saved.plots:
             title = f"{kind.capitalize()} plane, {measurement.phase} of task {measurement.task.index}"
             files |= {
                 "contour.png": partial(_contour, grid=grid, title=title),
                 "surface.png": partial(_relief, grid=grid, title=title),
             }
         return numbers_of(grid) | topology_of(grid, self.persistence_threshold), files
-
-    def _hessian(self, measurement: Measurement) -> Grid:
-        return hessian_plane(measurement, self.options, self.hessian_axes, self.hessian_normalization)
 
     def _evaluated(self, kind: str, measurement: Measurement, shard: Shard | None = None) -> Grid:
         """The random plane or the trajectory's, or a shard's part of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,17 +22,54 @@ from taskshift.evaluators.axes import (
     BatchNormOptions,
     GridOptions,
     HessianAxes,
+    HessianPlane,
     Normalization,
+    SavedFiles,
     Span,
-    copy_of,
-    hessian_axes,
-    hessian_plane,
     kept,
     request,
     text_file,
     too_long_is_a_fault,
 )
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement
+
+
+@dataclass(frozen=True)
+class OtherMeasures:
+    """Sharpness at θ by other measures than SAM's; each can be switched off."""
+
+    asam_rho: float | None
+    asam_eta: float
+    keskar_epsilon: float
+    keskar_steps: int
+    expected_samples: int
+
+    def __post_init__(self) -> None:
+        if self.asam_rho is not None and not 0 < self.asam_rho < math.inf:
+            raise ValueError(f"asam_rho is {self.asam_rho}; give a length above 0, or null to leave asam_sharpness out")
+        if not 0 <= self.asam_eta < math.inf:
+            raise ValueError(f"asam_eta is {self.asam_eta}; give what is added to |θ|, 0 or above")
+        if not 0 < self.keskar_epsilon < math.inf:
+            raise ValueError(f"keskar_epsilon is {self.keskar_epsilon}; give the size of the box, above 0")
+        if self.keskar_steps < 0:
+            raise ValueError(f"keskar_steps is {self.keskar_steps}; give at least 1, or 0 to leave keskar_sharpness out")
+        if self.expected_samples < 0 or self.expected_samples == 1:
+            given = self.expected_samples
+            raise ValueError(f"expected_samples is {given}; give at least 2, or 0 to leave expected_sharpness out")
+
+    def sharpness(self, measurement: Measurement, surface: LossSurface, rho: float) -> dict[str, float]:
+        """Those that are switched on, by name; the random steps are as long as `rho`."""
+        found: dict[str, float] = {}
+        if self.asam_rho is not None:
+            found["asam_sharpness"] = asam_sharpness(surface, self.asam_rho, self.asam_eta)
+        if self.keskar_steps:
+            draw = measurement.generator("keskar sharpness")
+            found["keskar_sharpness"] = keskar_sharpness(surface, self.keskar_epsilon, self.keskar_steps, draw)
+        if self.expected_samples and rho:
+            draw, sigma = measurement.generator("expected sharpness"), rho / math.sqrt(surface.size)
+            mean = expected_sharpness(surface, sigma, self.expected_samples, draw)
+            found |= {"expected_sharpness": mean.value, "expected_sharpness_standard_error": mean.standard_error}
+        return found
 
 
 class Sam(Evaluator):
@@ -71,18 +108,7 @@ class Sam(Evaluator):
     ):
         if not 0 < rho < math.inf:
             raise ValueError(f"rho is {rho}; give the length of the step, above 0")
-        if asam_rho is not None and not 0 < asam_rho < math.inf:
-            raise ValueError(f"asam_rho is {asam_rho}; give a length above 0, or null to leave asam_sharpness out")
-        if not 0 <= asam_eta < math.inf:
-            raise ValueError(f"asam_eta is {asam_eta}; give what is added to |θ|, 0 or above")
-        if not 0 < keskar_epsilon < math.inf:
-            raise ValueError(f"keskar_epsilon is {keskar_epsilon}; give the size of the box, above 0")
-        if keskar_steps < 0:
-            raise ValueError(f"keskar_steps is {keskar_steps}; give at least 1, or 0 to leave keskar_sharpness out")
-        if expected_samples < 0 or expected_samples == 1:
-            raise ValueError(f"expected_samples is {expected_samples}; give at least 2, or 0 to leave expected_sharpness out")
-        self.asam_rho, self.asam_eta, self.expected_samples = asam_rho, asam_eta, expected_samples
-        self.keskar_epsilon, self.keskar_steps = keskar_epsilon, keskar_steps
+        self.others = OtherMeasures(asam_rho, asam_eta, keskar_epsilon, keskar_steps, expected_samples)
         self.options = GridOptions(grid_resolution, high_res, span, chunk_size, max_eval_points_cap, bn, precision)
         if not 1 <= subsample_stride <= self.options.resolution // 2:
             raise ValueError(
@@ -90,8 +116,8 @@ class Sam(Evaluator):
                 f"{self.options.resolution} cells a side"
             )
         self.rho, self.rho_relative, self.stride = rho, rho_relative, subsample_stride
-        self.hessian_axes, self.hessian_normalization = hessian_axes, hessian_normalization
-        self.save_numpy, self.save_csv, self.save_plots = save_numpy, save_csv, save_plots
+        self.plane = HessianPlane(hessian_axes, hessian_normalization, self.options)
+        self.saved = SavedFiles(save_numpy, save_csv, save_plots)
         self.request = request(hessian_axes)
 
     def __call__(self, measurement: Measurement) -> Findings:
@@ -102,7 +128,7 @@ class Sam(Evaluator):
                 {}, {"LEFT_OUT.txt": text_file(f"The loss at the net's parameters is {loss}: there is no way uphill.\n")}
             )
         rho = self.rho * norm if self.rho_relative else self.rho
-        plain = hessian_plane(measurement, self.options, self.hessian_axes, self.hessian_normalization)
+        plain = self.plane.grid(measurement)
         folder = measurement.scratch / "sam"
         grid = kept(folder, partial(self._evaluated, measurement, rho, plain.meta["span"]))
         scalars = {
@@ -111,33 +137,18 @@ class Sam(Evaluator):
             "rho_absolute": rho,
             "rho_relative": rho / norm if norm else math.nan,
             "num_nonfinite": float(grid.meta["num_nonfinite"]),
-            **self._others(measurement, surface, rho),
+            **self.others.sharpness(measurement, surface, rho),
         }
-        saved = {"grid.npy": self.save_numpy, "grid.csv": self.save_csv, "meta.json": True}
-        files = {name: copy_of(folder / name) for name, wanted in saved.items() if wanted}
-        if self.save_plots:
+        files = self.saved.of(folder)
+        if self.saved.plots:
             where = f"{measurement.phase} of task {measurement.task.index}"
             files["sam_surface.png"] = partial(_surface, grid=grid, title=f"SAM surface, {where}")
             files["comparison.png"] = partial(_comparison, plain=plain, sam=grid, title=f"Loss and SAM surface, {where}")
         return Findings(scalars, files)
 
-    def _others(self, measurement: Measurement, surface: LossSurface, rho: float) -> dict[str, float]:
-        """Sharpness by the other measures that are switched on."""
-        found: dict[str, float] = {}
-        if self.asam_rho is not None:
-            found["asam_sharpness"] = asam_sharpness(surface, self.asam_rho, self.asam_eta)
-        if self.keskar_steps:
-            draw = measurement.generator("keskar sharpness")
-            found["keskar_sharpness"] = keskar_sharpness(surface, self.keskar_epsilon, self.keskar_steps, draw)
-        if self.expected_samples and rho:
-            draw, sigma = measurement.generator("expected sharpness"), rho / math.sqrt(surface.size)
-            mean = expected_sharpness(surface, sigma, self.expected_samples, draw)
-            found |= {"expected_sharpness": mean.value, "expected_sharpness_standard_error": mean.standard_error}
-        return found
-
     def _evaluated(self, measurement: Measurement, rho: float, span: list[list[float]]) -> Grid:
         surface = self.options.surface(measurement)
-        directions = hessian_axes(measurement, self.hessian_axes, self.hessian_normalization)
+        directions = self.plane.directions(measurement)
         how = self.options.how(measurement, measurement.scratch / "sam.partial.npz")
         with too_long_is_a_fault():
             grid = evaluate_sam_grid(surface, directions, rho, self.options.resolution, span, self.stride, **how)
