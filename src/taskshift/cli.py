@@ -52,7 +52,7 @@ def plot(given: Arguments) -> None:
     if (given.folder / "metrics.jsonl").exists():
         if given.y is not None:
             raise Fault(f"{given.folder} is one run's folder: its pictures take no options; --y and the like are for a sweep's")
-        from taskshift.plot import draw_summary
+        from taskshift.pictures.summary import draw_summary
 
         drawn = draw_summary(given.folder)
     else:

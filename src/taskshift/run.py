@@ -77,7 +77,7 @@ def _warn_of_other_code(config: Mapping[str, Any]) -> None:
 def summarise(job: Job) -> None:
     """Draw the summary pictures, print the table, and say what failed."""
     from taskshift.coupling import write_coupling
-    from taskshift.plot import draw_summary
+    from taskshift.pictures.summary import draw_summary
     from taskshift.summary import print_table, write_summary_table
 
     write_summary_table(job.folder.path)

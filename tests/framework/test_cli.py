@@ -102,7 +102,7 @@ def test_a_wrong_config_is_a_sentence(main):
 
 def test_plot_prints_what_it_drew(main, tmp_path, monkeypatch):
     run = write_run(tmp_path / "run")
-    monkeypatch.setattr("taskshift.plot.draw_summary", lambda folder: [Path("summary/learning.png")])
+    monkeypatch.setattr("taskshift.pictures.summary.draw_summary", lambda folder: [Path("summary/learning.png")])
     assert main("plot", run) == (0, "summary/learning.png\n", "")
     status, _, error = main("plot", run, "--y", METRIC)
     assert (status, error.partition(":")[0]) == (1, f"{run} is one run's folder")

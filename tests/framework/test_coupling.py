@@ -13,11 +13,12 @@ from runs import TINY, compose, run_in
 from summary_runs import end_row
 from torch import nn
 
-from taskshift import checkpoint, plot
+from taskshift import checkpoint
 from taskshift.coupling import coupling_table, points, write_coupling
 from taskshift.evaluators.coupling import Coupling
 from taskshift.faults import Fault
 from taskshift.metrics.coupling import Resampling, average_ranks, correlations, coupling, drop_statistics, p_value
+from taskshift.pictures import summary
 from taskshift.run_folder import read_rows
 from tests.framework.measuring import learner_of, measuring, mlp, snapshots, written
 from tests.metric_names import undocumented, unused
@@ -268,7 +269,7 @@ def test_every_number_is_documented_and_every_documented_one_exists(tmp_path):
 
 def test_the_picture_shows_the_series_and_the_points(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(plot, "save_figure", lambda path, figure: figures.append(figure))
+    monkeypatch.setattr("taskshift.pictures.coupling.save_figure", lambda path, figure: figures.append(figure))
     findings, _ = measured(tmp_path, save_plots=True)
     content = json.loads(_text(findings, tmp_path))
     findings.artifacts["coupling.png"](tmp_path / "coupling.png")
@@ -318,7 +319,7 @@ def test_over_tasks_the_numbers_are_scipys():
 
 
 def test_few_tasks_have_no_coefficient_and_no_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(plot, "save_figure", lambda path, figure: None)
+    monkeypatch.setattr(summary, "save_figure", lambda path, figure: None)
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of_tasks(RANKS[:4], LOSSES[:4])))
@@ -326,7 +327,7 @@ def test_few_tasks_have_no_coefficient_and_no_picture(tmp_path, monkeypatch):
     found = table["drops"]["rank/approximate_rank"]["task_last_epoch_loss"]
     assert (found["num_points"], found["pearson"], found["spearman"]) == (3, None, None)
     assert found["why_none"] == "3 points: a correlation takes at least 5"
-    assert folder / "summary" / "coupling.png" not in plot.draw_summary(folder)
+    assert folder / "summary" / "coupling.png" not in summary.draw_summary(folder)
 
 
 def test_a_record_without_ranks_says_so():
@@ -345,11 +346,11 @@ def test_tasks_that_were_not_analysed_are_passed_over():
 
 def test_the_picture_over_tasks_has_the_values_and_their_changes(tmp_path, monkeypatch):
     figures = {}
-    monkeypatch.setattr(plot, "save_figure", lambda path, figure: figures.setdefault(path.name, figure))
+    monkeypatch.setattr(summary, "save_figure", lambda path, figure: figures.setdefault(path.name, figure))
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of_tasks(RANKS, LOSSES)))
-    plot.draw_summary(folder)
+    summary.draw_summary(folder)
     clouds = [axes for axes in figures["coupling.png"].axes if axes.get_xlabel()]
     assert [len(axes.collections[0].get_offsets()) for axes in clouds] == [6, 6, 7, 7]
     np.testing.assert_allclose(clouds[2].collections[0].get_offsets(), np.stack([RANKS, LOSSES], axis=1))

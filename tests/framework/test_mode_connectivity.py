@@ -15,13 +15,14 @@ from runs import TINY, compose, run_in
 from torch import nn
 
 from loss_landscape.paths.curve_fitting import Bending
-from taskshift import barriers, checkpoint, plot
+from taskshift import barriers, checkpoint
 from taskshift.barriers import evenly
 from taskshift.compare import differences
 from taskshift.config.build import build_parts
 from taskshift.evaluators import mode_connectivity
 from taskshift.evaluators.mode_connectivity import ModeConnectivity, connecting_surface
 from taskshift.faults import Fault
+from taskshift.pictures import summary
 from taskshift.run_folder import RunFolder, read_rows
 from tests.framework.measuring import learner_of, measuring, mlp, trained, written
 from tests.metric_names import undocumented, unused
@@ -357,8 +358,8 @@ def test_the_matrix_is_that_of_nets_mixed_by_hand(whole):
 
 def test_the_picture_of_the_matrix_writes_out_its_values(whole, monkeypatch):
     figures = {}
-    monkeypatch.setattr(plot, "save_figure", lambda path, figure: figures.setdefault(path.name, figure))
-    plot.draw_summary(whole)
+    monkeypatch.setattr(summary, "save_figure", lambda path, figure: figures.setdefault(path.name, figure))
+    summary.draw_summary(whole)
     left, right = [axes for axes in figures["barrier_matrix.png"].axes if axes.texts]
     matrix = matrix_of(whole)
     for axes, name in ((left, "barrier"), (right, "loss")):

@@ -8,8 +8,8 @@ from matplotlib.collections import QuadMesh
 from matplotlib.image import imread
 from summary_runs import EPOCHS, NOT_FINITE, write_plane, write_run
 
-from taskshift import plot
-from taskshift.plot import draw_summary
+from taskshift.pictures import summary
+from taskshift.pictures.summary import draw_summary
 
 ALWAYS = ["learning.png", "plasticity.png", "curvature.png", "ranks_and_units.png", "weights.png"]
 
@@ -18,7 +18,7 @@ ALWAYS = ["learning.png", "plasticity.png", "curvature.png", "ranks_and_units.pn
 def figures(monkeypatch):
     """Name → figure of every picture that is drawn; nothing is rendered, which takes the time."""
     drawn = {}
-    monkeypatch.setattr(plot, "save_figure", lambda path, figure: drawn.setdefault(path.name, figure))
+    monkeypatch.setattr(summary, "save_figure", lambda path, figure: drawn.setdefault(path.name, figure))
     return drawn
 
 

@@ -129,6 +129,6 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _picture(path: Path, content: Mapping[str, Any], title: str) -> None:
-    from taskshift.plot import plot_coupling  # imports matplotlib
+    from taskshift.pictures.coupling import plot_coupling  # imports matplotlib
 
     plot_coupling(path, content, title=title)

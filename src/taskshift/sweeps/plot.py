@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loss_landscape.viewing.colour_scale import SEVERAL_DECADES, ColourScale
+from loss_landscape.viewing.colour_scale import ColourScale
 from loss_landscape.viewing.plot import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, save_figure
 from taskshift.faults import Fault
+from taskshift.pictures.draw import colour_of_text, mark_lost, marker, spans_decades, titled_figure
 from taskshift.sweeps.bootstrap import FEWEST, LEVEL
 from taskshift.sweeps.records import PLACE, Record, Value, in_order, no_metric, read_sweeps, runs_in_words, shown_value
 from taskshift.sweeps.series import LAST, LaidOut, Series, series_of
@@ -28,7 +29,6 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, INK)
 ENDINGS = ("png", "pdf")
 STYLES = ("-", "--", ":", "-.")
 MOST_BARS = 80
-MOST_MARKERS = 60
 NAMES = {"task_idx": "task", "global_epoch": "epoch"}
 
 
@@ -66,15 +66,12 @@ def plot_sweep(folder: Path, wanted: Wanted, stem: Path | None, force: bool) -> 
 
 def draw(records: Sequence[Record], wanted: Wanted, heading: str) -> Figure:
     """The figure, from the records alone; raises Fault for what the runs do not have."""
-    from matplotlib.figure import Figure
-
     laid_out = series_of(records, wanted.metric, wanted.x, wanted.group, wanted.at)
     kind = wanted.kind or _fitting(laid_out.series, wanted)
-    figure = Figure(figsize=(7.6, 4.8), layout="constrained")
+    figure = titled_figure(heading, (7.6, 4.8))
     axes = figure.add_subplot()
     draw_kind = {"curves": _draw_curves, "bars": _draw_bars, "heatmap": _draw_heat_map}[kind]
     draw_kind(axes, laid_out.series, wanted, with_unit(wanted.metric, of_classes=_are_of_classes(records)))
-    figure.suptitle(heading, fontsize=11, fontweight="bold")
     width = 95 if wanted.group is None or kind == "heatmap" else 68  # beside a legend
     axes.set_title(textwrap.fill(" · ".join(_notes(records, laid_out, wanted, kind)), width), fontsize=8.5)
     return figure
@@ -107,20 +104,19 @@ def _draw_curves(axes: Axes, series: Sequence[Series], wanted: Wanted, label: st
         raise Fault(f"--kind curves: {wanted.x} is no number; use --kind bars")
     for one, (colour, style) in zip(series, _looks(series), strict=True):
         _draw_curve(axes, one, colour, style, _name(wanted.group, one.group))
-    if wanted.x not in PLACE and _spans_decades(places):
+    if wanted.x not in PLACE and spans_decades(places):
         axes.set_xscale("log")
     elif all(isinstance(place, int) for place in places):
         axes.xaxis.get_major_locator().set_params(integer=True)
     means = np.concatenate([one.means() for one in series])
-    if _spans_decades(means[np.isfinite(means)]):
+    if spans_decades(means[np.isfinite(means)]):
         axes.set_yscale("log")
     _finish(axes, series, wanted, label)
 
 
 def _draw_curve(axes: Axes, series: Series, colour: object, style: str, name: str | None) -> None:
     x, means, (low, high) = np.array(series.places, dtype=float), series.means(), series.intervals()
-    marker = "." if len(x) <= MOST_MARKERS else ""
-    axes.plot(x, means, color=colour, linestyle=style, linewidth=1.6, marker=marker, markersize=6, label=name)
+    axes.plot(x, means, color=colour, linestyle=style, linewidth=1.6, marker=marker(x), markersize=6, label=name)
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     if len(x) == 1 or not np.isfinite(low).any():
         axes.vlines(x, low, high, color=colour, alpha=0.5)
@@ -148,10 +144,10 @@ def _draw_group_of_bars(axes: Axes, series: Series, centres: np.ndarray, width: 
     means, (low, high) = series.means(), series.intervals()
     axes.bar(centres, means, 0.9 * width, color=colour, alpha=0.35, label=name)
     axes.errorbar(centres, means, np.maximum(0.0, [means - low, high - means]), fmt="none", ecolor=INK, capsize=3, elinewidth=1.2)
-    marker = {"color": colour, "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.6, "linestyle": "none"}
+    point = {"color": colour, "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.6, "linestyle": "none"}
     for centre, values, used in zip(centres, series.values.T, series.used.T, strict=True):
         spread = np.linspace(-0.3, 0.3, used.sum() + 2)[1:-1]
-        axes.plot(centre + width * spread, values[used], "o", **marker)
+        axes.plot(centre + width * spread, values[used], "o", **point)
     _mark_lost(axes, series, centres)
 
 
@@ -194,11 +190,9 @@ def _norm(scale: ColourScale) -> Normalize:
 
 
 def _write_cell(axes: Axes, mesh: QuadMesh, row: int, column: int, mean: float, count: int, size: float) -> None:
-    """A cell's mean and count, dark on light colours and light on dark ones."""
-    red, green, blue, _ = mesh.cmap(mesh.norm(mean)) if np.isfinite(mean) else (1.0, 1.0, 1.0, 1.0)
-    colour = "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.5 else "white"
+    """A cell's mean and count."""
     words = f"{mean:.3g}\nn = {count}" if np.isfinite(mean) else "not\nfinite"
-    axes.text(column + 0.5, row + 0.5, words, color=colour, fontsize=size, ha="center", va="center")
+    axes.text(column + 0.5, row + 0.5, words, color=colour_of_text(mesh, mean), fontsize=size, ha="center", va="center")
 
 
 # -- what all of them share -----------------------------------------------------------------------------------
@@ -214,11 +208,8 @@ def _finish(axes: Axes, series: Sequence[Series], wanted: Wanted, label: str) ->
 
 
 def _mark_lost(axes: Axes, series: Series, x: np.ndarray) -> None:
-    """A cross on the upper edge where the runs have values, but none that is finite."""
-    nothing = series.there.any(axis=0) & ~series.used.any(axis=0)
-    if nothing.any():
-        edge = axes.get_xaxis_transform()
-        axes.plot(x[nothing], np.ones(nothing.sum()), "x", color=VERMILION, transform=edge, clip_on=False)
+    """A cross where the runs have values, but none that is finite."""
+    mark_lost(axes, x[series.there.any(axis=0) & ~series.used.any(axis=0)])
 
 
 def _notes(records: Sequence[Record], laid_out: LaidOut, wanted: Wanted, kind: str) -> Iterable[str]:
@@ -258,7 +249,3 @@ def _looks(series: Sequence[Series]) -> list[tuple[object, str]]:
 
 def _are_numbers(values: Iterable[Value]) -> bool:
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-
-
-def _spans_decades(values: Sequence[float]) -> bool:
-    return len(values) > 0 and min(values) > 0 and max(values) >= SEVERAL_DECADES * min(values)

@@ -1,0 +1,60 @@
+"""curvature.png: both ends of the Hessian's spectrum, its trace, its negative share, and SAM's sharpness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loss_landscape.viewing.plot import BLUE, ORANGE
+from taskshift.pictures.draw import Curve, Panel, figure_of, shades
+from taskshift.pictures.written_run import WrittenRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ENDS = (("largest eigenvalues, ± residual", "top"), ("smallest eigenvalues, ± residual", "bottom"))
+"""Of the spectrum: a panel's title, the name in the record."""
+
+SINGLE = (
+    ("trace of the Hessian, ± standard error", "spectrum/trace", "spectrum/trace_standard_error"),
+    ("share of negative eigenvalues, ± standard error", "spectrum/negative_mass", "spectrum/negative_mass_standard_error"),
+    ("SAM: rise of the loss by an ascent of ρ", "sam/sharpness", None),
+)
+"""Single numbers: a panel's title, the name in the record, that of the error."""
+
+
+def draw_curvature(run: WrittenRun) -> Figure | None:
+    """Eigenvalues by their number; single numbers at a task's end, and at its start where they were measured there."""
+    return figure_of([*_eigenvalues(run), *_single(run)], run.heading)
+
+
+def _eigenvalues(run: WrittenRun) -> Iterator[Panel]:
+    for title, end in ENDS:
+        numbers = sorted(int(name.rpartition("_")[2]) for name in run.names(rf"spectrum/{end}_eigenvalue_\d+"))
+        coloured = zip(numbers, shades(len(numbers)), strict=True)
+        yield Panel(title, [_eigenvalue(run, end, number, colour) for number, colour in coloured])
+
+
+def _eigenvalue(run: WrittenRun, end: str, number: int, colour: object) -> Curve:
+    """An eigenvalue over tasks; its residual, relative to the spectrum's radius, becomes an error of its own unit."""
+    width = 2.2 if number == 1 else 1.2
+    curve = run.over_tasks(f"spectrum/{end}_eigenvalue_{number}", colour, f"no. {number}", width=width)
+    rows = [run.tasks[task] for task in curve.x.astype(int)]
+    error = [row.get(f"spectrum/{end}_residual_{number}", np.nan) * _radius(row) for row in rows]
+    return replace(curve, error=np.array(error))
+
+
+def _radius(row: Mapping[str, float]) -> float:
+    """The largest |eigenvalue| of a task, NaN where none was measured."""
+    ends = ("spectrum/top_eigenvalue_1", "spectrum/bottom_eigenvalue_1")
+    return max((abs(row[name]) for name in ends if name in row), default=np.nan)
+
+
+def _single(run: WrittenRun) -> Iterator[Panel]:
+    for title, name, error in SINGLE:
+        end = run.over_tasks(name, BLUE, "at a task's end", error=error)
+        start = run.over_tasks(f"start/{name}", ORANGE, "at its start", error=error and f"start/{error}", style="--")
+        yield Panel(title, [end, start] if len(start.x) else [end])

@@ -1,0 +1,32 @@
+"""learning.png: loss and accuracy after each epoch, with the tasks' borders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from loss_landscape.viewing.plot import BLUE, ORANGE
+from taskshift.pictures.draw import Panel, figure_of
+from taskshift.pictures.written_run import WrittenRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_learning(run: WrittenRun) -> Figure | None:
+    """A panel a metric, one below the other."""
+    return figure_of(_panels(run), run.heading, columns=1, size=(9.0, 2.9))
+
+
+def _panels(run: WrittenRun) -> Iterator[Panel]:
+    epochs = [row for row in run.rows if "epoch_loss" in row]
+    if not epochs:
+        return
+    starts = {int(row["task_idx"]): row["global_epoch"] for row in reversed(epochs)}
+    borders = sorted(starts.values())[1:]
+    for metric in ("loss", "accuracy"):
+        curves = [
+            run.over_epochs(f"epoch_{metric}", BLUE, "train, as the examples came"),
+            run.over_epochs(f"test_{metric}", ORANGE, "test"),
+        ]
+        yield Panel(metric, curves, f"epoch (tasks {min(starts)}–{max(starts)})", borders)
