@@ -18,7 +18,6 @@ INTERRUPTED = 130
 @contextlib.contextmanager
 def sentences() -> Iterator[None]:
     """Around a whole command: what a user can mend is printed without a traceback, a bug keeps its own."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing in its own words
     try:
         yield
     except Fault as fault:
@@ -31,12 +30,6 @@ def sentences() -> Iterator[None]:
     except BrokenPipeError:  # who was reading, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except Exception as error:
-        from taskshift.config.hydra_faults import from_hydra, reworded
-
-        if not from_hydra(error):
-            raise
-        end(reworded(error, sys.argv[1:]))
 
 
 def faults_end_here(function: Callable[..., Any]) -> Callable[..., Any]:

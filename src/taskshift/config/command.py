@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,13 +49,18 @@ def hydra_command(job: Job, conf: Path, config_name: str = "config") -> Callable
         return job(config, list(known.overrides.task))
 
     def command() -> None:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing in its own words
         sys.argv[1:] = words = flag_first(sys.argv[1:])
         try:
             main()
-        except HydraException as error:
+        except (Fault, BrokenPipeError):  # passed on by Hydra, but none of its own
+            raise
+        except Exception as error:  # of whatever type, if it is Hydra's
+            if not from_hydra(error):
+                raise
             if several_values(error):  # Hydra's own answer to any fault of a command that `cluster=slurm` makes a sweep
                 composed(*_single(words), conf=conf, config_name=config_name)
-            raise
+            raise Fault(reworded(error, words)) from error
 
     return command
 
