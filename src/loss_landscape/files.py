@@ -1,11 +1,18 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and arrays in them."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import uuid
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+FACTS = "facts"  # the name, among a file's arrays, of what is no array
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -16,3 +23,35 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     with beside.open("rb") as file:
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def write_first(path: Path, write: Callable[[Path], Any]) -> None:
+    """The same where there is no file at `path` yet; of several processes that try, one succeeds, and the others' files go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".partial.{uuid.uuid4().hex}.{path.name}")
+    write(beside)
+    try:
+        os.link(beside, path)  # fails where the file is there already, unlike a rename
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links: the last one holds
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+    """Write arrays by name, and `facts` as JSON, into one .npz file, whatever the suffix of `path`."""
+    with path.open("wb") as file:
+        np.savez(file, **{FACTS: np.array(json.dumps(facts)), **arrays})
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and facts that `write_arrays` wrote; ValueError where `path` holds something else."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        facts = json.loads(str(arrays.pop(FACTS)))
+    except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} holds no arrays that this version wrote; remove it, or give another file") from error
+    return arrays, facts
