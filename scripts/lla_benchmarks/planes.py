@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from lla_benchmarks import operations, peers
 from lla_benchmarks.lines import Agreement, Arithmetic, Case, Line, Table, largest_difference, same_losses, timed
 from lla_benchmarks.nets import CONVNET, MLP, RESNET18, SMOOTH_MLP, Kind, Problem, trained
 from lla_benchmarks.sizes import Sizes
-from loss_landscape import Grid, evaluate_grid, evaluate_sam_grid, random_directions
+from loss_landscape import Evaluation, Grid, evaluate_grid, random_directions
 
 SAME, SAME_IN_HALVES = 1e-4, 5e-2  # of 1 + |loss|; peers take the loss in float32
 RHO, TOLERANCE = 0.05, 0.01
@@ -24,23 +24,24 @@ RHO, TOLERANCE = 0.05, 0.01
 class OurPlane:
     """A surface with two random directions, and the plane they span over (−1, 1), without its check against float64."""
 
-    def __init__(self, problem: Problem, side: int, **options: Any):
+    def __init__(self, problem: Problem, side: int, *, tolerance: float | None = None, **evaluation: Any):
         self.surface = problem.surface()
         self.directions = random_directions(self.surface, 2, generator=torch.Generator().manual_seed(1))
-        self.side, self.options = side, {"noise_cells": 0, **options}
+        self.side, self.tolerance, self.evaluation = side, tolerance, Evaluation(noise_cells=0, **evaluation)
 
     def __call__(self, number: int = 0) -> Grid:
         return self.of(self.side)
 
-    def of(self, side: int, **options: Any) -> Grid:
+    def of(self, side: int, evaluation: Evaluation | None = None) -> Grid:
         """The plane with another number of cells."""
-        return evaluate_grid(self.surface, self.directions, side, (-1.0, 1.0), **self.options | options)
+        how = evaluation or self.evaluation
+        return evaluate_grid(self.surface, self.directions, side, tolerance=self.tolerance, evaluation=how)
 
     def remark(self, ours: list[Grid], theirs: list[Any]) -> str:
         """How the cells were evaluated, and what the check that was left out costs."""
         without, _ = timed(lambda number: self.of(3), 0, self.surface.device)
-        checked, grid = timed(lambda number: self.of(3, noise_cells=16), 0, self.surface.device)
-        cells = len(grid.meta["noise"])
+        checked, grid = timed(lambda number: self.of(3, replace(self.evaluation, noise_cells=16)), 0, self.surface.device)
+        cells = len(grid.info.noise.checked)
         each = max(checked - without, 0.0) / max(cells, 1)
         return f"{how_evaluated(ours, theirs)}; not in it: the check against float64, {each:.2g} s for each of up to 20 cells"
 
@@ -152,8 +153,8 @@ def plane_resnet(sizes: Sizes) -> Case:
         return same_losses(halves.of(few).losses, plane.of(few).losses, SAME_IN_HALVES, "against ours in float32")
 
     def remark_halves(ours: list[Grid], theirs: list[np.ndarray]) -> str:
-        error, told = largest_difference(ours[0].losses, theirs[0]), ours[0].meta["precision_error"]
-        sample = f"it reports {told['relative']:.2g} of the loss in {told['num_cells']} cells"
+        error, told = largest_difference(ours[0].losses, theirs[0]), ours[0].info.noise.precision_error
+        sample = f"it reports {told.relative:.2g} of the loss in {told.num_cells} cells"
         return f"largest error over all cells {error:.2g} of 1 + |loss|, {sample}; {how_evaluated(ours, theirs)}"
 
     work, peer = _work(side, RESNET18, sizes.resnet_batch), peers.PLAIN_LOOP
@@ -173,10 +174,10 @@ def _work(side: int, kind: Kind, batch_size: int) -> str:
 
 
 def how_evaluated(ours: list[Grid], theirs: list[Any]) -> str:
-    """By which path, and how many cells at a time."""
-    meta = ours[0].meta
-    note = f" ({meta['strategy_note']})" if meta["strategy_note"] else ""
-    return f"path `{meta['path']}`, {meta['chunk']} cells at a time{note}"
+    """By which strategy, and how many cells at a time."""
+    how = ours[0].info.evaluation
+    note = f" ({how.strategy_note})" if how.strategy_note else ""
+    return f"strategy `{how.strategy}`, {how.chunk} cells at a time{note}"
 
 
 # -- SAM surfaces -----------------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ def _sam_line(sizes: Sizes, kind: Kind, side: int, wanted: float) -> Line:
     loop = peers.PlainLoop(problem, directions)
 
     def ours(number: int, side: int = side) -> Grid:
-        return evaluate_sam_grid(surface, directions, rho=RHO, resolution=side, noise_cells=0)
+        return evaluate_grid(surface, directions, rho=RHO, resolution=side, evaluation=Evaluation(noise_cells=0))
 
     def check() -> Agreement:
         few = sizes.checked_side
@@ -258,4 +259,4 @@ def _saving(sizes: Sizes, kind: Kind, batch_size: int, num_steps: int) -> Saving
     seconds, some = timed(predicted, 0, sizes.device)
     error = float(np.max(np.abs(some.losses - every.losses) / np.abs(every.losses)))
     name = f"{kind.name}, batch {batch_size}"
-    return Saving(name, num_steps, some.meta["num_evaluated"], every.losses.size, every_seconds / seconds, error)
+    return Saving(name, num_steps, some.num_evaluated, every.losses.size, every_seconds / seconds, error)

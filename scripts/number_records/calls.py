@@ -10,13 +10,15 @@ from torch import Tensor
 
 from loss_landscape import (
     Alignment,
+    Checkpointing,
     Curve,
     Directions,
     Eigenpairs,
+    Evaluation,
     Grid,
     LossSurface,
     PathLosses,
-    evaluate_sam_grid,
+    evaluate_grid,
 )
 from loss_landscape.surface.strategy import EvaluationStrategy
 
@@ -53,9 +55,16 @@ def strategy_of(surface: LossSurface, num_directions: int, kind: Kind = "loss") 
     return {"name": found.name, "chunk": found.chunk, "compiled": found.compiled, "note": found.note}
 
 
-def sam_grid(surface: LossSurface, directions: Sequence[Tensor], rho: float, **how: Any) -> Grid:
-    """To come: `evaluate_grid(surface, directions, rho=rho, …)`."""
-    return evaluate_sam_grid(surface, directions, rho, **how)
+def grid(surface: LossSurface, directions: Sequence[Tensor], **how: Any) -> Grid:
+    """A grid, with the options of its evaluation and of its keeping among the others."""
+    evaluation = Evaluation(**{name: how.pop(name) for name in ("chunk", "precision", "noise_cells") if name in how})
+    checkpointing = Checkpointing(how.pop("partial", None), how.pop("shard", None))
+    return evaluate_grid(surface, directions, **how, evaluation=evaluation, checkpointing=checkpointing)
+
+
+def sam_grid(surface: LossSurface, directions: Sequence[Tensor], rho: float, *, resolution: int, **how: Any) -> Grid:
+    """A grid of the loss after an ascent step, of every `stride`-th cell a side where that divides its steps."""
+    return grid(surface, directions, rho=rho, resolution=(resolution - 1) // how.pop("stride", 1) + 1, **how)
 
 
 def facts_of(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from loss_landscape import (
     custom_directions,
     difference_directions,
     eigenpairs,
-    evaluate_grid,
     gradient_directions,
     hessian_directions,
     merge_tree,
@@ -151,7 +150,7 @@ def directions(case: Case, surface: LossSurface) -> Iterator[tuple[str, Any]]:
 
 def grid(surface: LossSurface, axes: Directions, **how: Any) -> dict[str, Any]:
     """A grid's parts."""
-    return calls.of_grid(evaluate_grid(surface, axes, **how))
+    return calls.of_grid(calls.grid(surface, axes, **how))
 
 
 def strategies(surface: LossSurface, planes: dict[str, Directions], record: Record) -> None:
@@ -212,7 +211,7 @@ def topology(surface: LossSurface, planes: dict[str, Directions], record: Record
     """Merge trees and barcodes of a line, a plane and a volume, the loss folded so that there are many minima."""
     bars = []
     for name in ("line", "random", "volume"):
-        losses = evaluate_grid(surface, planes[name], resolution=9 if name == "line" else 5, noise_cells=0).losses
+        losses = calls.grid(surface, planes[name], resolution=9 if name == "line" else 5, noise_cells=0).losses
         folded = losses + losses.std() * torch.randn(losses.shape, generator=drawn(7), dtype=torch.float64).numpy()
         for diagonals in (True, False):
             tree = record.take(f"topology/{name}/{diagonals}", lambda f=folded, d=diagonals: merge_tree(f, diagonals=d))

@@ -1,18 +1,19 @@
 """Where a net is on its loss surface, and how curved the surface is there."""
 
+from loss_landscape.checkpointing import Checkpointing
+from loss_landscape.directions.custom import as_directions, custom_directions
 from loss_landscape.directions.directions import (
-    Directions,
     adam_directions,
-    custom_directions,
     difference_directions,
     gradient_directions,
     hessian_directions,
     random_directions,
     three_point_directions,
 )
+from loss_landscape.directions.points import point_in
 from loss_landscape.directions.trajectory import trajectory_directions
 from loss_landscape.grids.evaluate import evaluate_grid
-from loss_landscape.grids.sam import evaluate_sam_grid
+from loss_landscape.grids.span import AutoSpan
 from loss_landscape.operators.base import CurvatureOperator, MatrixOperator
 from loss_landscape.operators.determinism import check_deterministic
 from loss_landscape.operators.hessian import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator
@@ -21,17 +22,21 @@ from loss_landscape.paths.connectivity import PathLosses, barrier, fit_bezier, f
 from loss_landscape.paths.curves import Curve, bezier, line, polychain
 from loss_landscape.paths.repair import repair, repaired_line
 from loss_landscape.results.density import Density
+from loss_landscape.results.directions import Directions
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.info import DirectionInfo, GridInfo
 from loss_landscape.shards import Shard
+from loss_landscape.sharpness.expected import expected_sharpness
 from loss_landscape.sharpness.keskar import keskar_sharpness
-from loss_landscape.sharpness.sam import asam_sharpness, expected_sharpness, first_order_sharpness, sam_sharpness
+from loss_landscape.sharpness.sam import asam_sharpness, first_order_sharpness, sam_sharpness
 from loss_landscape.spectra.density import density_share, spectral_density
 from loss_landscape.spectra.diagonal import DiagonalEstimate, diagonal
 from loss_landscape.spectra.lanczos import Eigenpairs, eigenpairs, largest_magnitude_eigenpairs
 from loss_landscape.spectra.layers import LayerCurvature, layer_curvature
 from loss_landscape.spectra.stability import PreconditionedOperator, adam_preconditioner, stability_thresholds
 from loss_landscape.spectra.traces import frobenius_norm, trace, trace_and_frobenius_norm
+from loss_landscape.surface.strategy import Evaluation
 from loss_landscape.surface.surface import LossSurface
 from loss_landscape.topology import MergeTree, bottleneck_distance, merge_tree, persistence_barcode
 from loss_landscape.units.alignment import Alignment, align
@@ -40,16 +45,21 @@ from loss_landscape.units.permutations import UnitGroups
 
 __all__ = [
     "Alignment",
+    "AutoSpan",
+    "Checkpointing",
     "CurvatureOperator",
     "Curve",
     "Density",
     "DiagonalEstimate",
+    "DirectionInfo",
     "Directions",
     "Eigenpairs",
     "EmpiricalFisherOperator",
     "Estimate",
+    "Evaluation",
     "GaussNewtonOperator",
     "Grid",
+    "GridInfo",
     "HessianOperator",
     "KroneckerFactoredOperator",
     "LayerCurvature",
@@ -64,6 +74,7 @@ __all__ = [
     "adam_directions",
     "adam_preconditioner",
     "align",
+    "as_directions",
     "asam_sharpness",
     "barrier",
     "bezier",
@@ -75,7 +86,6 @@ __all__ = [
     "difference_directions",
     "eigenpairs",
     "evaluate_grid",
-    "evaluate_sam_grid",
     "expected_sharpness",
     "first_order_sharpness",
     "fit_bezier",
@@ -90,6 +100,7 @@ __all__ = [
     "merge_tree",
     "path_losses",
     "persistence_barcode",
+    "point_in",
     "polychain",
     "random_directions",
     "repair",

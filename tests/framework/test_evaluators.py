@@ -11,14 +11,16 @@ import torch
 from torch import nn
 
 from loss_landscape import Density
+from loss_landscape.grids.span import axes_over
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.info import CheckedCell, FloatNoise
 from taskshift import checkpoint
-from taskshift.evaluators.axes import BatchNormOptions
+from taskshift.evaluators.axes import BatchNormOptions, cells_a_side
 from taskshift.evaluators.evaluator import Evaluator, Request
 from taskshift.evaluators.planes import Planes, centre_of, low_noise
 from taskshift.evaluators.plasticity import Plasticity
 from taskshift.evaluators.rank import Rank
-from taskshift.evaluators.sam import Sam
+from taskshift.evaluators.sam import Sam, subsampled
 from taskshift.evaluators.spectrum import DensityOptions, Spectrum
 from taskshift.evaluators.units import Units
 from taskshift.evaluators.weights import Weights
@@ -312,9 +314,40 @@ def test_a_cell_is_lower_than_the_centre_only_by_more_than_noise():
 
 
 def test_noise_far_up_does_not_hide_a_low_cell():
-    rows = [{"why": "random", "absolute_error": 5.0}, {"why": "lowest", "absolute_error": 1e-7}]
-    assert low_noise({"noise": [*rows, {"why": "centre", "absolute_error": 2e-7}]}) == 2e-7
-    assert low_noise({"noise": []}) == 0
+    errors = {"random": 5.0, "lowest": 1e-7, "centre": 2e-7}
+    checked = tuple(CheckedCell((0, 0), why, 1.0, 1.0, error, error) for why, error in errors.items())
+    assert low_noise(FloatNoise(checked=checked)) == 2e-7
+    assert low_noise(FloatNoise()) == 0
+
+
+@pytest.mark.parametrize(("resolution", "stride"), [(41, 1), (41, 2), (41, 4), (33, 8), (11, 5), (51, 25)])
+@pytest.mark.parametrize("span", [(-1.0, 1.0), (-0.3, 0.7), (-64.0, 64.0), (-0.1, 0.1)])
+def test_a_stride_that_divides_the_steps_keeps_the_bits_of_the_planes_coordinates(resolution, stride, span):
+    (whole,) = axes_over(span, resolution, 1)
+    kept = subsampled(whole, stride)
+    (own,) = axes_over((kept[0], kept[-1]), len(kept), 1)
+    assert own.tobytes() == kept.tobytes()
+
+
+@pytest.mark.parametrize(("resolution", "stride", "side"), [(9, 2, 5), (9, 3, 3), (11, 2, 5), (8, 3, 3), (51, 2, 25)])
+def test_any_stride_keeps_cells_of_the_plane_the_centre_among_them(resolution, stride, side):
+    (whole,) = axes_over((-1.0, 1.0), resolution, 1)
+    kept = subsampled(whole, stride)
+    assert len(kept) == side
+    assert (0.0 in kept) == (resolution % 2 == 1)
+    (own,) = axes_over((kept[0], kept[-1]), side, 1)
+    np.testing.assert_allclose(own, kept, rtol=0, atol=3e-16)
+    assert (0.0 in own) == (0.0 in kept)
+
+
+@pytest.mark.parametrize(("cap", "fits"), [(400, 19), (441, 21), (440, 19), (9, 3), (15, 3), (16, 3)])
+def test_a_plane_above_the_cap_is_refused_with_what_fits(cap, fits):
+    with pytest.raises(ValueError, match=rf"the largest odd resolution that fits is {fits}, or set high_res=True"):
+        cells_a_side(41, cap=cap, high_res=False)
+    assert fits**2 <= cap < (fits + 2) ** 2
+    assert cells_a_side(fits, cap=cap, high_res=False) == fits
+    with pytest.raises(ValueError, match="max_eval_points_cap is 8; give at least 9, for 3 cells a side"):
+        cells_a_side(2, cap=8, high_res=False)
 
 
 def test_high_res_is_51_a_side_whatever_the_cap():

@@ -8,7 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from loss_landscape.directions.directions import Directions, Point, check_count, described, parameters_at
+from loss_landscape.directions.custom import with_info
+from loss_landscape.directions.directions import check_count
+from loss_landscape.directions.points import PointLike, parameters_at
+from loss_landscape.results.directions import Directions
+from loss_landscape.results.info import DirectionInfo, PlanePoint
 from loss_landscape.surface.surface import LossSurface
 
 SLICE = 1 << 20  # entries of a parameter read at a time: checkpoints stay on disk
@@ -16,20 +20,27 @@ SLICE = 1 << 20  # entries of a parameter read at a time: checkpoints stay on di
 
 def trajectory_directions(
     surface: LossSurface,
-    checkpoints: Sequence[Point],
+    checkpoints: Sequence[PointLike],
     count: int = 2,
     *,
     steps: Sequence[float] | None = None,
     scale: Literal["fit", "unit"] = "fit",
     centre: Literal["origin", "mean"] = "origin",
 ) -> Directions:
-    """The first `count` principal axes of the checkpoints about the origin, which should be the last of them (Li et al. 2018).
+    """The principal axes of a trajectory's checkpoints about the origin, which should be the last of them (Li et al. 2018).
 
-    Checkpoints, first to last, are files of state dicts, state dicts, nets, or vectors [P]. With `fit` all axes have the same
-    length, such that the farthest checkpoint is .9 along one; with `unit`, length 1. `centre="mean"` takes the axes about the
-    checkpoints' mean, as Li et al.'s code does; the plane goes through the origin all the same. In `meta`: `explained_variance`,
-    the share of each axis in Σ‖θₜ − centre‖²; `trajectory`, for each checkpoint its step, coordinates along the axes, and
-    `residual`, its distance from the plane. The axes come from the Gram matrix, in float64, one parameter at a time.
+    `checkpoints` of the net of `surface`, first to last, are each as `point_in` takes them, `count` axes 1 to 3, `steps` the
+    training step of each (0, 1, … unless given). With `scale="fit"` all axes have the same length, such that the farthest
+    checkpoint is .9 along one; with "unit", length 1. `centre="mean"` takes the axes about the checkpoints' mean, as Li et al.'s
+    code does; the plane goes through the origin all the same. `info.explained_variance` has the share of each axis in
+    Σ‖θₜ − centre‖², `info.trajectory` each checkpoint's place and `residual`, its distance from the plane. The axes come from the
+    Gram matrix, in float64, one parameter at a time. Raises ValueError for fewer than 3 checkpoints, or where they span fewer
+    axes.
+
+    >>> path = [torch.tensor([3.0, 1.0]), torch.tensor([2.0, 1.0]), surface.origin]
+    >>> axes = trajectory_directions(surface, path, 1)
+    >>> [round(abs(point.coordinates[0]), 2) for point in axes.info.trajectory]
+    [0.9, 0.45, 0.0]
     """
     check_count(count)
     if centre not in ("origin", "mean"):
@@ -55,22 +66,17 @@ def trajectory_directions(
     stretch = float(coordinates.abs().max()) / 0.9 if scale == "fit" else 1.0
     axes = _axes(surface, states, mixtures * stretch)
     residuals = (gram.diagonal() - coordinates.square().sum(dim=1)).clamp_min(0).sqrt()
-    meta = {
-        "normalization": "none",
-        "excluded": [],
-        "centred_on": centre,
-        "explained_variance": (values / centred.trace()).tolist(),
-        "trajectory": _told(coordinates / stretch, residuals, steps or range(len(states))),
-    }
-    return described(surface, "trajectory", axes, meta)
+    trajectory = _points(coordinates / stretch, residuals, steps or range(len(states)))
+    shares = tuple((values / centred.trace()).tolist())
+    info = DirectionInfo("trajectory", trajectory=trajectory, centred_on=centre, explained_variance=shares)
+    return with_info(surface, axes, info)
 
 
-def _told(coordinates: Tensor, residuals: Tensor, steps: Sequence[float]) -> list[dict[str, float]]:
-    names = ("alpha", "beta", "gamma")[: coordinates.shape[1]]
-    return [
-        {"step": step, **dict(zip(names, place, strict=True)), "residual": residual}
+def _points(coordinates: Tensor, residuals: Tensor, steps: Sequence[float]) -> tuple[PlanePoint, ...]:
+    return tuple(
+        PlanePoint(tuple(place), step, residual)
         for step, place, residual in zip(steps, coordinates.tolist(), residuals.tolist(), strict=True)
-    ]
+    )
 
 
 def _blocks(surface: LossSurface, states: Sequence[Mapping[str, Tensor]]) -> Any:

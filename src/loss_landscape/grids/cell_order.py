@@ -17,7 +17,7 @@ class CellOrder:
     """The cells of a grid, by their index in its flattened array, level by level; a function of `axes` alone.
 
     The levels of an axis are nested: each has every second place of the next finer one, and the last. Within a level the cells
-    come in a fixed random order. First of all come those that a path is judged by: the cell nearest to the origin, two corners.
+    come in a fixed random order. First of all come those that a strategy is checked by: that nearest to the origin, two corners.
     """
 
     axes: tuple[np.ndarray, ...]
@@ -38,11 +38,11 @@ class CellOrder:
         """The level that each cell comes with, [cells]."""
         by_axis = [_ranks_of([level[d] for level in self.levels]) for d in range(len(self.axes))]
         ranks = np.stack(np.broadcast_arrays(*np.ix_(*by_axis))).max(axis=0).reshape(-1)
-        ranks[self.judged] = 0
+        ranks[self.check_cells] = 0
         return ranks
 
     @cached_property
-    def judged(self) -> list[int]:
+    def check_cells(self) -> list[int]:
         """The cell nearest to the origin and two corners."""
         distances = sum(np.square(axis / np.abs(axis).max()) for axis in np.ix_(*self.axes))
         return list(dict.fromkeys([int(distances.argmin()), 0, distances.size - 1]))
@@ -51,7 +51,7 @@ class CellOrder:
     def cells(self) -> np.ndarray:
         """All cells in their order."""
         drawn = torch.randperm(len(self.ranks), generator=torch.Generator().manual_seed(0)).numpy()
-        drawn[self.judged] = np.arange(-len(self.judged), 0)
+        drawn[self.check_cells] = np.arange(-len(self.check_cells), 0)
         return np.lexsort((drawn, self.ranks))
 
     def through(self, level: int) -> int:

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from loss_landscape.grids.cells import GridCells
+from loss_landscape.results.info import CheckedCell, FloatNoise, PrecisionError
+from loss_landscape.surface.strategy import EAGER, EvaluationStrategy
+
 NUM_LOWEST = 3
+NUM_RANDOM_IN_LOWER_PRECISION = 4  # its error is no matter of luck
+
+
+def float_noise(
+    cells: GridCells, losses: np.ndarray, evaluated: np.ndarray, *, strategy: EvaluationStrategy, num_random: int
+) -> FloatNoise:
+    """Some of the `losses` [cells] beside the same in float64, or in the surface's dtype where the net was in a lower precision.
+
+    Of those that were `evaluated` [cells]; `num_random` 0 leaves the check against float64 out.
+    """
+    if strategy.precision is not None:
+        why = checked_cells(losses, evaluated, cells.centre, NUM_RANDOM_IN_LOWER_PRECISION)
+        own = cells.losses(list(why), replace(strategy, precision=None, compiled=False))
+        dtype = str(cells.dtype).removeprefix("torch.")
+        return replace(
+            compared(why, losses, own, cells.order.shape, dtype), precision_error=_precision_error(losses[list(why)], own)
+        )
+    if num_random == 0 or cells.dtype == torch.float64 or cells.device.type == "mps":
+        return FloatNoise()
+    why = checked_cells(losses, evaluated, cells.centre, num_random)
+    try:
+        exact = cells.in_float64().losses(list(why), EAGER)
+    except RuntimeError as error:  # a net that makes float32 tensors of its own
+        return FloatNoise(note=(str(error).strip() or type(error).__name__).splitlines()[0])
+    return compared(why, losses, exact, cells.order.shape, "float64")
 
 
 def checked_cells(losses: np.ndarray, evaluated: np.ndarray, centre: int | None, num_random: int) -> dict[int, str]:
@@ -21,33 +50,23 @@ def checked_cells(losses: np.ndarray, evaluated: np.ndarray, centre: int | None,
     return chosen | ({} if centre is None else {centre: "centre"})
 
 
-def noise_table(
-    why: Mapping[int, str], losses: np.ndarray, exact: Sequence[float], shape: Sequence[int], dtype: str
-) -> dict[str, Any]:
-    """A row for each checked cell, its loss beside the `exact` one of `dtype`; `noise_floor` is the largest absolute error."""
-    rows = [
-        _compared(cell, reason, float(losses[cell]), truth, shape, dtype)
-        for (cell, reason), truth in zip(why.items(), exact, strict=True)
-    ]
-    known = [row["absolute_error"] for row in rows if np.isfinite(row["absolute_error"])]
-    return {"noise_floor": max(known, default=None), "noise": rows}
+def compared(why: Mapping[int, str], losses: np.ndarray, exact: np.ndarray, shape: Sequence[int], dtype: str) -> FloatNoise:
+    """Each checked cell's loss beside the `exact` one of `dtype`; `floor` is the largest absolute error."""
+    checked = tuple(
+        _checked(cell, reason, float(losses[cell]), truth, shape)
+        for (cell, reason), truth in zip(why.items(), exact.tolist(), strict=True)
+    )
+    errors = [cell.absolute_error for cell in checked if np.isfinite(cell.absolute_error)]
+    return FloatNoise(max(errors, default=None), checked, dtype)
 
 
-def precision_error(losses: np.ndarray, own: np.ndarray) -> dict[str, Any]:
-    """The largest errors of losses in lower precision beside the surface's own."""
+def _checked(cell: int, why: str, loss: float, truth: float, shape: Sequence[int]) -> CheckedCell:
+    error, index = abs(loss - truth), tuple(int(i) for i in np.unravel_index(cell, shape))
+    return CheckedCell(index, why, loss, truth, error, error / abs(truth) if truth else error)
+
+
+def _precision_error(losses: np.ndarray, own: np.ndarray) -> PrecisionError:
     errors = np.abs(losses - own)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = errors / np.abs(own)
-    return {"absolute": float(np.max(errors)), "relative": float(np.max(relative)), "num_cells": len(own)}
-
-
-def _compared(cell: int, why: str, loss: float, truth: float, shape: Sequence[int], dtype: str) -> dict[str, Any]:
-    error = abs(loss - truth)
-    return {
-        "cell": [int(index) for index in np.unravel_index(cell, shape)],
-        "why": why,
-        "loss": loss,
-        dtype: truth,
-        "absolute_error": error,
-        "relative_error": error / abs(truth) if truth else error,
-    }
+    return PrecisionError(float(np.max(errors)), float(np.max(relative)), len(own))

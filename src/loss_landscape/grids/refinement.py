@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import numpy as np
 
 from loss_landscape.grids.cell_order import CellOrder
+from loss_landscape.results.info import LevelErrors
 
 NUM_HELD_OUT = 64
-
-
-@dataclass(frozen=True)
-class LevelErrors:
-    """How far predictions were off, |L̂ − L|/|L|, at the largest.
-
-    `new_cells`: of the cells that came with this level, predicted from the one before. `held_out`: of cells of the next level,
-    predicted from this one, as the rest would be.
-    """
-
-    cells_a_side: int
-    new_cells: float
-    held_out: float
-    num_held_out: int
-
-    def within(self, tolerance: float) -> bool:
-        """Whether both keep to it."""
-        return self.new_cells <= tolerance and self.held_out <= tolerance  # NaN does not
-
-    def described(self) -> dict[str, Any]:
-        """As entries of a grid's meta."""
-        return asdict(self)
 
 
 def level_errors(order: CellOrder, losses: np.ndarray, known: np.ndarray, level: int) -> tuple[LevelErrors, np.ndarray]:

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loss_landscape.directions.directions import Directions, Point, parameters_at
-from loss_landscape.grids.evaluate import GridJob
-from loss_landscape.grids.progress import Pace, Progress
+from loss_landscape.checkpointing import Checkpointing, Progress
+from loss_landscape.directions.points import PointLike, point_in
+from loss_landscape.grids.cells import GridCells
+from loss_landscape.grids.job import GridJob
 from loss_landscape.paths.curve_fitting import Bending, bent
 from loss_landscape.paths.curves import Curve, bezier, evenly_spaced, line, polychain
+from loss_landscape.progress import ProgressEstimate
 from loss_landscape.randomness import GeneratorLike, generator_from
-from loss_landscape.surface.plane import Plane
-from loss_landscape.surface.strategy import EvaluationStrategy
+from loss_landscape.results.directions import Directions
 from loss_landscape.surface.surface import LossSurface
 
 
@@ -87,30 +88,34 @@ def path_losses(
         return PathLosses(times, np.full(num_points, here.loss()), np.zeros(num_points), _told(curve, here))
     directions = Directions(tuple(steps[number] for number in moving), _told(curve, here))
 
-    def evaluate(on: Plane, coordinates: Tensor, strategy: EvaluationStrategy) -> Tensor:
-        return on.evaluate(curve.weights(coordinates[:, 0])[:, moving], strategy)
-
-    plane, pace = here.plane(directions), Pace(progress, None)
-    strategy = plane.strategy(num_cells=num_points)
-    job = GridJob(here, directions, (times,), evaluate, here.loss, strategy, pace=pace, noise_cells=0, plane=plane)
-    grid = job.run(partial)
+    plane = here.plane(directions)
+    cells = GridCells(plane, (times,), on_plane=lambda coordinates: curve.weights(coordinates[:, 0])[:, moving])
+    job = GridJob(
+        cells,
+        directions,
+        here.loss,
+        plane.strategy(num_cells=num_points),
+        noise_cells=0,
+        checkpointing=Checkpointing(partial, progress=progress),
+    )
+    grid = job.run()
     losses = grid.losses
     losses[-1] = surface.moved_to(curve.end).loss()
     return PathLosses(times, losses, _lengths(shares[:, moving], directions), grid.meta)
 
 
-def barrier(surface: LossSurface, start: Point, end: Point, num_points: int = 25) -> PathLosses:
+def barrier(surface: LossSurface, start: PointLike, end: PointLike, num_points: int = 25) -> PathLosses:
     """The losses on the straight line between two nets; its `barrier` is theirs.
 
     A point is a vector [P] in the surface's layout, a net, its state dict, or a file of that.
     """
-    return path_losses(surface, line(place(surface, start), place(surface, end)), num_points)
+    return path_losses(surface, line(point_in(surface, start), point_in(surface, end)), num_points)
 
 
 def fit_bezier(
     surface: LossSurface,
-    start: Point,
-    end: Point,
+    start: PointLike,
+    end: PointLike,
     steps: int = 100,
     *,
     lr: float = 0.01,
@@ -133,13 +138,17 @@ def fit_bezier(
     the same bits. `meta` also has the loss of every step's batch.
     """
     straight = bezier(_controls(surface, start, end, num_bends))
-    return bent(_bending(straight, train or surface, steps, lr, generator, partial), max_seconds, Pace(progress, None))
+    return bent(
+        _bending(straight, train or surface, steps, lr, generator, partial),
+        max_seconds,
+        ProgressEstimate(Checkpointing(progress=progress)),
+    )
 
 
 def fit_polychain(
     surface: LossSurface,
-    start: Point,
-    end: Point,
+    start: PointLike,
+    end: PointLike,
     steps: int = 100,
     *,
     lr: float = 0.01,
@@ -152,19 +161,18 @@ def fit_polychain(
 ) -> Curve:
     """A chain of num_bends + 1 straight lines of low loss between two nets, found as `fit_bezier` finds its curve."""
     straight = polychain(_controls(surface, start, end, num_bends))
-    return bent(_bending(straight, train or surface, steps, lr, generator, partial), max_seconds, Pace(progress, None))
+    return bent(
+        _bending(straight, train or surface, steps, lr, generator, partial),
+        max_seconds,
+        ProgressEstimate(Checkpointing(progress=progress)),
+    )
 
 
-def place(surface: LossSurface, point: Point) -> Tensor:
-    """A net's place [P] in the surface's layout, dtype and device."""
-    return surface.layout.flatten(parameters_at(surface, point)).to(surface.origin)
-
-
-def _controls(surface: LossSurface, start: Point, end: Point, num_bends: int) -> Tensor:
+def _controls(surface: LossSurface, start: PointLike, end: PointLike, num_bends: int) -> Tensor:
     """The ends [P] with evenly spaced points of the straight line between them, [num_bends + 2, P]."""
     if num_bends < 1:
         raise ValueError(f"num_bends must be ≥ 1, got {num_bends}")
-    ends = place(surface, start), place(surface, end)
+    ends = point_in(surface, start), point_in(surface, end)
     return torch.cat([ends[0][None], evenly_spaced(*ends, num_bends), ends[1][None]])
 
 

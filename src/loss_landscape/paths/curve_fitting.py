@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from loss_landscape.files import write_whole
-from loss_landscape.grids.progress import Pace
+from loss_landscape.checkpointing import Finished, Resumable
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.paths.curves import Curve
+from loss_landscape.progress import ProgressEstimate
 from loss_landscape.surface.surface import LossSurface
 
-SECONDS_BETWEEN_SAVES = 2.0
 MEAN_DECAY, SQUARE_DECAY, EPSILON = 0.9, 0.999, 1e-8  # Adam's own (Kingma & Ba 2015)
 
 
@@ -56,22 +53,16 @@ class Bending:
     times: Tensor  # [steps], float64
     lr: float
     file: Path | None
-    seconds_before: float = 0.0  # spent by interrupted calls
     losses: Tensor = field(init=False)  # [steps], of each step's batch at its t; NaN: not yet
     state: BendState = field(init=False)
 
     def __post_init__(self) -> None:
-        self._began = self._saved = time.monotonic()
         self.shares = self.straight.weights(self.times)  # [steps, K]
         self.losses = self.surface.origin.new_full((len(self.times),), torch.nan)
         self.state = BendState.at_rest(self.straight.controls[1:-1])
-        self._open()
+        self.resumable = Resumable(self.file, self._identity, self._finished)
+        self._resume()
         self._batches = islice(_endless(self.surface), self.state.step, None)
-
-    @property
-    def seconds(self) -> float:
-        """Spent on it until now."""
-        return self.seconds_before + time.monotonic() - self._began
 
     @property
     def is_done(self) -> bool:
@@ -81,8 +72,7 @@ class Bending:
     def advance(self) -> None:
         """Take the next step."""
         self._step(self.state.step, *next(self._batches))
-        if time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES:
-            self.save()
+        self.resumable.save_by_the_clock()
 
     def curve(self) -> Curve:
         """The curve as its bends are now."""
@@ -111,72 +101,53 @@ class Bending:
             slopes = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
         return loss.detach(), self.surface.layout.flatten(slopes)
 
-    def _identity(self) -> str:
-        """What makes this training another one than any other."""
-        facts = [
-            self.straight.meta["kind"],
-            self.surface.objective.batch_norm,
-            str(self.surface.dtype),
-            self.surface.layout.names,
-            self.lr,
-        ]
-        at_start = self.surface.moved_to(self.straight.start).loss()
-        tensors = [self.straight.controls.cpu().numpy().tobytes(), self.times.numpy().tobytes()]
-        return hashlib.blake2b(b"".join([*tensors, repr([*facts, at_start]).encode()]), digest_size=16).hexdigest()
+    def _identity(self) -> Iterable[Tensor | str]:
+        """What no other training has all of."""
+        surface, straight = self.surface, self.straight
+        facts = [straight.meta["kind"], surface.objective.batch_norm, str(surface.dtype), surface.layout.names, self.lr]
+        return straight.controls, self.times, repr([*facts, surface.moved_to(straight.start).loss()])
 
-    def _open(self) -> None:
+    def _resume(self) -> None:
         """Take up what the file holds of this very training."""
-        if self.file is None:
+        found = self.resumable.load()
+        if found is None:
             return
-        self._digest = self._identity()
-        if not self.file.exists():
-            return
-        stored = torch.load(self.file, map_location=self.surface.device, weights_only=True)
-        if stored["identity"] == self._digest:
-            self.state, self.losses, self.seconds_before = BendState(**stored["state"]), stored["losses"], stored["seconds"]
+        losses, *state = (self._placed(found.arrays[name]) for name in ("losses", "bends", "mean", "square"))
+        self.losses, self.state, self.resumable.seconds_before = losses, BendState(*state, found.facts["step"]), found.seconds
 
-    def save(self) -> None:
-        """Write what is done into the file, where there is one."""
-        if self.file is None:
-            return
-        facts = {"identity": self._digest, "losses": self.losses, "seconds": self.seconds, "state": vars(self.state)}
-        write_whole(self.file, lambda path: torch.save(facts, path))
-        self._saved = time.monotonic()
+    def _placed(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.surface.origin)
 
-    @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Inside, what is done is saved whatever stops the work."""
-        try:
-            yield
-        except BaseException:
-            self.save()
-            raise
+    def _finished(self) -> Finished:
+        state = self.state
+        tensors = {"losses": self.losses, "bends": state.bends, "mean": state.mean, "square": state.square}
+        return Finished({name: tensor.cpu().numpy() for name, tensor in tensors.items()}, {"step": state.step})
 
 
-def bent(bending: Bending, max_seconds: float | None, pace: Pace) -> Curve:
+def bent(bending: Bending, max_seconds: float | None, progress: ProgressEstimate) -> Curve:
     """The curve once all steps are done, or the straight one and in `meta["fell_back"]` why; out of time, it keeps the file."""
-    with undisturbed(bending.surface.device), torch.no_grad(), bending.kept():
-        why = _carried_on(bending, max_seconds, pace)
-    if not bending.is_done:
-        bending.save()
-    elif bending.file is not None:
-        bending.file.unlink(missing_ok=True)
-    pace.finished()
+    with undisturbed(bending.surface.device), torch.no_grad(), bending.resumable.kept():
+        why = _carried_on(bending, max_seconds, progress)
+    if bending.is_done:
+        bending.resumable.remove()
+    else:
+        bending.resumable.save()
+    progress.finished()
     curve = bending.curve() if why is None else bending.straight
     losses = bending.losses[: bending.state.step].tolist()
-    facts = {"steps": len(losses), "lr": bending.lr, "num_bends": curve.num_bends, "seconds": bending.seconds}
+    facts = {"steps": len(losses), "lr": bending.lr, "num_bends": curve.num_bends, "seconds": bending.resumable.seconds}
     return replace(curve, meta={**curve.meta, **facts, "fell_back": why, "training_losses": losses})
 
 
-def _carried_on(bending: Bending, max_seconds: float | None, pace: Pace) -> str | None:
+def _carried_on(bending: Bending, max_seconds: float | None, progress: ProgressEstimate) -> str | None:
     """Take the steps that are left; why the bends can't be used, where they can't."""
     total = len(bending.times)
     while not bending.is_done:
-        if max_seconds is not None and bending.seconds > max_seconds:
+        if max_seconds is not None and bending.resumable.seconds > max_seconds:
             done = f"{bending.state.step} of {total} steps"
             return f"max_seconds={max_seconds:g} were over after {done}, so the bends stay on the straight line"
         bending.advance()
-        pace.chunk_done(bending.state.step, total, bending.seconds)
+        progress.part_done(bending.state.step, total, bending.resumable.seconds)
     if not bool(torch.isfinite(bending.state.bends).all()):
         return f"the bends left the finite numbers, with lr={bending.lr:g}, so they stay on the straight line; take a lower lr"
     return None

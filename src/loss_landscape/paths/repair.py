@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from loss_landscape.directions.directions import Point
+from loss_landscape.directions.points import PointLike, point_in
 from loss_landscape.objective.functional_net import undisturbed
-from loss_landscape.paths.connectivity import PathLosses, place
+from loss_landscape.paths.connectivity import PathLosses
 from loss_landscape.paths.curves import line
 from loss_landscape.surface.surface import LossSurface
 from loss_landscape.units.graph import UnitTrace
@@ -25,7 +25,7 @@ Moments = dict[str, tuple[Tensor, Tensor]]
 """By layer, the mean and the standard deviation of each unit before its activation, float64."""
 
 
-def repair(surface: LossSurface, start: Point, end: Point, t: float = 0.5) -> Tensor:
+def repair(surface: LossSurface, start: PointLike, end: PointLike, t: float = 0.5) -> Tensor:
     """The mixture (1 − t)·start + t·end with each hidden layer rescaled and shifted, unit by unit, [P].
 
     Over the surface's batches, each unit's mean and standard deviation before its activation become the mixture of the two nets'
@@ -36,7 +36,7 @@ def repair(surface: LossSurface, start: Point, end: Point, t: float = 0.5) -> Te
     return _Mixtures(surface, start, end).repaired(t)
 
 
-def repaired_line(surface: LossSurface, start: Point, end: Point, num_points: int = 25) -> PathLosses:
+def repaired_line(surface: LossSurface, start: PointLike, end: PointLike, num_points: int = 25) -> PathLosses:
     """The losses of the repaired mixtures of two nets at `num_points` even steps of t, ends included."""
     if num_points < 2:
         raise ValueError(f"num_points must be ≥ 2, got {num_points}")
@@ -54,8 +54,8 @@ def repaired_line(surface: LossSurface, start: Point, end: Point, num_points: in
 class _Mixtures:
     """Two nets, their hidden layers, and what is known of these."""
 
-    def __init__(self, surface: LossSurface, start: Point, end: Point):
-        self.surface, self.line = surface, line(place(surface, start), place(surface, end))
+    def __init__(self, surface: LossSurface, start: PointLike, end: PointLike):
+        self.surface, self.line = surface, line(point_in(surface, start), point_in(surface, end))
         candidates = _hidden_layers(surface)
         with undisturbed(surface.device), torch.no_grad():
             order, normalised = _order_of_calls(surface, candidates)

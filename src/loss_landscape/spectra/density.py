@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from loss_landscape.checkpointing import Checkpointing
 from loss_landscape.operators.base import CurvatureOperator
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.density import Density
-from loss_landscape.shards import Shard, shard_files
+from loss_landscape.shards import Shard
 from loss_landscape.spectra.krylov import tridiagonal
-from loss_landscape.spectra.partial_density import KnownProbes, Row
+from loss_landscape.spectra.partial_density import PartialDensity, Row
 from loss_landscape.spectra.traces import OnOutOfMemory, rademacher
 
 
@@ -103,15 +103,9 @@ def _rows(
 
 def _known(
     operator: CurvatureOperator, steps: int, generator: torch.Generator, partial: Path | None, shard: Shard | None
-) -> KnownProbes:
-    facts = f"{operator.size} {operator.dtype} {steps}".encode() + generator.get_state().cpu().numpy().tobytes()
-    identity = hashlib.blake2b(facts, digest_size=16).hexdigest()
-    if partial is None:
-        return KnownProbes(None, identity)
-    known = KnownProbes(partial if shard is None else shard.beside(partial), identity)
-    for file in [partial, *shard_files(partial)]:
-        known.absorb(file)
-    return known
+) -> PartialDensity:
+    facts = f"{operator.size} {operator.dtype} {steps}"
+    return PartialDensity(Checkpointing(partial, shard), lambda: [facts, generator.get_state()])
 
 
 def _quadrature(operator: CurvatureOperator, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -1,15 +1,15 @@
-"""The probes of a spectral density that are finished, on disk."""
+"""The probes of a spectral density that are finished."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from loss_landscape.files import write_whole
+from loss_landscape.checkpointing import Checkpointing, Finished, Resumable
 from loss_landscape.operators.base import CurvatureOperator
 
 ROUNDING = 1e-3  # of the largest |node|, by which a mean of the spectrum may differ on another machine
@@ -18,43 +18,39 @@ Row = tuple[Tensor, Tensor]
 """Nodes and weights [m], float64."""
 
 
-@dataclass(eq=False)
-class KnownProbes:
-    """The rows of finished probes by their number, kept in `file` (None: nowhere)."""
+class PartialDensity:
+    """The rows of finished probes by their number, of this call and of those before it that kept theirs in a file.
 
-    file: Path | None
-    identity: str  # of the draws; the operator is told apart by a product
-    rows: dict[int, Row] = field(default_factory=dict)
-    is_checked: bool = False
+    `identity` is that of the draws; the operator is told apart by a product.
+    """
 
-    def absorb(self, file: Path) -> None:
-        """Take over what `file` holds of the same draws."""
-        if not file.exists():
-            return
-        with np.load(file) as stored:
-            if str(stored["identity"]) == self.identity:
-                found = {int(number): torch.from_numpy(stored[f"row_{number}"]) for number in stored["numbers"]}
-                self.rows = {number: (row[0], row[1]) for number, row in found.items()} | self.rows
+    def __init__(self, checkpointing: Checkpointing, identity: Callable[[], Iterable[Tensor | str]]):
+        self.rows: dict[int, Row] = {}
+        self._resumable = Resumable(checkpointing.own_file, identity, self._state)
+        self._is_checked = False
+        for file in checkpointing.known_files:
+            self._absorb(file)
 
     def check(self, operator: CurvatureOperator, number: int, signs: Tensor) -> None:
         """Forget all rows where that of this probe is of another operator: its mean is vᵀHv / P. Once is enough."""
-        if self.is_checked or number not in self.rows:
+        if self._is_checked or number not in self.rows:
             return
-        self.is_checked = True
+        self._is_checked = True
         nodes, weights = self.rows[number]
         mean = float(signs.double() @ (operator @ signs).double()) / operator.size
         if not np.isclose(float(nodes @ weights), mean, rtol=0, atol=ROUNDING * float(nodes.abs().max()), equal_nan=True):
             self.rows.clear()
 
     def put(self, number: int, row: Row) -> None:
-        """A probe is finished."""
+        """A probe is finished; it is saved at once, for it took many products."""
         self.rows[number] = row
-        if self.file is None:
-            return
-        arrays = {f"row_{number}": torch.stack(row).numpy() for number, row in self.rows.items()}
+        self._resumable.save()
 
-        def write(path: Path) -> None:
-            with path.open("wb") as file:
-                np.savez(file, identity=np.array(self.identity), numbers=np.array(sorted(self.rows)), **arrays)
+    def _absorb(self, file: Path) -> None:
+        found = self._resumable.load(file)
+        if found is not None:
+            rows = {int(number): torch.from_numpy(row) for number, row in found.arrays.items()}
+            self.rows = {number: (row[0], row[1]) for number, row in rows.items()} | self.rows
 
-        write_whole(self.file, write)
+    def _state(self) -> Finished:
+        return Finished({str(number): torch.stack(row).numpy() for number, row in self.rows.items()})

@@ -10,9 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from loss_landscape import Directions, Grid, LossSurface, evaluate_grid, hessian_directions
-from loss_landscape.grids.evaluate import cells_a_side
-from loss_landscape.shards import Shard
+from loss_landscape import (
+    Checkpointing,
+    Directions,
+    Evaluation,
+    Grid,
+    LossSurface,
+    Shard,
+    evaluate_grid,
+    hessian_directions,
+)
 from loss_landscape.surface.strategy import Precision
 from taskshift.evaluators.evaluator import Artifact, Measurement, Request
 from taskshift.faults import Fault
@@ -21,6 +28,8 @@ from taskshift.randomness import seed_from
 HessianAxes = Literal["top", "signed"]
 Normalization = Literal["filter", "layer", "weight", "model", "none"]
 Span = tuple[float, float] | Literal["auto"]
+
+HIGH_RESOLUTION = 51
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class GridOptions:
     @property
     def resolution(self) -> int:
         """Cells a side."""
-        return cells_a_side(self.grid_resolution, 2, self.max_eval_points_cap, self.high_res)
+        return cells_a_side(self.grid_resolution, cap=self.max_eval_points_cap, high_res=self.high_res)
 
     def surface(self, measurement: Measurement) -> LossSurface:
         """The task's surface with batch norm as these options want it."""
@@ -80,28 +89,45 @@ class GridOptions:
 
         Of a `shard` it has that part alone, which is kept beside `partial`.
         """
+        evaluation = Evaluation(measurement.compile, self.chunk_size, self.precision)
+        checkpointing = self.checkpointing(measurement, partial, shard)
+        options = {"tolerance": measurement.tolerance, "evaluation": evaluation, "checkpointing": checkpointing}
         with too_long_is_a_fault():
-            how = {"tolerance": measurement.tolerance, "precision": self.precision, **self.how(measurement, partial)}
-            grid = evaluate_grid(surface, directions, self.resolution, self.span, shard=shard, **how)
+            grid = evaluate_grid(surface, directions, self.resolution, self.span, **options)
         return self.described(grid)
 
-    def how(self, measurement: Measurement, partial: Path) -> dict[str, Any]:
-        """What every kind of grid is told about its evaluation."""
-        return {
-            "compile": measurement.compile,
-            "chunk": self.chunk_size,
-            "partial": partial,
-            "abort_if_estimated_hours_over": measurement.abort_if_estimated_hours_over,
-        }
+    def checkpointing(self, measurement: Measurement, partial: Path, shard: Shard | None = None) -> Checkpointing:
+        """Where what is finished of a grid is kept, and how long it may take."""
+        return Checkpointing(partial, shard, max_hours=measurement.abort_if_estimated_hours_over)
 
     def described(self, grid: Grid) -> Grid:
         """The grid with what these options did to it in its meta."""
         centred = all((axis == 0).any() for axis in grid.coordinates)
-        added = {
-            "batch_norm": "running statistics" if self.bn.eval_mode_only else "batch statistics",
-            "centre": "a cell" if centred else "between cells: the resolution is even, or the span not symmetric about 0",
-        }
-        return replace(grid, meta={**grid.meta, **added})
+        return with_notes(
+            grid,
+            batch_norm="running statistics" if self.bn.eval_mode_only else "batch statistics",
+            centre="a cell" if centred else "between cells: the resolution is even, or the span not symmetric about 0",
+        )
+
+
+def cells_a_side(resolution: int, *, cap: int, high_res: bool) -> int:
+    """`resolution` of a plane, which must keep to the cap of cells; with `high_res` 51 at least, without cap."""
+    if cap < 9:
+        raise ValueError(f"max_eval_points_cap is {cap}; give at least 9, for 3 cells a side")
+    if high_res:
+        return max(resolution, HIGH_RESOLUTION)
+    if resolution**2 > cap:
+        side = math.isqrt(cap)
+        raise ValueError(
+            f"resolution is {resolution}, {resolution**2} cells, more than max_eval_points_cap = {cap}; the largest odd "
+            f"resolution that fits is {side - 1 + side % 2}, or set high_res=True"
+        )
+    return resolution
+
+
+def with_notes(grid: Grid, **notes: Any) -> Grid:
+    """The grid with these entries of our own in its meta.json."""
+    return replace(grid, info=replace(grid.info, extra={**grid.info.extra, **notes}))
 
 
 @contextmanager
@@ -110,7 +136,7 @@ def too_long_is_a_fault() -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise Fault(str(error)) from error
+        raise Fault(str(error).replace("max_hours", "abort_if_estimated_hours_over")) from error  # the config's name for it
 
 
 def request(axes: HessianAxes) -> Request:
@@ -126,7 +152,8 @@ def hessian_axes(measurement: Measurement, axes: HessianAxes, normalization: Nor
     """
     wanted = request(axes)
     pairs = measurement.eigenpairs(wanted.top, wanted.bottom)
-    return hessian_directions(measurement.surface, pairs, "top2" if axes == "top" else "extremes", normalization)
+    choice = "top2" if axes == "top" else "extremes"
+    return hessian_directions(measurement.surface, pairs, choice=choice, normalization=normalization)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from loss_landscape import Curve, LossSurface, PathLosses, align, bezier, fit_bezier, line, path_losses, repaired_line
-from loss_landscape.paths.connectivity import place
+from loss_landscape import Curve, LossSurface, PathLosses, align, bezier, fit_bezier, line, path_losses, point_in, repaired_line
 from taskshift import checkpoint
 from taskshift.evaluators.axes import text_file
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, json_file
@@ -75,7 +74,7 @@ class ModeConnectivity(Evaluator):
             paths = {"linear": self._straight(measurement, surface, state)}
         except LeftOut as reason:
             return Findings({}, {"LEFT_OUT.txt": text_file(f"{reason}\n")})
-        curve = self._curve(measurement, surface, place(surface, state))
+        curve = self._curve(measurement, surface, point_in(surface, state))
         paths["curve"] = self._losses(measurement, surface, curve)
         if self.align != "none":
             paths |= self._aligned(measurement, surface, state)
@@ -104,7 +103,7 @@ class ModeConnectivity(Evaluator):
         raise LeftOut(f"The net at the end of task {index} is no longer there; checkpoints.keep={self.delta} or more keeps it.")
 
     def _straight(self, measurement: Measurement, surface: LossSurface, state: State) -> PathLosses:
-        found = self._losses(measurement, surface, line(place(surface, state), surface.origin))
+        found = self._losses(measurement, surface, line(point_in(surface, state), surface.origin))
         for which, loss in (("other", found.losses[0]), ("present", found.losses[-1])):
             if not math.isfinite(loss):
                 raise LeftOut(f"The loss of the {which} net is {loss}, so a path between the two has no barrier.")
@@ -119,7 +118,7 @@ class ModeConnectivity(Evaluator):
         other = measurement.fresh_learner().net
         other.eval().load_state_dict(state)
         permuted = align(other, measurement.learner.net, measurement.batches[0].inputs, method=self.align).state
-        ends = place(surface, permuted), surface.origin
+        ends = point_in(surface, permuted), surface.origin
         return {
             "aligned": path_losses(surface, line(*ends), self.curve_points),
             "repaired": repaired_line(surface, *ends, self.curve_points),
@@ -139,7 +138,7 @@ class ModeConnectivity(Evaluator):
                 generator=measurement.generator("bends"),
                 max_seconds=self.max_seconds,
                 train=connecting_surface(measurement, self.data_subset_batches),
-                partial=measurement.scratch / "curve.partial.pt",
+                partial=measurement.scratch / "curve.partial.npz",
             )
             checkpoint.save(file, {"controls": curve.controls, "meta": dict(curve.meta)})
         kept = checkpoint.load(file, surface.device)

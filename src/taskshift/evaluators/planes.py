@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from loss_landscape import Directions, Grid, LossSurface, merge_tree, random_directions, trajectory_directions
+from loss_landscape.results.info import FloatNoise
 from loss_landscape.shards import Shard
 from loss_landscape.surface.strategy import Precision
 from taskshift.evaluators.axes import (
@@ -130,11 +130,13 @@ class Planes(Evaluator):
         grid = self.options.evaluate(measurement, surface, directions, measurement.scratch / f"{kind}.partial.npz", shard)
         if kind == "random" or shard is not None:
             return grid
-        return replace(grid, meta={**grid.meta, "trajectory": with_losses(surface, directions, measurement.trajectory)})
+        directions = with_losses(surface, directions, measurement.trajectory)
+        return replace(grid, info=replace(grid.info, directions=directions.info))
 
     def _random(self, surface: LossSurface, measurement: Measurement) -> Directions:
         draw = generator(measurement.seed, "planes", "random")  # no task in it: see the class
-        return random_directions(surface, 2, self.normalization, draw, self.options.bn.exclude_bn_and_bias)
+        excludes = self.options.bn.exclude_bn_and_bias
+        return random_directions(surface, normalization=self.normalization, exclude_bn_and_bias=excludes, generator=draw)
 
     def _trajectory(self, surface: LossSurface, measurement: Measurement) -> Directions:
         points = measurement.trajectory
@@ -151,23 +153,23 @@ class Planes(Evaluator):
 
 def numbers_of(grid: Grid) -> dict[str, float]:
     """What a plane says in numbers. Those of its centre are there only where a cell lies at the centre."""
-    meta, finite = grid.meta, grid.losses[np.isfinite(grid.losses)]
+    info, finite = grid.info, grid.losses[np.isfinite(grid.losses)]
     found = {
-        "baseline_loss": meta["baseline_loss"],
+        "baseline_loss": info.baseline_loss,
         "min_loss": float(finite.min()) if finite.size else math.nan,
         "max_loss": float(finite.max()) if finite.size else math.nan,
-        "num_nonfinite": float(meta["num_nonfinite"]),
-        "num_evaluated": float(meta["num_evaluated"]),
-        "seconds": meta["seconds"],
+        "num_nonfinite": float(grid.num_nonfinite),
+        "num_evaluated": float(grid.num_evaluated),
+        "seconds": info.seconds,
     }
-    if meta["largest_held_out_error"] is not None:
-        found["held_out_error"] = meta["largest_held_out_error"]
-    if meta["noise_floor"] is not None:
-        found["noise_floor"] = meta["noise_floor"]
-    for number, share in enumerate(meta.get("explained_variance", ()), start=1):
+    if info.largest_held_out_error is not None:
+        found["held_out_error"] = info.largest_held_out_error
+    if info.noise.floor is not None:
+        found["noise_floor"] = info.noise.floor
+    for number, share in enumerate(info.directions.explained_variance or (), start=1):
         found[f"explained_variance_{number}"] = share
-    if meta["centre_difference"] is not None:
-        found |= {"centre_difference": meta["centre_difference"]} | centre_of(grid, low_noise(meta))
+    if info.centre_difference is not None:
+        found |= {"centre_difference": info.centre_difference} | centre_of(grid, low_noise(info.noise))
     return found
 
 
@@ -183,9 +185,9 @@ def topology_of(grid: Grid, threshold: float) -> dict[str, float]:
     }
 
 
-def low_noise(meta: Mapping[str, Any]) -> float:
+def low_noise(noise: FloatNoise) -> float:
     """The largest error against float64 at the centre and the lowest cells, in units of the loss; 0 where none was measured."""
-    errors = [row["absolute_error"] for row in meta["noise"] if row["why"] in ("centre", "lowest")]
+    errors = [cell.absolute_error for cell in noise.checked if cell.why in ("centre", "lowest")]
     return max(filter(math.isfinite, errors), default=0.0)  # cells far up err by more, and say nothing of the bottom
 
 
@@ -212,16 +214,18 @@ def step_of(snapshot: Path) -> int:
     return int(snapshot.stem.removeprefix("step_"))
 
 
-def with_losses(surface: LossSurface, directions: Directions, snapshots: Sequence[Path]) -> list[dict[str, float]]:
-    """The trajectory's points with the loss at each (`loss`) and at its projection on the plane (`plane_loss`).
+def with_losses(surface: LossSurface, directions: Directions, snapshots: Sequence[Path]) -> Directions:
+    """The directions whose trajectory has the loss at each point (`loss`) and at its projection on the plane (`plane_loss`).
 
     Both are the surface's: the net's buffers, such as batch norm's statistics, are those it has now.
     """
-    told = directions.meta["trajectory"]
-    places = torch.tensor([[point["alpha"], point["beta"]] for point in told], dtype=torch.float64)
+    points = directions.info.trajectory
+    places = torch.tensor([point.coordinates for point in points], dtype=torch.float64)
     projected = surface.plane(directions).losses(places).tolist()
     own = [surface.losses(points=_opened(surface, snapshot)[None]).item() for snapshot in snapshots]
-    return [{**point, "loss": loss, "plane_loss": plane} for point, loss, plane in zip(told, own, projected, strict=True)]
+    known = zip(points, own, projected, strict=True)
+    trajectory = tuple(replace(point, loss=loss, plane_loss=plane) for point, loss, plane in known)
+    return replace(directions, info=replace(directions.info, trajectory=trajectory))
 
 
 def _opened(surface: LossSurface, snapshot: Path) -> Tensor:

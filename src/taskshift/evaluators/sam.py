@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from loss_landscape import (
+    Evaluation,
     Grid,
     LossSurface,
     asam_sharpness,
-    evaluate_sam_grid,
+    evaluate_grid,
     expected_sharpness,
     first_order_sharpness,
     keskar_sharpness,
@@ -30,6 +33,7 @@ from taskshift.evaluators.axes import (
     request,
     text_file,
     too_long_is_a_fault,
+    with_notes,
 )
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement
 
@@ -61,13 +65,15 @@ class OtherMeasures:
         """Those that are switched on, by name; the random steps are as long as `rho`."""
         found: dict[str, float] = {}
         if self.asam_rho is not None:
-            found["asam_sharpness"] = asam_sharpness(surface, self.asam_rho, self.asam_eta)
+            found["asam_sharpness"] = asam_sharpness(surface, self.asam_rho, eta=self.asam_eta)
         if self.keskar_steps:
             draw = measurement.generator("keskar sharpness")
-            found["keskar_sharpness"] = keskar_sharpness(surface, self.keskar_epsilon, self.keskar_steps, draw)
+            found["keskar_sharpness"] = keskar_sharpness(
+                surface, self.keskar_epsilon, num_steps=self.keskar_steps, generator=draw
+            )
         if self.expected_samples and rho:
             draw, sigma = measurement.generator("expected sharpness"), rho / math.sqrt(surface.size)
-            mean = expected_sharpness(surface, sigma, self.expected_samples, draw)
+            mean = expected_sharpness(surface, sigma, num_samples=self.expected_samples, generator=draw)
             found |= {"expected_sharpness": mean.value, "expected_sharpness_standard_error": mean.standard_error}
         return found
 
@@ -130,13 +136,13 @@ class Sam(Evaluator):
         rho = self.rho * norm if self.rho_relative else self.rho
         plain = self.plane.grid(measurement)
         folder = measurement.scratch / "sam"
-        grid = kept(folder, partial(self._evaluated, measurement, rho, plain.meta["span"]))
+        grid = kept(folder, partial(self._evaluated, measurement, rho, plain))
         scalars = {
-            "sharpness": grid.meta["baseline_loss"] - loss,
+            "sharpness": grid.info.baseline_loss - loss,
             "first_order_sharpness": first_order_sharpness(surface, rho),
             "rho_absolute": rho,
             "rho_relative": rho / norm if norm else math.nan,
-            "num_nonfinite": float(grid.meta["num_nonfinite"]),
+            "num_nonfinite": float(grid.num_nonfinite),
             **self.others.sharpness(measurement, surface, rho),
         }
         files = self.saved.of(folder)
@@ -146,14 +152,27 @@ class Sam(Evaluator):
             files["comparison.png"] = partial(_comparison, plain=plain, sam=grid, title=f"Loss and SAM surface, {where}")
         return Findings(scalars, files)
 
-    def _evaluated(self, measurement: Measurement, rho: float, span: list[list[float]]) -> Grid:
+    def _evaluated(self, measurement: Measurement, rho: float, plain: Grid) -> Grid:
+        """The SAM surface on the cells that the stride leaves of the plain plane."""
         surface = self.options.surface(measurement)
         directions = self.plane.directions(measurement)
-        how = self.options.how(measurement, measurement.scratch / "sam.partial.npz")
+        axes = [subsampled(axis, self.stride) for axis in plain.coordinates]
+        span = [(axis[0], axis[-1]) for axis in axes]
+        evaluation = Evaluation(measurement.compile, self.options.chunk_size)
+        checkpointing = self.options.checkpointing(measurement, measurement.scratch / "sam.partial.npz")
+        options = {"rho": rho, "evaluation": evaluation, "checkpointing": checkpointing}
         with too_long_is_a_fault():
-            grid = evaluate_sam_grid(surface, directions, rho, self.options.resolution, span, self.stride, **how)
-        grid = self.options.described(grid)
-        return replace(grid, meta={**grid.meta, "rho": self.rho})
+            grid = evaluate_grid(surface, directions, len(axes[0]), span, **options)
+        return with_notes(self.options.described(grid), rho=self.rho, stride=self.stride)
+
+
+def subsampled(axis: np.ndarray, stride: int) -> np.ndarray:
+    """Every so many of an axis's coordinates, the middle one among them where there is one.
+
+    A grid over their span has these very coordinates where the stride divides the steps to either end, as 2 does with 41 cells
+    a side; elsewhere the last bits of some may differ, since they are counted from other ends.
+    """
+    return axis[(len(axis) // 2) % stride if len(axis) % 2 else 0 :: stride]
 
 
 def _surface(path: Path, grid: Grid, title: str) -> None:

@@ -74,11 +74,11 @@ def _name_rows_and_columns(panels: np.ndarray, kinds: Sequence[str], tasks: Sequ
 def _draw_small_plane(axes: Axes, grid: Grid, scale: ColourScale) -> QuadMesh:
     axes.set_axis_on()
     axes.set_box_aspect(1)
-    mesh, meta = draw_plane(axes, grid, scale), grid.meta
-    draw_trajectory(axes, meta.get("trajectory", []))
+    mesh, directions = draw_plane(axes, grid, scale), grid.info.directions
+    draw_trajectory(axes, [point.to_json() for point in directions.trajectory or ()])
     axes.locator_params(nbins=3)
     axes.tick_params(labelsize=7)
-    facts = [f"{meta['baseline_loss']:.3g}"]
-    facts += [" × ".join(f"{norm / meta['origin_norm']:.2g}" for norm in meta["direction_norms"])] if meta["origin_norm"] else []
+    facts = [f"{grid.info.baseline_loss:.3g}"]
+    facts += [" × ".join(f"{norm:.2g}" for norm in directions.relative_norms)] if directions.relative_norms else []
     axes.set_title(" · ".join([*facts, *lost_in_words(grid.losses)]), fontsize=7.5, pad=3)
     return mesh

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,12 @@ from surfaces import batch, quadratic, surface_of
 from torch import Tensor, nn
 
 from loss_landscape import (
-    Directions,
+    Evaluation,
     Grid,
     HessianOperator,
     LossSurface,
-    custom_directions,
     eigenpairs,
     evaluate_grid,
-    evaluate_sam_grid,
     hessian_directions,
     random_directions,
     sam_sharpness,
@@ -64,7 +63,7 @@ def test_a_quadratic_loss_is_under_its_chord_by_the_curvature(seed):
 def test_curvature_along_hessian_axes_is_the_eigenvalues():
     surface = quadratic([3.0, -2.0, 1.0, 0.5])
     pairs = eigenpairs(HessianOperator(surface), 2, 1, 1e-10)
-    axes = hessian_directions(surface, pairs, "extremes")
+    axes = hessian_directions(surface, pairs, choice="extremes")
     losses = evaluate_grid(surface, axes, 3, (-0.5, 0.5)).losses
     curved = [
         (losses[0, 1] - 2 * losses[1, 1] + losses[2, 1]) / 0.25,
@@ -116,7 +115,7 @@ def test_the_centre_is_the_surfaces_own_loss_and_the_paths_value_agrees(dtype):
     surface = surface_of(dtype=dtype)
     for evaluate, value in (
         (lambda axes: evaluate_grid(surface, axes, 5), surface.loss()),
-        (lambda axes: evaluate_sam_grid(surface, axes, 0.1, 5), surface.loss() + sam_sharpness(surface, 0.1)),
+        (lambda axes: evaluate_grid(surface, axes, 5, rho=0.1), surface.loss() + sam_sharpness(surface, 0.1)),
     ):
         grid = evaluate(random_directions(surface))
         assert grid.losses[2, 2] == grid.meta["baseline_loss"] == pytest.approx(value, rel=1e-15)
@@ -193,17 +192,15 @@ def test_the_noise_floor_is_the_error_against_float64():
 def test_the_check_against_float64_can_be_smaller_or_left_out():
     surface = surface_of()
     axes = random_directions(surface)
-    assert len(evaluate_grid(surface, axes, 9, noise_cells=2).meta["noise"]) <= 6
-    without = evaluate_grid(surface, axes, 9, noise_cells=0)
+    assert len(evaluate_grid(surface, axes, 9, evaluation=Evaluation(noise_cells=2)).meta["noise"]) <= 6
+    without = evaluate_grid(surface, axes, 9, evaluation=Evaluation(noise_cells=0))
     assert (without.meta["noise"], without.meta["noise_floor"]) == ([], None)
-    with pytest.raises(ValueError, match="noise_cells must be ≥ 0, got -1"):
-        evaluate_grid(surface, axes, 9, noise_cells=-1)
 
 
 def test_bfloat16_tells_its_error_against_cells_in_the_surfaces_own_dtype():
     surface = surface_of()
     axes = random_directions(surface)
-    grid, exact = evaluate_grid(surface, axes, 9, precision="bfloat16"), evaluate_grid(surface, axes, 9)
+    grid, exact = evaluate_grid(surface, axes, 9, evaluation=Evaluation(precision="bfloat16")), evaluate_grid(surface, axes, 9)
     places = tuple(zip(*(row["cell"] for row in grid.meta["noise"]), strict=True))
     errors = np.abs(grid.losses - exact.losses)[places]
     told = grid.meta["precision_error"]
@@ -217,7 +214,7 @@ def test_bfloat16_tells_its_error_against_cells_in_the_surfaces_own_dtype():
 
 def test_the_centre_of_a_bfloat16_grid_does_not_stand_out_by_being_exact():
     surface = surface_of()
-    grid = evaluate_grid(surface, random_directions(surface), 9, precision="bfloat16")
+    grid = evaluate_grid(surface, random_directions(surface), 9, evaluation=Evaluation(precision="bfloat16"))
     assert grid.losses[4, 4] - surface.loss() == grid.meta["centre_difference"] != 0
 
 
@@ -269,7 +266,7 @@ def test_the_grids_of_a_few_batches_are_those_of_one():
     uneven = list(zip(inputs.split(12), targets.split(12), strict=True))
     several = LossSurface(net, nn.CrossEntropyLoss(), uneven)
     axes = random_directions(one)
-    for evaluate in (evaluate_grid, lambda surface, given, side: evaluate_sam_grid(surface, given, 0.1, side)):
+    for evaluate in (evaluate_grid, lambda surface, given, side: evaluate_grid(surface, given, side, rho=0.1)):
         np.testing.assert_allclose(evaluate(several, axes, 5).losses, evaluate(one, axes, 5).losses, rtol=1e-12)
 
 
@@ -279,7 +276,7 @@ def test_the_net_is_left_untouched():
         surface = surface_of(net)
         axes = random_directions(surface)
         evaluate_grid(surface, axes, 3)
-        evaluate_sam_grid(surface, axes, 0.1, 3)
+        evaluate_grid(surface, axes, 3, rho=0.1)
 
 
 # Saved
@@ -336,23 +333,19 @@ def test_predicted_cells_are_marked_in_what_is_saved(tmp_path: Path):
 # Options
 
 
-@pytest.mark.parametrize(
-    ("count", "cap", "fits"), [(1, 40, 39), (2, 400, 19), (2, 441, 21), (2, 440, 19), (3, 343, 7), (3, 1000, 9)]
-)
-def test_a_grid_above_the_cap_is_refused_with_what_fits(count, cap, fits):
-    surface = quadratic([1.0, 1.0, 1.0])
-    axes = tuple(torch.eye(3, dtype=torch.float64)[:count])
-    with pytest.raises(ValueError, match=rf"the largest odd resolution that fits is {fits}, or set high_res=True"):
-        evaluate_grid(surface, axes, 41, max_eval_points_cap=cap)
-    assert fits**count <= cap < (fits + 2) ** count
-    assert evaluate_grid(surface, axes, fits, max_eval_points_cap=cap).meta["num_cells"] == fits**count
+EVALUATIONS = {
+    "compile": ("yes", "compile must be 'auto', True or False"),
+    "precision": ("float16", "precision must be 'bfloat16', or None"),
+    "chunk": (0, "chunk must be ≥ 1"),
+    "noise_cells": (-1, "noise_cells must be ≥ 0, got -1"),
+}
 
 
-def test_high_res_takes_51_cells_a_side_whatever_the_cap():
-    surface = quadratic([1.0, 1.0])
-    axis = torch.eye(2, dtype=torch.float64)[:1]
-    assert evaluate_grid(surface, axis, 41, max_eval_points_cap=9, high_res=True).meta["resolution"] == 51
-    assert evaluate_grid(surface, axis, 61, max_eval_points_cap=9, high_res=True).meta["resolution"] == 61
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_an_evaluation_that_is_none_is_refused(name):
+    value, message = EVALUATIONS[name]
+    with pytest.raises(ValueError, match=message):
+        Evaluation(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -362,18 +355,18 @@ def test_high_res_takes_51_cells_a_side_whatever_the_cap():
         ({"span": (1.0, -1.0)}, "span must be finite with low < high"),
         ({"span": (0.1, 0.1)}, "span must be finite with low < high"),
         ({"span": ((-1, 1),)}, "such a pair for each of the 2 directions"),
-        ({"span": "wide"}, "span must be .low, high., or such a pair for each of the 2 directions, got 'wide'"),
+        ({"span": "wide"}, "such a pair for each of the 2 directions, x for .-x, x., 'auto' or AutoSpan.…., got 'wide'"),
+        ({"span": None}, "span must be .low, high., .* got None"),
+        ({"span": (1.0, 2.0, 3.0)}, r"span must be .low, high., .* got \(1.0, 2.0, 3.0\)"),
+        ({"span": 0.0}, r"span must be finite with low < high, got \(-0.0, 0.0\)"),
+        ({"span": math.nan}, "span must be finite with low < high"),
+        ({"resolution": 5.0}, "resolution must be an int, or one for each of the 2 directions, got 5.0"),
+        ({"resolution": True}, "resolution must be an int, or one for each of the 2 directions, got True"),
+        ({"resolution": (5, 7, 9)}, r"resolution must be an int, or one for each of the 2 directions, got \(5, 7, 9\)"),
+        ({"resolution": (5, 1)}, r"resolution must be ≥ 2, got \(5, 1\)"),
+        ({"rho": -0.1}, "rho must be finite and ≥ 0, got -0.1"),
         ({"tolerance": 1.5}, "tolerance must be between 0 and 1, or None"),
         ({"tolerance": 0.0}, "tolerance must be between 0 and 1, or None"),
-        ({"compile": "yes"}, "compile must be 'auto', True or False"),
-        ({"precision": "float16"}, "precision must be 'bfloat16', or None"),
-        ({"abort_if_estimated_hours_over": 0}, "abort_if_estimated_hours_over must be None or > 0"),
-        (
-            {"max_eval_points_cap": 100},
-            "1681 cells, more than max_eval_points_cap = 100; the largest odd resolution that fits is 9,",
-        ),
-        ({"max_eval_points_cap": 8}, "max_eval_points_cap is 8; give at least 9, for 3 cells a side"),
-        ({"chunk": 0}, "chunk must be ≥ 1"),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -382,8 +375,21 @@ def test_bad_options_are_refused(options, message):
         evaluate_grid(surface, tuple(torch.eye(2, dtype=torch.float64)), **options)
 
 
-def test_one_to_three_directions_are_wanted():
+def test_sides_may_have_cells_of_their_own():
+    surface = quadratic([3.0, -2.0])
+    axes = tuple(torch.eye(2, dtype=torch.float64))
+    grid = evaluate_grid(surface, axes, (5, 7), ((-1, 1), (0, 3)))
+    alpha, beta = np.meshgrid(np.linspace(-1, 1, 5), np.linspace(0, 3, 7), indexing="ij")
+    np.testing.assert_allclose(grid.losses, 0.5 * (3 * (1 + alpha) ** 2 - 2 * beta**2), rtol=1e-12, atol=1e-12)
+    assert grid.meta["resolution"] == [5, 7]
+    assert grid.meta["num_cells"] == 35
+    fine = evaluate_grid(surface, axes, (81, 41), tolerance=0.01)
+    assert 0 < fine.num_evaluated < 81 * 41
+    np.testing.assert_allclose(fine.losses, evaluate_grid(surface, axes, (81, 41)).losses, rtol=0.01, atol=1e-9)
+
+
+@pytest.mark.parametrize("span", [0.5, 1, np.float64(2.0)])
+def test_a_number_is_a_span_about_the_origin(span):
     surface = quadratic([1.0, 1.0])
-    with pytest.raises(ValueError, match="expected 1, 2 or 3 directions, got 0"):
-        evaluate_grid(surface, ())
-    assert isinstance(custom_directions(surface, surface.origin), Directions)
+    grid = evaluate_grid(surface, torch.eye(2, dtype=torch.float64), 3, span)
+    assert grid.span == ((-span, span),) * 2

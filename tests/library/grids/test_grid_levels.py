@@ -9,9 +9,10 @@ from scipy.interpolate import RectBivariateSpline
 from surfaces import quadratic
 from torch import Tensor, nn
 
-from loss_landscape import LossSurface, evaluate_grid, evaluate_sam_grid, random_directions
+from loss_landscape import Evaluation, LossSurface, evaluate_grid, random_directions
 from loss_landscape.grids.cell_order import CellOrder
-from loss_landscape.grids.refinement import LevelErrors, level_errors, predicted
+from loss_landscape.grids.refinement import level_errors, predicted
+from loss_landscape.results.info import LevelErrors
 
 
 def order_of(*lengths: int) -> CellOrder:
@@ -165,8 +166,8 @@ def test_no_cell_of_a_trained_nets_plane_is_beyond_the_tolerance(activation):
 def test_what_the_meta_says_was_measured():
     surface = training(nn.Tanh, 1)[1]
     axes = random_directions(surface)
-    exact = evaluate_grid(surface, axes, 41, chunk=1).losses.reshape(-1)
-    grid = evaluate_grid(surface, axes, 41, tolerance=0.1, chunk=1)
+    exact = evaluate_grid(surface, axes, 41, evaluation=Evaluation(chunk=1)).losses.reshape(-1)
+    grid = evaluate_grid(surface, axes, 41, tolerance=0.1, evaluation=Evaluation(chunk=1))
     order = CellOrder(grid.coordinates)
     (told,) = grid.meta["refinement"]
     new, held_out = order.cells[order.through(0) : order.through(1)], order.cells[order.through(1) :][:64]
@@ -195,8 +196,9 @@ def test_losses_of_both_signs_and_a_sam_grids_cells_keep_to_their_order():
     exact = 0.5 * (3 * (1 + alpha) ** 2 - 2 * beta**2)
     np.testing.assert_allclose(grid.losses[grid.evaluated], exact[grid.evaluated], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(grid.losses, exact, rtol=0.01, atol=1e-9)
-    sam = evaluate_sam_grid(surface, axes, 0.0, 41, stride=2)
-    np.testing.assert_allclose(sam.losses, exact[::2, ::2], rtol=1e-12, atol=1e-12)
+    sam = evaluate_grid(surface, axes, 41, rho=0.0, tolerance=0.01)
+    assert not sam.evaluated.all()
+    np.testing.assert_allclose(sam.losses, exact, rtol=0.01, atol=1e-9)
 
 
 class Walled(nn.Module):

@@ -13,8 +13,7 @@ from nets import assert_leaves_net_untouched, mlp
 from surfaces import quadratic, surface_of
 from torch import Tensor, nn
 
-from loss_landscape import Grid, LossSurface, evaluate_grid, evaluate_sam_grid, random_directions
-from loss_landscape.grids import partial_grid, progress
+from loss_landscape import Checkpointing, Evaluation, Grid, LossSurface, checkpointing, evaluate_grid, progress, random_directions
 from loss_landscape.grids.cell_order import CellOrder
 from loss_landscape.grids.partial_grid import PartialGrid
 from loss_landscape.surface.plane import Plane
@@ -57,11 +56,20 @@ def smooth_surface() -> LossSurface:
 
 
 KINDS = {
-    "loss": lambda surface, file: evaluate_grid(surface, random_directions(surface), 33, chunk=16, partial=file),
-    "tolerance": lambda surface, file: evaluate_grid(
-        surface, random_directions(surface), 41, tolerance=0.01, chunk=16, partial=file
+    "loss": lambda surface, file: evaluate_grid(
+        surface, random_directions(surface), 33, evaluation=Evaluation(chunk=16), checkpointing=Checkpointing(file)
     ),
-    "sam": lambda surface, file: evaluate_sam_grid(surface, random_directions(surface), 0.1, 31, partial=file),
+    "tolerance": lambda surface, file: evaluate_grid(
+        surface,
+        random_directions(surface),
+        41,
+        tolerance=0.01,
+        evaluation=Evaluation(chunk=16),
+        checkpointing=Checkpointing(file),
+    ),
+    "sam": lambda surface, file: evaluate_grid(
+        surface, random_directions(surface), 31, rho=0.1, checkpointing=Checkpointing(file)
+    ),
 }
 
 
@@ -88,9 +96,9 @@ def test_what_is_finished_is_not_evaluated_again(tmp_path: Path, calls):
     axes = random_directions(surface)
     calls.stop_after(2 + 30)  # the first chunk and the plain cells it is judged by, then 30 chunks
     with pytest.raises(Interrupted):
-        evaluate_grid(surface, axes, 33, chunk=16, partial=file)
+        evaluate_grid(surface, axes, 33, evaluation=Evaluation(chunk=16), checkpointing=Checkpointing(file))
     calls.stop_after(None)
-    evaluate_grid(surface, axes, 33, chunk=16, partial=file)
+    evaluate_grid(surface, axes, 33, evaluation=Evaluation(chunk=16), checkpointing=Checkpointing(file))
     *chunks, checked = calls.counts  # the last ones are checked in float64
     assert sum(chunks) == 33 * 33 - 31 * 16
     assert checked < 21
@@ -101,7 +109,7 @@ def test_an_unfinished_grid_is_a_coarse_picture_of_the_whole(tmp_path: Path, cal
     axes = random_directions(surface)
     calls.stop_after(2 + 7)
     with pytest.raises(Interrupted):
-        evaluate_grid(surface, axes, 41, chunk=16, partial=file)
+        evaluate_grid(surface, axes, 41, evaluation=Evaluation(chunk=16), checkpointing=Checkpointing(file))
     calls.stop_after(None)
     with np.load(file) as stored:
         coarse = stored["values"].reshape(41, 41)[::4, ::4]
@@ -122,43 +130,44 @@ def test_a_resumed_grid_keeps_the_stored_chunk_and_path(tmp_path: Path, calls):
     axes = random_directions(surface)
     calls.stop_after(4)
     with pytest.raises(Interrupted):
-        evaluate_grid(surface, axes, 21, chunk=8, partial=file)
+        evaluate_grid(surface, axes, 21, evaluation=Evaluation(chunk=8), checkpointing=Checkpointing(file))
     calls.stop_after(None)
-    assert evaluate_grid(surface, axes, 21, partial=file).meta["chunk"] == 8
+    assert evaluate_grid(surface, axes, 21, checkpointing=Checkpointing(file)).meta["chunk"] == 8
 
 
 def test_a_tolerance_makes_no_other_grid_of_what_is_evaluated(tmp_path: Path, calls):
     """The same cells in the same chunks: a grid with a tolerance may go on where an exact one was cut off."""
     surface, file = smooth_surface(), tmp_path / "plane.partial"
     axes = random_directions(surface)
-    exact = evaluate_grid(surface, axes, 41, chunk=16)
-    rough = evaluate_grid(surface, axes, 41, chunk=16, tolerance=0.01)
+    exact = evaluate_grid(surface, axes, 41, evaluation=Evaluation(chunk=16))
+    rough = evaluate_grid(surface, axes, 41, tolerance=0.01, evaluation=Evaluation(chunk=16))
     assert np.array_equal(rough.losses[rough.evaluated], exact.losses[rough.evaluated])
     calls.stop_after(60)
     with pytest.raises(Interrupted):
-        evaluate_grid(surface, axes, 41, chunk=16, partial=file)
+        evaluate_grid(surface, axes, 41, evaluation=Evaluation(chunk=16), checkpointing=Checkpointing(file))
     calls.stop_after(None)
-    resumed = evaluate_grid(surface, axes, 41, chunk=16, tolerance=0.01, partial=file)
+    resumed = evaluate_grid(surface, axes, 41, tolerance=0.01, evaluation=Evaluation(chunk=16), checkpointing=Checkpointing(file))
     assert np.array_equal(resumed.losses, rough.losses)
 
 
-@pytest.mark.parametrize("change", ["net", "axes", "span", "precision"])
+@pytest.mark.parametrize("change", ["net", "axes", "span", "precision", "rho"])
 def test_a_partial_file_of_another_grid_is_not_used(tmp_path: Path, calls, change):
     surface, file = smooth_surface(), tmp_path / "plane.partial"
     calls.stop_after(4)
     with pytest.raises(Interrupted):
-        evaluate_grid(surface, random_directions(surface), 21, chunk=8, partial=file)
+        evaluate_grid(surface, random_directions(surface), 21, evaluation=Evaluation(chunk=8), checkpointing=Checkpointing(file))
     calls.stop_after(None)
     other = surface_of(mlp(width=12)) if change == "net" else surface
     axes = random_directions(other, generator=torch.Generator().manual_seed(int(change == "axes")))
-    options = {"span": (-1, 0.5)} if change == "span" else {"precision": "bfloat16"} if change == "precision" else {}
-    expected = evaluate_grid(other, axes, 21, chunk=8, **options)
-    assert np.array_equal(evaluate_grid(other, axes, 21, chunk=8, partial=file, **options).losses, expected.losses)
+    options = {"span": (-1, 0.5) if change == "span" else (-1, 1), "rho": 0.0 if change == "rho" else None}
+    options["evaluation"] = Evaluation(chunk=8, precision="bfloat16" if change == "precision" else None)
+    expected = evaluate_grid(other, axes, 21, **options)
+    assert np.array_equal(evaluate_grid(other, axes, 21, **options, checkpointing=Checkpointing(file)).losses, expected.losses)
 
 
 def test_finished_chunks_are_saved_by_the_clock(tmp_path: Path, monkeypatch):
     """A killed process runs no `finally`."""
-    monkeypatch.setattr(partial_grid, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(checkpointing, "SECONDS_BETWEEN_SAVES", 0.0)
     surface, file, seen = smooth_surface(), tmp_path / "plane.partial", []
     original = Plane.evaluate
 
@@ -167,7 +176,7 @@ def test_finished_chunks_are_saved_by_the_clock(tmp_path: Path, monkeypatch):
         return original(*arguments, **options)
 
     monkeypatch.setattr(Plane, "evaluate", watching)
-    evaluate_grid(surface, random_directions(surface), 21, chunk=64, partial=file)
+    evaluate_grid(surface, random_directions(surface), 21, evaluation=Evaluation(chunk=64), checkpointing=Checkpointing(file))
     assert seen == [False, False, *[True] * (len(seen) - 2)]
     assert len(seen) > 4
 
@@ -178,9 +187,9 @@ def test_losses_of_zero_or_less_count_as_done(tmp_path: Path, calls):
     axes = tuple(torch.eye(2, dtype=torch.float64))
     calls.stop_after(3)  # of 16 cells, the 3 that are judged, another 16
     with pytest.raises(Interrupted):
-        evaluate_grid(surface, axes, 9, chunk=16, partial=file)
+        evaluate_grid(surface, axes, 9, evaluation=Evaluation(chunk=16), checkpointing=Checkpointing(file))
     calls.stop_after(None)
-    evaluate_grid(surface, axes, 9, chunk=16, partial=file)
+    evaluate_grid(surface, axes, 9, evaluation=Evaluation(chunk=16), checkpointing=Checkpointing(file))
     assert sum(calls.counts) == 81 - 32
 
 
@@ -205,9 +214,9 @@ def out_of_memory_above(monkeypatch, most: int) -> list[int]:
 def test_out_of_memory_halves_the_chunk_and_starts_again(monkeypatch):
     surface = smooth_surface()
     axes = random_directions(surface)
-    expected = evaluate_grid(surface, axes, 9, chunk=8)
+    expected = evaluate_grid(surface, axes, 9, evaluation=Evaluation(chunk=8))
     asked = out_of_memory_above(monkeypatch, 8)
-    grid = evaluate_grid(surface, axes, 9, chunk=32)
+    grid = evaluate_grid(surface, axes, 9, evaluation=Evaluation(chunk=32))
     assert asked == [32, 16, *[8] * 11]
     assert grid.meta["chunk"] == 8
     assert grid.meta["strategy_note"] == "out of memory with 32 cells at a time; out of memory with 16 cells at a time"
@@ -217,7 +226,7 @@ def test_out_of_memory_halves_the_chunk_and_starts_again(monkeypatch):
 def test_out_of_memory_late_in_a_grid_starts_it_again(monkeypatch, tmp_path: Path):
     surface = smooth_surface()
     axes = random_directions(surface)
-    expected = evaluate_grid(surface, axes, 9, chunk=8)
+    expected = evaluate_grid(surface, axes, 9, evaluation=Evaluation(chunk=8))
     original, asked = Plane.evaluate, []
 
     def limited(plane, coordinates, strategy, rho=None):
@@ -227,7 +236,9 @@ def test_out_of_memory_late_in_a_grid_starts_it_again(monkeypatch, tmp_path: Pat
         return original(plane, coordinates, strategy, rho)
 
     monkeypatch.setattr(Plane, "evaluate", limited)
-    grid = evaluate_grid(surface, axes, 9, chunk=16, partial=tmp_path / "plane.partial")
+    grid = evaluate_grid(
+        surface, axes, 9, evaluation=Evaluation(chunk=16), checkpointing=Checkpointing(tmp_path / "plane.partial")
+    )
     assert grid.meta["chunk"] == 8
     assert np.array_equal(grid.losses, expected.losses)
 
@@ -236,7 +247,7 @@ def test_out_of_memory_with_a_single_cell_is_an_error(monkeypatch):
     surface = smooth_surface()
     asked = out_of_memory_above(monkeypatch, 0)
     with pytest.raises(RuntimeError, match="out of memory with a single cell at a time; give the surface smaller batches"):
-        evaluate_grid(surface, random_directions(surface), 9, chunk=4)
+        evaluate_grid(surface, random_directions(surface), 9, evaluation=Evaluation(chunk=4))
     assert asked == [4, 2, 1]
 
 
@@ -259,23 +270,35 @@ def clock(monkeypatch):
 
 def test_progress_tells_the_time_left(clock):
     surface, told = smooth_surface(), []
-    evaluate_grid(surface, random_directions(surface), 8, chunk=8, progress=lambda *given: told.append(given))
+    evaluate_grid(
+        surface,
+        random_directions(surface),
+        8,
+        evaluation=Evaluation(chunk=8),
+        checkpointing=Checkpointing(progress=lambda *given: told.append(given)),
+    )
     assert told == [(done / 8, 8.0 * (8 - done)) for done in range(3, 8)] + [(1.0, 0.0)]
 
 
 def test_a_grid_that_would_take_too_long_is_given_up_and_can_go_on(clock, tmp_path: Path):
     surface, file = smooth_surface(), tmp_path / "plane.partial"
     axes = random_directions(surface)
-    expected = evaluate_grid(surface, axes, 12, chunk=8)
-    assert evaluate_grid(surface, axes, 12, chunk=8, abort_if_estimated_hours_over=1).meta["num_cells"] == 144
-    with pytest.raises(
-        TimeoutError, match=r"would take about 0\.041 hours, more than abort_if_estimated_hours_over = 0\.01; 3 of"
-    ):
-        evaluate_grid(surface, axes, 12, chunk=8, partial=file, abort_if_estimated_hours_over=0.01)
+    expected = evaluate_grid(surface, axes, 12, evaluation=Evaluation(chunk=8))
+    assert (
+        evaluate_grid(surface, axes, 12, evaluation=Evaluation(chunk=8), checkpointing=Checkpointing(max_hours=1)).meta[
+            "num_cells"
+        ]
+        == 144
+    )
+    with pytest.raises(TimeoutError, match=r"would take about 0\.041 hours, more than max_hours = 0\.01; 3 of"):
+        evaluate_grid(surface, axes, 12, evaluation=Evaluation(chunk=8), checkpointing=Checkpointing(file, max_hours=0.01))
     assert file.exists()
-    with pytest.raises(TimeoutError, match="more than abort_if_estimated_hours_over"):
-        evaluate_grid(surface, axes, 12, chunk=8, partial=file, abort_if_estimated_hours_over=0.01)
-    assert np.array_equal(evaluate_grid(surface, axes, 12, chunk=8, partial=file).losses, expected.losses)
+    with pytest.raises(TimeoutError, match="more than max_hours"):
+        evaluate_grid(surface, axes, 12, evaluation=Evaluation(chunk=8), checkpointing=Checkpointing(file, max_hours=0.01))
+    assert np.array_equal(
+        evaluate_grid(surface, axes, 12, evaluation=Evaluation(chunk=8), checkpointing=Checkpointing(file)).losses,
+        expected.losses,
+    )
 
 
 # Paths
@@ -358,7 +381,7 @@ def test_a_chunk_of_bfloat16_is_judged_in_the_surfaces_own_dtype(monkeypatch):
         return original(plane, coordinates, strategy, rho)
 
     monkeypatch.setattr(Plane, "evaluate", watched)
-    grid = evaluate_grid(surface, random_directions(surface), 9, precision="bfloat16")
+    grid = evaluate_grid(surface, random_directions(surface), 9, evaluation=Evaluation(precision="bfloat16"))
     assert asked[:3] == [
         ("vectorized", "bfloat16", torch.float32),
         ("vectorized", None, torch.float32),
@@ -369,7 +392,7 @@ def test_a_chunk_of_bfloat16_is_judged_in_the_surfaces_own_dtype(monkeypatch):
 
 def test_no_more_than_a_chunk_is_evaluated_at_a_time(calls):
     surface = smooth_surface()
-    evaluate_grid(surface, random_directions(surface), 33, chunk=16)
+    evaluate_grid(surface, random_directions(surface), 33, evaluation=Evaluation(chunk=16))
     *chunks, checked = calls.counts
     assert max(chunks) == 16
     assert checked == 20  # 16 at random, the 3 lowest, the centre
@@ -380,21 +403,21 @@ def test_no_more_than_a_chunk_is_evaluated_at_a_time(calls):
 
 def test_a_partial_grid_holds_what_was_put_into_it(tmp_path: Path):
     order = CellOrder((np.linspace(-1, 1, 5), np.linspace(-1, 1, 5))).cells
-    store = PartialGrid.opened(tmp_path / "file", [b"this one"], order)
+    store = PartialGrid(tmp_path / "file", lambda: ["this one"], order)
     store.begin(EvaluationStrategy("traced", 4, note="why"))
-    with contextlib.suppress(Interrupted), store.kept():
+    with contextlib.suppress(Interrupted), store.resumable.kept():
         store.put(0, np.arange(4.0))
         store.put(6, np.array([9.0]))
         raise Interrupted
-    again = PartialGrid.opened(tmp_path / "file", [b"this one"], order)
-    assert again.path == store.path
+    again = PartialGrid(tmp_path / "file", lambda: ["this one"], order)
+    assert again.strategy == store.strategy
     assert again.missing(25) == [1, 2, 3, 4, 5]
     assert again.missing(9) == [1, 2]
     assert again.values[order[:4]].tolist() == [0, 1, 2, 3]
     assert again.values[order[24]] == 9
     assert np.isnan(again.values).sum() == 20
     assert sorted(np.flatnonzero(again.covered(5))) == sorted(order[:8])
-    assert PartialGrid.opened(tmp_path / "file", [b"another"], order).path is None
+    assert PartialGrid(tmp_path / "file", lambda: ["another"], order).has_begun is False
     again.begin(EvaluationStrategy("eager", 16))
     assert again.missing(25) == [0, 1]
     assert np.isnan(again.values).all()

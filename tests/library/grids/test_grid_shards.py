@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,16 @@ from nets import assert_leaves_net_untouched, mlp
 from surfaces import surface_of
 from torch import nn
 
-from loss_landscape import Directions, HessianOperator, LossSurface, evaluate_grid, random_directions, spectral_density
+from loss_landscape import (
+    Checkpointing,
+    Directions,
+    Evaluation,
+    HessianOperator,
+    LossSurface,
+    evaluate_grid,
+    random_directions,
+    spectral_density,
+)
 from loss_landscape.grids import grid_spec
 from loss_landscape.grids.partial_grid import PartialGrid
 from loss_landscape.operators.base import MatrixOperator
@@ -69,9 +77,9 @@ class Calls:
 
 
 def grid_of(surface: LossSurface, file: Path | None, shard: Shard | None = None, **options):
-    return evaluate_grid(
-        surface, random_directions(surface), **{"resolution": 13, "chunk": 16, **options}, partial=file, shard=shard
-    )
+    evaluation = Evaluation(chunk=options.pop("chunk", 16), noise_cells=options.pop("noise_cells", 16))
+    checkpointing = Checkpointing(file, shard)
+    return evaluate_grid(surface, random_directions(surface), 13, evaluation=evaluation, checkpointing=checkpointing, **options)
 
 
 def assert_same_grid(one, other) -> None:
@@ -184,21 +192,22 @@ def test_all_shards_take_the_path_that_the_first_one_settled(tmp_path: Path):
 def test_what_another_machine_rounds_otherwise_is_taken_from_the_first_shard(tmp_path: Path, monkeypatch, calls):
     surface, file = dense(), tmp_path / "plane.partial.npz"
     axes = random_directions(surface)
-    whole = evaluate_grid(surface, axes, 13, "auto", chunk=16)
-    evaluate_grid(surface, axes, 13, "auto", chunk=16, partial=file, shard=Shard(0, 2))
+    options = {"resolution": 13, "span": "auto", "evaluation": Evaluation(chunk=16)}
+    whole = evaluate_grid(surface, axes, **options)
+    evaluate_grid(surface, axes, **options, checkpointing=Checkpointing(file, Shard(0, 2)))
     original = LossSurface.loss
     monkeypatch.setattr(LossSurface, "loss", lambda surface: original(surface) * (1 + 1e-9))
-    other = Directions(tuple(axis * (1 + 1e-6) for axis in axes), axes.meta)
-    evaluate_grid(surface, other, 13, "auto", chunk=16, partial=file, shard=Shard(1, 2))
+    other = Directions(tuple(axis * (1 + 1e-6) for axis in axes), axes.info)
+    evaluate_grid(surface, other, **options, checkpointing=Checkpointing(file, Shard(1, 2)))
     calls.restart()
-    grid = evaluate_grid(surface, other, 13, "auto", chunk=16, partial=file)
+    grid = evaluate_grid(surface, other, **options, checkpointing=Checkpointing(file))
     assert grid.losses.tobytes() == whole.losses.tobytes()
-    assert grid.meta["baseline_loss"] == whole.meta["baseline_loss"]
-    assert grid.meta["span_found"] == json.loads(json.dumps(whole.meta["span_found"]))
+    assert grid.info.baseline_loss == whole.info.baseline_loss
+    assert grid.info.span_found == whole.info.span_found
     assert max(calls.counts) < 16 + 4 + 1, "what is checked, no chunk after another"
 
 
-@pytest.mark.parametrize("change", ["net", "axes", "span", "resolution", "precision", "data"])
+@pytest.mark.parametrize("change", ["net", "axes", "span", "resolution", "precision", "data", "rho"])
 def test_shards_of_another_grid_are_refused_by_shards_and_passed_over_by_a_grid(tmp_path: Path, change):
     surface, file = dense(), tmp_path / "plane.partial.npz"
     grid_of(surface, file, Shard(0, 2))
@@ -207,27 +216,26 @@ def test_shards_of_another_grid_are_refused_by_shards_and_passed_over_by_a_grid(
         torch.manual_seed(0)
         other = LossSurface(mlp(width=12), nn.CrossEntropyLoss(), [(torch.ones(8, 6), torch.zeros(8, dtype=torch.long))])
     axes = random_directions(other, generator=torch.Generator().manual_seed(int(change == "axes")))
-    options = {"span": {"span": (-1, 0.5)}, "resolution": {"resolution": 9}, "precision": {"precision": "bfloat16"}}.get(
-        change, {}
-    )
-    options = {"resolution": 13, "chunk": 16, **options}
+    evaluation = Evaluation(chunk=16, precision="bfloat16" if change == "precision" else None)
+    given = {"span": {"span": (-1, 0.5)}, "resolution": {"resolution": 9}, "rho": {"rho": 0.1}}.get(change, {})
+    options = {"resolution": 13, "evaluation": evaluation, **given}
     with pytest.raises(ValueError, match="are of another grid; give each grid a partial file of its own"):
-        evaluate_grid(other, axes, **options, partial=file, shard=Shard(1, 2))
+        evaluate_grid(other, axes, checkpointing=Checkpointing(file, shard=Shard(1, 2)), **options)
     expected = evaluate_grid(other, axes, **options)
-    assert_same_grid(evaluate_grid(other, axes, **options, partial=file), expected)
+    assert_same_grid(evaluate_grid(other, axes, checkpointing=Checkpointing(file), **options), expected)
 
 
 def test_of_two_first_shards_the_one_that_publishes_first_holds_for_both(tmp_path: Path, monkeypatch):
     """The other has settled a chunk of its own by then."""
     surface, file = dense(), tmp_path / "plane.partial.npz"
-    original = grid_spec.Settled.published
+    original = grid_spec.GridSpec.save_first
 
     def overtaken(self, where):
         monkeypatch.undo()
         grid_of(surface, file, Shard(1, 2), chunk=8)
         return original(self, where)
 
-    monkeypatch.setattr(grid_spec.Settled, "published", overtaken)
+    monkeypatch.setattr(grid_spec.GridSpec, "save_first", overtaken)
     grid_of(surface, file, Shard(0, 2), chunk=32)
     assert_same_grid(grid_of(surface, file), grid_of(surface, None, chunk=8))
 
@@ -272,10 +280,10 @@ def test_out_of_memory_while_the_path_is_settled_halves_the_chunk_for_all(tmp_pa
 
 def test_chunks_of_another_size_are_not_taken_over(tmp_path: Path):
     order = np.arange(8)
-    one, other = (PartialGrid.opened(tmp_path / name, [b"this one"], order) for name in ("one", "other"))
+    one, other = (PartialGrid(tmp_path / name, lambda: ["this one"], order) for name in ("one", "other"))
     one.begin(EvaluationStrategy("eager", 4))
     one.put(1, np.ones(4))
-    one.save()
+    one.resumable.save()
     other.begin(EvaluationStrategy("eager", 2))
     assert other.absorb(tmp_path / "one") == 0.0
     assert not other.done.any()
@@ -283,7 +291,10 @@ def test_chunks_of_another_size_are_not_taken_over(tmp_path: Path):
 
 @pytest.mark.parametrize(("partial", "tolerance"), [(False, None), (True, 0.01)])
 def test_a_shard_wants_a_file_and_no_tolerance(tmp_path: Path, partial, tolerance):
-    with pytest.raises(ValueError, match="a shard takes a partial file, beside which it keeps its share, and no tolerance"):
+    message = (
+        "a shard takes no tolerance: levels wait" if partial else "a shard keeps its part beside a file that all shards name"
+    )
+    with pytest.raises(ValueError, match=message):
         grid_of(dense(), tmp_path / "plane.npz" if partial else None, Shard(0, 2), tolerance=tolerance)
 
 

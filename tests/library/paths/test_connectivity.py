@@ -23,13 +23,13 @@ from loss_landscape import (
     PathLosses,
     barrier,
     bezier,
+    checkpointing,
     fit_bezier,
     fit_polychain,
     line,
     path_losses,
     polychain,
 )
-from loss_landscape.paths import curve_fitting
 from loss_landscape.paths.curve_fitting import BendState, fall
 
 KINDS: dict[str, Callable[[Tensor], Curve]] = {"bezier": bezier, "polychain": polychain}
@@ -412,7 +412,7 @@ def clock(monkeypatch):
         clock.now += 1.0
         return moved(state, *arguments)
 
-    monkeypatch.setattr(curve_fitting, "time", clock)
+    monkeypatch.setattr(checkpointing, "time", clock)
     monkeypatch.setattr(BendState, "moved", slowly)
     return clock
 

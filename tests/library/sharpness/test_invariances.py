@@ -45,11 +45,11 @@ def twins(request: pytest.FixtureRequest) -> tuple[LossSurface, LossSurface]:
 def test_a_filter_normalised_line(twins):
     lines = []
     for surface in twins:
-        (axis,) = random_directions(surface, 1, "filter", torch.Generator().manual_seed(3))
+        (axis,) = random_directions(surface, 1, normalization="filter", generator=3)
         lines.append(surface.losses(displacements=torch.linspace(-1, 1, 7, dtype=torch.float64)[:, None] * axis))
     torch.testing.assert_close(lines[0], lines[1], rtol=1e-9, atol=0)
     assert float(lines[0].max() / lines[0].min()) > 1.05
-    raw = [surface.losses(displacements=random_directions(surface, 1, "none")[0][None]) for surface in twins]
+    raw = [surface.losses(displacements=random_directions(surface, 1, normalization="none")[0][None]) for surface in twins]
     assert float((raw[0] / raw[1] - 1).abs()) > 1e-3
 
 

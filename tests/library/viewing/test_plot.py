@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from loss_landscape import PathLosses
 from loss_landscape.results.density import Density
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.info import FloatNoise
 from loss_landscape.viewing import plot
 from loss_landscape.viewing.colour_scale import ColourScale
 
@@ -297,7 +299,8 @@ def test_a_difference_has_the_noise_of_both_and_the_cells_that_both_evaluated(pn
     sam = sam_of(plain, 0.0)
     sam = Grid(sam.losses + np.linspace(0, 1e-3, 24).reshape(6, 4), sam.coordinates, sam.meta)
     assert "rounding" not in plot.plot_sam_comparison(png, plain, sam, title="t").axes[2].get_title()
-    plain.meta["noise_floor"] = sam.meta["noise_floor"] = 0.6e-4
+    noisy = FloatNoise(floor=0.6e-4)
+    plain, sam = (replace(grid, info=replace(grid.info, noise=noisy)) for grid in (plain, sam))
     title = plot.plot_sam_comparison(png, plain, sam, title="t").axes[2].get_title().replace("\n", " ")
     assert "mostly rounding: the range 0.001 is within ten times of the float noise 0.00012" in title
     assert f"{plain.evaluated[::2, ::2].sum()} of 24 cells evaluated, the rest predicted" in title

@@ -1,0 +1,88 @@
+"""Scaling directions to a net's parameters, and making them orthogonal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from loss_landscape.objective.layout import ParameterLayout
+from loss_landscape.surface.surface import LossSurface
+
+Normalization = Literal["filter", "layer", "weight", "model", "none"]
+
+
+def normalized(surface: LossSurface, direction: Tensor, normalization: Normalization) -> Tensor:
+    """`direction` [P] scaled to the net's parameters; zeros stay zeros, and what they leave out counts for no norm."""
+    if normalization not in get_args(Normalization):
+        raise ValueError(f"normalization must be one of {', '.join(get_args(Normalization))}, got {normalization!r}")
+    if normalization == "none":
+        return direction
+    if normalization == "weight":
+        return direction * surface.origin.abs()
+    if normalization == "model":
+        return direction * _ratio(torch.where(direction != 0, surface.origin, 0).norm(), direction.norm())
+    layout = surface.layout
+    parts = zip(layout.unflatten(direction).values(), layout.unflatten(surface.origin).values(), strict=True)
+    if normalization == "layer":
+        return layout.flatten([part * _ratio(own.norm(), part.norm()) for part, own in parts])
+    scaled = [
+        part * _ratio(_unit_norms(own, dim, norm), _unit_norms(part, dim, norm))
+        for (part, own), dim, norm in zip(parts, layout.unit_dims, layout.in_norm_layer, strict=True)
+    ]
+    return layout.flatten(scaled)
+
+
+def orthogonalized(vectors: Sequence[Tensor]) -> list[Tensor]:
+    """The vectors with each one's part along the earlier ones removed, and its norm restored."""
+    done: list[Tensor] = []
+    for vector in vectors:
+        norm = vector.double().norm()
+        rest = vector.double()
+        for _ in range(2):
+            for other in done:
+                rest = rest - (rest @ other.double()) / other.double().square().sum() * other.double()
+        if bool(rest.norm() <= 1e-6 * norm):  # NaN passes: a diverged net has a plane of NaN
+            raise ValueError(f"direction {len(done) + 1} lies in the span of the others (or is 0), so there is no such axis")
+        done.append((rest * (norm / rest.norm())).to(vector.dtype))
+    return done
+
+
+def filter_norm_error(surface: LossSurface, vectors: Sequence[Tensor]) -> float:
+    """How far, relatively, the norm of any moving filter is from the net's after the axes were made orthogonal."""
+    worst = 0.0
+    for vector in vectors:
+        target = normalized(surface, vector, "filter")
+        moved = target != 0
+        if bool(moved.any()):
+            worst = max(worst, float((vector[moved] / target[moved] - 1).abs().max()))
+    return worst
+
+
+def biases_and_norm_layers(layout: ParameterLayout) -> list[str]:
+    """The parameters that a direction may be told to leave where they are."""
+    return [n for n, shape, norm in zip(layout.names, layout.shapes, layout.in_norm_layer, strict=True) if len(shape) < 2 or norm]
+
+
+def moving_mask(surface: LossSurface, excluded: Sequence[str]) -> Tensor:
+    """1 where a direction may point, 0 in the parameters called `excluded`, [P]."""
+    layout = surface.layout
+    if len(excluded) == len(layout.names):
+        raise ValueError("every parameter is a bias or in a norm layer, so nothing can move; set exclude_bn_and_bias=False")
+    like = surface.origin
+    parts = zip(layout.names, layout.shapes, strict=True)
+    return layout.flatten([(torch.zeros if name in excluded else torch.ones)(shape).to(like) for name, shape in parts])
+
+
+def _unit_norms(tensor: Tensor, unit_dim: int, in_norm_layer: bool) -> Tensor:
+    """The norm of each output unit's weights, shaped to multiply `tensor`; a bias or a norm layer's tensor is one unit."""
+    if tensor.dim() < 2 or in_norm_layer:
+        return tensor.norm()
+    others = tuple(d for d in range(tensor.dim()) if d != unit_dim)
+    return torch.linalg.vector_norm(tensor, dim=others, keepdim=True)
+
+
+def _ratio(wanted: Tensor, given: Tensor) -> Tensor:
+    return torch.where(given == 0, torch.zeros_like(given), wanted / given)

@@ -1,0 +1,112 @@
+"""Other nets, as people have them, in a surface's layout."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from loss_landscape.objective.layout import ParameterLayout
+from loss_landscape.surface.surface import LossSurface
+
+PointLike = nn.Module | Mapping[str, Any] | Tensor | np.ndarray | Iterable[Tensor] | str | Path
+"""Where a net is: the net itself, its state dict, a file of that, its moving parameters [P], or a tensor a parameter."""
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")  # of DataParallel, torch.compile, Lightning, and a holder of ours
+HOLDERS = ("state_dict", "model_state_dict", "model_state", "model", "net")  # of a state dict, in a checkpoint
+
+
+def point_in(surface: LossSurface, point: PointLike) -> Tensor:
+    """A net's moving parameters [P] in the layout, dtype and on the device of `surface`.
+
+    `point` is the net (DataParallel and compiled ones too), its state dict (with the prefixes that those put before names, or
+    inside a checkpoint), a file of that, a vector [P], or a tensor for each parameter in the layout's order. Raises ValueError
+    or TypeError, saying what to give, for another net, and FileNotFoundError for no file.
+
+    >>> point_in(surface, {"module.weight": torch.tensor([[1.0, 2.0]])})
+    tensor([1., 2.])
+    """
+    return surface.layout.flatten(parameters_at(surface, point)).to(surface.origin)
+
+
+def parameters_at(surface: LossSurface, point: PointLike) -> dict[str, Tensor]:
+    """The moving parameters of a net like the surface's own, by name; a file's stay on disk until they are read."""
+    layout = surface.layout
+    if isinstance(point, str | Path):
+        point = _read(Path(point))
+    if isinstance(point, np.ndarray):
+        point = torch.from_numpy(point)
+    if isinstance(point, Tensor):
+        if point.dim() != 1 or len(point) != layout.size:
+            raise ValueError(f"expected a vector [P] with P = {layout.size} parameters, got {list(point.shape)}")
+        return layout.unflatten(point.detach())
+    if isinstance(point, nn.Module):
+        point = dict(point.named_parameters())
+    if not isinstance(point, Mapping):
+        return layout.unflatten(layout.flatten(_listed(point)))
+    state = _state_dict(layout, point)
+    require_fit(layout, state)
+    return {name: state[name].detach() for name in layout.names}
+
+
+def require_fit(layout: ParameterLayout, state: Mapping[str, Tensor]) -> None:
+    """Refuse a state dict that lacks parameters, or has them in other shapes."""
+    absent = [name for name in layout.names if name not in state]
+    if absent:
+        raise ValueError(f"expected a state dict of the surface's net, got one without {_first(absent)}; it has {_first(state)}")
+    shapes = zip(layout.names, layout.shapes, strict=True)
+    other = [f"{name} {list(state[name].shape)}, not {list(shape)}" for name, shape in shapes if state[name].shape != shape]
+    if other:
+        raise ValueError(f"expected a state dict of the surface's net, got one of other shapes: {_first(other)}")
+
+
+def _read(file: Path) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(
+            f"{file} holds no state dict that torch.load(…, weights_only=True) reads; if it is a whole net that you trust, give "
+            "torch.load(file, weights_only=False) in place of the file"
+        ) from error
+
+
+def _listed(point: Any) -> list[Tensor]:
+    parts = list(point) if isinstance(point, Iterable) else [point]
+    if not parts or not all(isinstance(part, Tensor | np.ndarray) for part in parts):
+        raise TypeError(
+            f"expected a net, its state dict, a file of that, a vector [P], or a tensor for each parameter, got "
+            f"{type(point).__name__}"
+        )
+    return [torch.as_tensor(part).detach() for part in parts]
+
+
+def _state_dict(layout: ParameterLayout, state: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """A state dict by the layout's own names: out of the checkpoint that holds it, without prefixes."""
+    held = [state[name] for name in HOLDERS if isinstance(state.get(name), Mapping | nn.Module)]
+    if held and layout.names[0] not in state:
+        inside = dict(held[0].named_parameters()) if isinstance(held[0], nn.Module) else held[0]
+        return _state_dict(layout, inside)
+    if all(name in state for name in layout.names):
+        return state
+    for prefix in PREFIXES:
+        stripped = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        if any(name.startswith(prefix) for name in state):
+            if all(name in stripped for name in layout.names):
+                return stripped
+            inner = _state_dict(layout, stripped)
+            if all(name in inner for name in layout.names):
+                return inner
+    return state
+
+
+def _first(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join([*itertools.islice(names, 3), *["…"] * (len(names) > 3)]) or "nothing"

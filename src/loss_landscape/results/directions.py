@@ -1,0 +1,96 @@
+"""Vectors to move along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loss_landscape.files import read_arrays, write_arrays, write_whole
+from loss_landscape.results.info import DirectionInfo
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Directions(Sequence[Tensor]):
+    """Vectors [P] to move along, one for each axis, and in `info` how they came about.
+
+    `vectors` are the axes. Of those made by hand `info` has the norms and the cosine alone; its JSON form is taken as well.
+
+    >>> axes = Directions((torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])))
+    >>> axes
+    Directions(2 × [2], custom, norms 5, 2, cosine 0.8)
+    >>> axes.info.norms
+    (5.0, 2.0)
+    """
+
+    vectors: tuple[Tensor, ...]
+    info: DirectionInfo = DirectionInfo()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vectors", tuple(self.vectors))
+        info = DirectionInfo.from_json(self.info) if isinstance(self.info, Mapping) else self.info
+        if not info.norms:
+            norms = tuple(float(vector.double().norm()) for vector in self.vectors)
+            info = replace(info, norms=norms, cosine=largest_cosine(self.vectors))
+        object.__setattr__(self, "info", info)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """`info` in its JSON form."""
+        return self.info.to_json()
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Tensor, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | tuple[Tensor, ...]:
+        return self.vectors[index]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.vectors)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """`vectors` [D, P], and `info` as JSON."""
+        return {"vectors": torch.stack(self.vectors).detach().cpu().numpy(), "info": np.array(json.dumps(self.meta))}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Directions:
+        """The directions of which `to_arrays` made these `arrays`."""
+        vectors = tuple(torch.from_numpy(arrays["vectors"]).unbind())
+        return cls(vectors, DirectionInfo.from_json(json.loads(str(arrays["info"]))))
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz file at `path`, whole or not at all."""
+        write_whole(Path(path), partial(write_arrays, arrays=self.to_arrays(), facts={"kind": "Directions"}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Directions:
+        """The directions that `save` wrote to `path`; ValueError where it holds something else."""
+        arrays, facts = read_arrays(Path(path))
+        if facts.get("kind") != "Directions":
+            raise ValueError(f"{path} holds no directions; give a file that Directions.save wrote")
+        return cls.from_arrays(arrays)
+
+    def __repr__(self) -> str:
+        norms = ", ".join(f"{norm:.3g}" for norm in self.info.norms)
+        size = len(self.vectors[0]) if self.vectors else 0
+        return f"Directions({len(self)} × [{size}], {self.info.kind}, norms {norms}, cosine {self.info.cosine:.2g})"
+
+
+def largest_cosine(vectors: Sequence[Tensor]) -> float:
+    """The cosine between two of `vectors` of the largest size; 0 for a single one."""
+    units = [vector.double() / vector.double().norm() for vector in vectors]
+    cosines = [float(a @ b) for i, a in enumerate(units) for b in units[:i]]
+    return max(cosines, key=abs, default=0.0)
