@@ -49,31 +49,31 @@ FACTORS = {  # operation → (its addend's place, its two factors' places)
 DIVISIONS = {aten.div.Tensor, aten.div.Scalar, aten.mul.Scalar}
 
 
-def is_affine(node: fx.Node, moving: set[fx.Node]) -> bool:
-    """Whether the node is affine in its inputs, of which those in `moving` are affine in the coordinates, the rest constants."""
+def is_affine(node: fx.Node, affine: set[fx.Node]) -> bool:
+    """Whether the node is affine in its inputs, of which those in `affine` are affine in the coordinates, the rest constants."""
     arguments = node.args
     if node.target in LINEAR | SUMS | STACKS:
         return True
     if node.target in DIVISIONS:
-        return arguments[1] not in moving
+        return arguments[1] not in affine
     if node.target in FACTORS:
         addend, first, second = FACTORS[node.target]
         scaled = node.target is aten.addmm.default and bool(node.kwargs)  # beta and alpha
-        return (arguments[first] in moving) + (arguments[second] in moving) <= 1 and not scaled
+        return (arguments[first] in affine) + (arguments[second] in affine) <= 1 and not scaled
     return False
 
 
-def linear_part(node: fx.Node, values: Mapping[fx.Node, Any], moving: set[fx.Node]) -> Any:
-    """What the node makes of a direction: of `values`, its moving inputs' change, the constants that are added left out."""
+def linear_part(node: fx.Node, values: Mapping[fx.Node, Any], affine: set[fx.Node]) -> Any:
+    """What the node makes of a direction: of `values`, its affine inputs' change, the constants that are added left out."""
     arguments = fx.node.map_arg(node.args, lambda used: values[used])
     if node.target in SUMS | STACKS:
-        arguments = _without_constants(node, arguments, values, moving)
+        arguments = _without_constants(node, arguments, values, affine)
     elif node.target in FACTORS:
         addend, first, second = FACTORS[node.target]
         arguments = list(arguments)
-        if addend is not None and node.args[addend] not in moving and arguments[addend] is not None:
+        if addend is not None and node.args[addend] not in affine and arguments[addend] is not None:
             arguments[addend] = torch.zeros_like(arguments[addend])
-        if node.args[first] not in moving and node.args[second] not in moving:  # only the addend moves
+        if node.args[first] not in affine and node.args[second] not in affine:  # only the addend moves
             arguments[first] = torch.zeros_like(arguments[first])
     return node.target(*arguments, **fx.node.map_arg(node.kwargs, lambda used: values[used]))
 
@@ -94,9 +94,9 @@ def inner_length(node: fx.Node) -> int:
     return int(node.args[first].meta["val"].shape[-1])
 
 
-def _without_constants(node: fx.Node, arguments: Any, values: Mapping[fx.Node, Any], moving: set[fx.Node]) -> Any:
+def _without_constants(node: fx.Node, arguments: Any, values: Mapping[fx.Node, Any], affine: set[fx.Node]) -> Any:
     def kept(original: Any, value: Any) -> Any:
-        if original in moving:
+        if original in affine:
             return value
         return torch.zeros_like(value) if isinstance(value, Tensor) else 0
 

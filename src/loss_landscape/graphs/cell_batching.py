@@ -48,21 +48,21 @@ THIN = 16  # columns; with fewer of them a CPU's product takes up to five times 
 
 
 def one_cell(
-    varied: Iterable[fx.Node], inputs: list[fx.Node], output: fx.Node, owned: set[fx.Node], *, reusing: bool
+    varying: Iterable[fx.Node], inputs: list[fx.Node], output: fx.Node, overwritable: set[fx.Node], *, reusing: bool
 ) -> fx.GraphModule:
-    """The `varied` nodes as a function of `inputs`; activations overwrite what nobody else reads, `owned` inputs included.
+    """The `varying` nodes as a function of `inputs`; activations overwrite what nobody else reads, `overwritable` inputs too.
 
     With `reusing`, what max-pooling gives is written over what it gave the last time.
     """
     graph = fx.Graph()
-    images = {node: graph.placeholder(node.name) for node in inputs}
-    for node in varied:
-        images[node] = graph.node_copy(node, images.__getitem__)
+    copies = {node: graph.placeholder(node.name) for node in inputs}
+    for node in varying:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
         if node.target in VIEWS:
-            images[node].target = torch.reshape  # a channels-last tensor has no view
-        if _may_overwrite(node, owned):
-            images[node].target = IN_PLACE[node.target]
-    graph.output(images[output])
+            copies[node].target = torch.reshape  # a channels-last tensor has no view
+        if _may_overwrite(node, overwritable):
+            copies[node].target = IN_PLACE[node.target]
+    graph.output(copies[output])
     graph.eliminate_dead_code()
     if reusing:
         pool_by_maxima(graph)
@@ -70,16 +70,16 @@ def one_cell(
 
 
 def many_cells(
-    varied: Iterable[fx.Node], moving: list[fx.Node], constants: list[fx.Node], output: fx.Node, *, reusing: bool
+    varying: Iterable[fx.Node], frontier: list[fx.Node], constants: list[fx.Node], output: fx.Node, *, reusing: bool
 ) -> fx.GraphModule:
-    """The same for tensors [K, …] in place of `moving` and the `constants` as they are, in that order; it gives [K].
+    """The same for tensors [K, …] in place of `frontier` and the `constants` as they are, in that order; it gives [K].
 
     With `reusing`, products are written over those of the last call: on a CPU fresh memory costs more than a small product.
     """
-    batcher = _Batcher(moving, constants, reusing)
-    for node in varied:
+    batcher = _Batcher(frontier, constants, reusing)
+    for node in varying:
         batcher.add(node)
-    batcher.graph.output(batcher.images[output])
+    batcher.graph.output(batcher.batched[output])
     return _whole(batcher.graph)
 
 
@@ -89,28 +89,28 @@ def _whole(graph: fx.Graph) -> fx.GraphModule:
     return fx.GraphModule(torch.nn.Module(), graph)
 
 
-def _may_overwrite(node: fx.Node, owned: set[fx.Node]) -> bool:
+def _may_overwrite(node: fx.Node, overwritable: set[fx.Node]) -> bool:
     if node.target not in IN_PLACE:
         return False
     source = node.args[0]
     made = source.args[0] if source.target is operator.getitem else source
-    return len(source.users) == 1 and (source in owned or made.target in FRESH or made.target in IN_PLACE)
+    return len(source.users) == 1 and (source in overwritable or made.target in FRESH or made.target in IN_PLACE)
 
 
 class _Batcher:
-    """Adds nodes one by one; `images` are what they became."""
+    """Adds nodes one by one; `batched` are what they became."""
 
-    def __init__(self, moving: list[fx.Node], constants: list[fx.Node], reusing: bool):
+    def __init__(self, frontier: list[fx.Node], constants: list[fx.Node], reusing: bool):
         self.graph, self.reusing = fx.Graph(), reusing
-        self.images = {node: self.graph.placeholder(node.name) for node in [*moving, *constants]}
-        self.moving, self.owned = set(moving), set(moving)
+        self.batched = {node: self.graph.placeholder(node.name) for node in [*frontier, *constants]}
+        self.varying, self.overwritable = set(frontier), set(frontier)
 
     def add(self, node: fx.Node) -> None:
         """Append what `node` is for all cells."""
         rule = RULES.get(node.target) or (_pointwise if _is_pointwise(node) else None)
-        image = rule(self, node) if rule else None
-        self.images[node] = image or _vmapped(self, node)
-        self.moving.add(node)
+        made = rule(self, node) if rule else None
+        self.batched[node] = made or _vmapped(self, node)
+        self.varying.add(node)
 
     def call(self, target: Callable[..., Any], *arguments: Any, **keywords: Any) -> fx.Node:
         """A new node."""
@@ -120,13 +120,13 @@ class _Batcher:
         """A new node whose results share their memory, if that is wanted; `into` is the target with `out`."""
         return self.call(reused(target, into) if self.reusing else target, *arguments)
 
-    def image(self, argument: Any) -> Any:
+    def batched_argument(self, argument: Any) -> Any:
         """An argument in the new graph."""
-        return fx.node.map_arg(argument, self.images.__getitem__)
+        return fx.node.map_arg(argument, self.batched.__getitem__)
 
-    def moves(self, argument: Any) -> bool:
+    def varies(self, argument: Any) -> bool:
         """Whether an argument differs from cell to cell."""
-        return isinstance(argument, fx.Node) and argument in self.moving
+        return isinstance(argument, fx.Node) and argument in self.varying
 
 
 def _is_pointwise(node: fx.Node) -> bool:
@@ -140,13 +140,13 @@ def _pointwise(batcher: _Batcher, node: fx.Node) -> fx.Node:
     dims = max(map(_dim, node.all_input_nodes))
 
     def aligned(argument: fx.Node) -> fx.Node:
-        image = batcher.images[argument]
-        for _ in range(dims - _dim(argument) if batcher.moves(argument) else 0):
-            image = batcher.call(torch.unsqueeze, image, 1)
-        return image
+        made = batcher.batched[argument]
+        for _ in range(dims - _dim(argument) if batcher.varies(argument) else 0):
+            made = batcher.call(torch.unsqueeze, made, 1)
+        return made
 
     target, arguments, keywords = node.target, *(fx.node.map_arg(part, aligned) for part in (node.args, node.kwargs))
-    if _may_overwrite(node, batcher.owned):
+    if _may_overwrite(node, batcher.overwritable):
         target = IN_PLACE[target]
     if target in INTO and not keywords:
         return batcher.call_reusing(target, INTO[target], *arguments)
@@ -155,69 +155,71 @@ def _pointwise(batcher: _Batcher, node: fx.Node) -> fx.Node:
 
 def _product(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
     first, second = node.args
-    if batcher.moves(first) and batcher.moves(second):
+    if batcher.varies(first) and batcher.varies(second):
         return _products_of_cells(batcher, first, second)
-    return batcher.call_reusing(torch.matmul, torch.matmul, *batcher.image((first, second)))
+    return batcher.call_reusing(torch.matmul, torch.matmul, *batcher.batched_argument((first, second)))
 
 
 def _affine_product(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
     addend, first, second = node.args
-    if node.kwargs or not (batcher.moves(first) and batcher.moves(second)):
+    if node.kwargs or not (batcher.varies(first) and batcher.varies(second)):
         return None
-    added = batcher.image(addend)
-    if batcher.moves(addend) and _dim(addend) == 1:
+    added = batcher.batched_argument(addend)
+    if batcher.varies(addend) and _dim(addend) == 1:
         added = batcher.call(torch.unsqueeze, added, 1)
     product = _products_of_cells(batcher, first, second)
     return batcher.call(aten.add_.Tensor, product, added)  # baddbmm copies what it adds beforehand, which takes longer
 
 
 def _products_of_cells(batcher: _Batcher, first: fx.Node, second: fx.Node) -> fx.Node:
-    """[K, N, I] by [K, I, O] gives [K, N, O]; on a CPU a thin one is made lying, [K, O, N], and returned as its transpose."""
-    factors = batcher.image((first, second))
+    """[K, N, I] by [K, I, O] gives [K, N, O]; on a CPU a thin one is computed transposed, [K, O, N], and transposed back."""
+    factors = batcher.batched_argument((first, second))
     if not batcher.reusing or second.meta["val"].shape[1] >= THIN:
         return batcher.call_reusing(torch.bmm, torch.bmm, *factors)
-    lying = [batcher.call(torch.transpose, factor, 1, 2) for factor in reversed(factors)]
-    return batcher.call(torch.transpose, batcher.call_reusing(torch.bmm, torch.bmm, *lying), 1, 2)
+    transposed = [batcher.call(torch.transpose, factor, 1, 2) for factor in reversed(factors)]
+    return batcher.call(torch.transpose, batcher.call_reusing(torch.bmm, torch.bmm, *transposed), 1, 2)
 
 
 def _view(batcher: _Batcher, node: fx.Node) -> fx.Node:
-    return batcher.call(torch.reshape, batcher.image(node.args[0]), [-1, *node.meta["val"].shape])  # the argument may hold a -1
+    return batcher.call(
+        torch.reshape, batcher.batched_argument(node.args[0]), [-1, *node.meta["val"].shape]
+    )  # the argument may hold a -1
 
 
 def _transposed(batcher: _Batcher, node: fx.Node) -> fx.Node:
-    source = batcher.image(node.args[0])
+    source = batcher.batched_argument(node.args[0])
     return batcher.call(torch.transpose, source, 1, 2) if _dim(node.args[0]) == 2 else source
 
 
 def _sum(batcher: _Batcher, node: fx.Node) -> fx.Node:
     source, dims, *keep = node.args
     shifted = [d + 1 if d >= 0 else d for d in (dims or range(_dim(source)))]
-    return batcher.call(node.target, batcher.image(source), shifted, *keep, **node.kwargs)
+    return batcher.call(node.target, batcher.batched_argument(source), shifted, *keep, **node.kwargs)
 
 
 def _total(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
     if node.kwargs or _dim(node.args[0]) == 0:
         return None
-    return batcher.call(torch.sum, batcher.call(torch.flatten, batcher.image(node.args[0]), 1), 1)
+    return batcher.call(torch.sum, batcher.call(torch.flatten, batcher.batched_argument(node.args[0]), 1), 1)
 
 
 def _along_a_dimension(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
     """Operations (tensor, dim, …), such as log-softmax."""
     source, dim, *rest = node.args
-    return batcher.call(node.target, batcher.image(source), dim + 1 if dim >= 0 else dim, *rest)
+    return batcher.call(node.target, batcher.batched_argument(source), dim + 1 if dim >= 0 else dim, *rest)
 
 
 def _log_softmax(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
     if _is_cross_entropy(node):
-        return batcher.image(node.args[0])
+        return batcher.batched_argument(node.args[0])
     return _along_a_dimension(batcher, node)
 
 
 def _negative_log_likelihood(batcher: _Batcher, node: fx.Node) -> fx.Node | None:
     log_probabilities, targets, weight, reduction, ignored = node.args
-    if batcher.moves(targets) or batcher.moves(weight) or not _is_cross_entropy(log_probabilities):
+    if batcher.varies(targets) or batcher.varies(weight) or not _is_cross_entropy(log_probabilities):
         return None
-    outputs, labels, weights = batcher.image((log_probabilities, targets, weight))
+    outputs, labels, weights = batcher.batched_argument((log_probabilities, targets, weight))
     return batcher.call(cross_entropy, outputs, labels, weights, reduction, ignored)
 
 
@@ -245,7 +247,7 @@ def cross_entropy(outputs: Tensor, labels: Tensor, weight: Tensor | None, reduct
 
 
 def _getitem(batcher: _Batcher, node: fx.Node) -> fx.Node:
-    return batcher.call(operator.getitem, batcher.image(node.args[0]), node.args[1])
+    return batcher.call(operator.getitem, batcher.batched_argument(node.args[0]), node.args[1])
 
 
 def _vmapped(batcher: _Batcher, node: fx.Node) -> fx.Node:
@@ -261,9 +263,9 @@ def _vmapped(batcher: _Batcher, node: fx.Node) -> fx.Node:
         made = node.target(*args, **kwargs)
         return made if isinstance(made, Tensor) else tuple(torch.empty(0) if part is None else part for part in made)
 
-    batched = torch.vmap(once, in_dims=tuple(0 if batcher.moves(arguments[place]) else None for place in places))
-    batched.__name__ = f"each_{node.name}"
-    return batcher.call(batched, *(batcher.image(arguments[place]) for place in places))
+    vmapped = torch.vmap(once, in_dims=tuple(0 if batcher.varies(arguments[place]) else None for place in places))
+    vmapped.__name__ = f"each_{node.name}"
+    return batcher.call(vmapped, *(batcher.batched_argument(arguments[place]) for place in places))
 
 
 def _dim(node: fx.Node) -> int:

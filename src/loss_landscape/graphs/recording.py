@@ -12,7 +12,7 @@ from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from loss_landscape.graphs.recording_passes import Leaner, Like
+from loss_landscape.graphs.recording_passes import RecordingOptimizer, TensorSpec
 from loss_landscape.graphs.tracing import UntraceableError
 from loss_landscape.nested import tensors_in
 
@@ -58,7 +58,7 @@ class _Tape(TorchDispatchMode):
         self.constants: dict[fx.Node, Tensor] = {}
         self.current: dict[int, fx.Node] = {}  # by id, of the constants as they are now
         for index, tensor in enumerate(inputs):
-            self.nodes[tensor] = _described(self.graph.placeholder(f"input_{index}"), tensor)
+            self.nodes[tensor] = _with_spec(self.graph.placeholder(f"input_{index}"), tensor)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -75,7 +75,7 @@ class _Tape(TorchDispatchMode):
         """The constants, and the graph as a function of the inputs and of them."""
         self.graph.output(tuple(self._node(tensor) for tensor in outputs))
         self.graph.eliminate_dead_code()
-        Leaner(self.graph, self.constants).rewrite()
+        RecordingOptimizer(self.graph, self.constants).rewrite()
         for node in [node for node in self.constants if not node.users]:
             self.graph.erase_node(node)
         # apart from the module, which is a cycle of references: they must go when they are dropped, not at the next collection
@@ -85,15 +85,15 @@ class _Tape(TorchDispatchMode):
     def _record(self, function: Any, args: Any, kwargs: Any, result: Any) -> None:
         if READS_VALUES.intersection(function.tags):
             raise UntraceableError(f"{function} draws random numbers, or looks at values that depend on the inputs")
-        node = self.graph.call_function(function, self._images(args), self._images(kwargs))
+        node = self.graph.call_function(function, self._nodes_of(args), self._nodes_of(kwargs))
         if isinstance(result, Tensor):
-            self.nodes[result] = _described(node, result)
+            self.nodes[result] = _with_spec(node, result)
         elif isinstance(result, tuple | list):
             for index, part in enumerate(result):
                 if isinstance(part, Tensor):
-                    self.nodes[part] = _described(self.graph.call_function(operator.getitem, (node, index)), part)
+                    self.nodes[part] = _with_spec(self.graph.call_function(operator.getitem, (node, index)), part)
 
-    def _images(self, arguments: Any) -> Any:
+    def _nodes_of(self, arguments: Any) -> Any:
         return map_aggregate(arguments, lambda value: self._node(value) if isinstance(value, Tensor) else value)
 
     def _node(self, tensor: Tensor) -> fx.Node:
@@ -101,7 +101,7 @@ class _Tape(TorchDispatchMode):
             return self.nodes[tensor]
         if id(tensor) not in self.current:
             node = self.graph.placeholder(f"constant_{len(self.constants)}")
-            self.current[id(tensor)], self.constants[node] = _described(node, tensor), tensor
+            self.current[id(tensor)], self.constants[node] = _with_spec(node, tensor), tensor
         return self.current[id(tensor)]
 
     def _before_a_write(self, tensor: Tensor, depends: bool) -> None:
@@ -115,8 +115,8 @@ class _Tape(TorchDispatchMode):
                 del self.current[key]
 
 
-def _described(node: fx.Node, tensor: Tensor) -> fx.Node:
-    node.meta["like"] = Like.of(tensor)
+def _with_spec(node: fx.Node, tensor: Tensor) -> fx.Node:
+    node.meta["spec"] = TensorSpec.of(tensor)
     return node
 
 

@@ -33,7 +33,7 @@ IN_PLACE = {  # operation → the same into its first argument, and which of its
 MADE_FOR_ZERO = {aten.zeros_like.default, aten.zeros.default, aten.new_zeros.default}
 
 
-class Like(NamedTuple):
+class TensorSpec(NamedTuple):
     """What two tensors share where one can be put in the other's place."""
 
     shape: torch.Size
@@ -41,12 +41,12 @@ class Like(NamedTuple):
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Like:
+    def of(cls, tensor: Tensor) -> TensorSpec:
         return cls(tensor.shape, tensor.stride(), tensor.dtype)
 
 
-class Leaner:
-    """Rewrites a graph of operations whose nodes have their `Like` in meta["like"]; `constants` are its placeholders' values.
+class RecordingOptimizer:
+    """Rewrites a graph whose nodes have their `TensorSpec` in meta["spec"]; `constants` are its placeholders' values.
 
     Sums with zeros go, and copies. A ReLU's mask is applied to what a max-pooling lets through and not to all that it looks at.
     Sums, products and masks overwrite what nobody else reads. Tensors that the graph itself writes to are left as they are.
@@ -60,7 +60,7 @@ class Leaner:
     def rewrite(self) -> None:
         for node in list(self.graph.nodes):
             self._take_shape_from_constant(node)
-            for rule in (_without_copy, self._without_zero, self._mask_behind_gather, self._mask_before_scatter):
+            for rule in (_without_copy, self._without_zero, self._mask_after_gather, self._mask_before_scatter):
                 replacement = rule(node)
                 if replacement is not None:
                     node.replace_all_uses_with(replacement)
@@ -72,40 +72,40 @@ class Leaner:
 
     def _without_zero(self, node: fx.Node) -> fx.Node | None:
         """0 + x is x."""
-        if node.target is not aten.add.Tensor or node.kwargs or not _is_only_read(node):
+        if node.target is not aten.add.Tensor or node.kwargs or not _is_never_written(node):
             return None
         for zero, other in (node.args, node.args[::-1]):
-            if isinstance(other, fx.Node) and _like(other) == _like(node) and self._is_zero(zero):
-                return other if _is_only_read(other) else None
+            if isinstance(other, fx.Node) and _spec(other) == _spec(node) and self._is_zero(zero):
+                return other if _is_never_written(other) else None
         return None
 
     def _is_zero(self, argument: Any) -> bool:
         if argument in self.constants:
             return not bool(self.constants[argument].any())
-        return isinstance(argument, fx.Node) and argument.target in MADE_FOR_ZERO and _is_only_read(argument)
+        return isinstance(argument, fx.Node) and argument.target in MADE_FOR_ZERO and _is_never_written(argument)
 
     def _take_shape_from_constant(self, node: fx.Node) -> None:
         """The input of a pooling is given to its backward for the shape alone: any other of that shape will do."""
         if node.target is aten.max_pool2d_with_indices_backward.default and self._is_mask(node.args[1]):
             activation = node.args[1].args[1]
-            if _like(activation) == _like(node.args[1]):
+            if _spec(activation) == _spec(node.args[1]):
                 node.update_arg(1, activation)
 
-    def _mask_behind_gather(self, node: fx.Node) -> fx.Node | None:
+    def _mask_after_gather(self, node: fx.Node) -> fx.Node | None:
         """The largest of masked entries are the masked largest entries."""
         if node.target is not aten.gather.default or node.args[1] != -1 or node.args[2] not in self.constants:
             return None
         view, _, places = node.args
         if view.target is not aten.view.default or not self._is_mask(view.args[0]):
             return None
-        if _like(view).shape != (*_like(view.args[0]).shape[:-2], _like(view).shape[-1]):
+        if _spec(view).shape != (*_spec(view.args[0]).shape[:-2], _spec(view).shape[-1]):
             return None
         unmasked, activation, threshold = view.args[0].args
-        if not (_is_only_read(unmasked) and _is_only_read(view.args[0])):
+        if not (_is_never_written(unmasked) and _is_never_written(view.args[0])):
             return None
         with self.graph.inserting_before(node):
-            flat = self._call(aten.view.default, unmasked, view.args[1], like=_like(view))
-            gathered = self._call(aten.gather.default, flat, -1, places, like=_like(node))
+            flat = self._call(aten.view.default, unmasked, view.args[1], spec=_spec(view))
+            gathered = self._call(aten.gather.default, flat, -1, places, spec=_spec(node))
             return self._masked(gathered, self._at(activation, places), threshold)
 
     def _mask_before_scatter(self, node: fx.Node) -> fx.Node | None:
@@ -114,7 +114,7 @@ class Leaner:
             return None
         scattered, activation, threshold = node.args
         slope, *rest, places = scattered.args
-        if places not in self.constants or len(scattered.users) > 1 or _like(scattered) != _like(node):
+        if places not in self.constants or len(scattered.users) > 1 or _spec(scattered) != _spec(node):
             return None
         with self.graph.inserting_before(scattered):
             masked = self._masked(slope, self._at(activation, places), threshold)
@@ -125,7 +125,7 @@ class Leaner:
         return node.target is aten.threshold_backward.default and node.args[1] in self.constants
 
     def _masked(self, node: fx.Node, activation: fx.Node, threshold: float) -> fx.Node:
-        return self._call(aten.threshold_backward.default, node, activation, threshold, like=_like(node))
+        return self._call(aten.threshold_backward.default, node, activation, threshold, spec=_spec(node))
 
     def _at(self, activation: fx.Node, places: fx.Node) -> fx.Node:
         """A constant: the entries of an activation [..., H, W] at places [..., h, w] or [..., h·w] in its planes."""
@@ -135,20 +135,20 @@ class Leaner:
             entries = flat.gather(-1, index.reshape(*flat.shape[:-1], -1)).reshape(index.shape)
             with self.graph.inserting_before(places.next):
                 node = self.graph.placeholder(f"pooled_{len(self._pooled)}")
-            node.meta["like"] = Like.of(entries)
+            node.meta["spec"] = TensorSpec.of(entries)
             self.constants[node] = entries
             self._pooled[activation, places] = node
         return self._pooled[activation, places]
 
-    def _call(self, target: Any, *arguments: Any, like: Like) -> fx.Node:
+    def _call(self, target: Any, *arguments: Any, spec: TensorSpec) -> fx.Node:
         node = self.graph.call_function(target, arguments)
-        node.meta["like"] = like
+        node.meta["spec"] = spec
         return node
 
     def _overwrite(self, node: fx.Node) -> None:
-        """Let a sum or a mask write into an argument that ends with it."""
+        """Let a sum or a mask write into an argument of which it is the last use."""
         target, positions = IN_PLACE.get(node.target, (None, ()))
-        position = next((place for place in positions if self._ends_with(node.args[place], node)), None)
+        position = next((place for place in positions if self._is_last_use(node, node.args[place])), None)
         if position is None or node.kwargs:
             return
         own, *others = [node.args[position], *(argument for place, argument in enumerate(node.args) if place != position)]
@@ -157,9 +157,9 @@ class Leaner:
             node.kwargs = {"grad_input": own}
         self._overwriting.add(node)
 
-    def _ends_with(self, argument: Any, node: fx.Node) -> bool:
+    def _is_last_use(self, node: fx.Node, argument: Any) -> bool:
         """Whether an argument is read by `node` alone, in memory that is nobody else's and of the result's form."""
-        if not isinstance(argument, fx.Node) or len(argument.users) > 1 or _like(argument) != _like(node):
+        if not isinstance(argument, fx.Node) or len(argument.users) > 1 or _spec(argument) != _spec(node):
             return False
         part = argument.target is operator.getitem and argument.args[0].target in PARTS_OF_THEIR_OWN
         return part or argument.target in OWN_MEMORY or argument in self._overwriting
@@ -170,11 +170,11 @@ def _without_copy(node: fx.Node) -> fx.Node | None:
     if node.target is not aten.copy_.default or node.args[0].target is not aten._new_zeros_with_same_feature_meta.default:
         return None
     copied = node.args[1]
-    same = _like(copied) == _like(node) and _is_only_read(copied) and _is_only_read(node)
+    same = _spec(copied) == _spec(node) and _is_never_written(copied) and _is_never_written(node)
     return copied if same else None
 
 
-def _is_only_read(node: fx.Node) -> bool:
+def _is_never_written(node: fx.Node) -> bool:
     """Whether no operation writes to it, nor to a view of it."""
     for user in node.users:
         schema = getattr(user.target, "_schema", None)
@@ -183,10 +183,10 @@ def _is_only_read(node: fx.Node) -> bool:
         given = [*zip(schema.arguments, user.args, strict=False), *((a, user.kwargs.get(a.name)) for a in schema.arguments)]
         written = [value for argument, value in given if argument.alias_info is not None and argument.alias_info.is_write]
         views = any(result.alias_info is not None for result in schema.returns)
-        if node in tree_leaves(written) or (views and not _is_only_read(user)):
+        if node in tree_leaves(written) or (views and not _is_never_written(user)):
             return False
     return True
 
 
-def _like(node: Any) -> Like | None:
-    return node.meta.get("like") if isinstance(node, fx.Node) else None
+def _spec(node: Any) -> TensorSpec | None:
+    return node.meta.get("spec") if isinstance(node, fx.Node) else None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from loss_landscape import HessianOperator, LossSurface
 from loss_landscape.graphs.recording import Recording
-from loss_landscape.graphs.recording_passes import Leaner
+from loss_landscape.graphs.recording_passes import RecordingOptimizer
 
 aten = torch.ops.aten
 VECTOR = torch.tensor([1.0, -2.0, 3.0])
@@ -66,7 +66,7 @@ def test_products_with_the_hessian_keep_their_bits(pooling, in_place, monkeypatc
     on = surface(net)
     vectors = torch.randn(on.size, 3)
     lean = HessianOperator(on, method="traced") @ vectors
-    monkeypatch.setattr(Leaner, "rewrite", lambda self: None)
+    monkeypatch.setattr(RecordingOptimizer, "rewrite", lambda self: None)
     assert torch.equal(lean, HessianOperator(on, method="traced") @ vectors)
 
 
@@ -83,7 +83,7 @@ def test_masks_see_only_what_a_pooling_lets_through(monkeypatch):
             aten.add.Tensor,
             aten.add_.Tensor,
         ):
-            assert node.meta["like"].shape != planes
+            assert node.meta["spec"].shape != planes
     assert aten.zeros_like.default not in operations(made[0])
     assert aten.copy_.default not in operations(made[0])
 
