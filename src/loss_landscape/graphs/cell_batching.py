@@ -181,9 +181,8 @@ def _products_of_cells(batcher: _Batcher, first: fx.Node, second: fx.Node) -> fx
 
 
 def _view(batcher: _Batcher, node: fx.Node) -> fx.Node:
-    return batcher.call(
-        torch.reshape, batcher.batched_argument(node.args[0]), [-1, *node.meta["val"].shape]
-    )  # the argument may hold a -1
+    shape = [-1, *node.meta["val"].shape]  # not the argument, which may hold a -1
+    return batcher.call(torch.reshape, batcher.batched_argument(node.args[0]), shape)
 
 
 def _transposed(batcher: _Batcher, node: fx.Node) -> fx.Node:
