@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from loss_landscape.nested import tensors_in
 from loss_landscape.objective.batches import Batches
 from loss_landscape.objective.criterion import Criterion, LossFunction
 from loss_landscape.objective.functional_net import FunctionalNet, Parameters, called
@@ -33,8 +35,21 @@ class BatchLoss:
             )
         with torch.no_grad():
             # clones: a net may write to what it is given
-            outputs = net({name: p.clone() for name, p in net.parameters.items()}, batch[0])
-            return cls(net, criterion=Criterion(loss_fn).prepared(outputs, batch[1]))
+            parameters = {name: p.clone() for name, p in net.parameters.items()}
+            with _explained("the net, in eval mode,", inputs=batch[0]):
+                outputs = net(parameters, batch[0])
+            criterion = Criterion(loss_fn).prepared(outputs, batch[1])
+            with _explained("loss_fn(outputs, targets)", outputs=outputs, targets=batch[1]):
+                criterion(outputs, batch[1])
+            return cls(net, criterion=criterion)
+
+    @classmethod
+    def of_function(cls, net: FunctionalNet, function: Callable[[nn.Module, Any], Tensor], batches: Batches) -> BatchLoss:
+        """The loss `function(model, batch)`, which sees the first batch."""
+        losses, batch = cls(net, custom=ModelWithLoss(net.module, function)), next(iter(batches))
+        with _explained("batch_loss(model, batch), with the net in eval mode,", batch=batch):
+            losses({name: p.clone() for name, p in net.parameters.items()}, batch)
+        return losses
 
     def __call__(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Tensor:
         """The loss of a batch at `parameters` by name, a scalar to be differentiated; the net in `dtype` where that is given."""
@@ -53,6 +68,26 @@ class BatchLoss:
         moved = self.criterion is not None and net.device != self.net.device
         criterion = self.criterion.on(net.device) if moved else self.criterion
         return replace(self, net=net, criterion=criterion, custom=custom)
+
+
+@contextlib.contextmanager
+def _explained(what: str, **given: Any) -> Iterator[None]:
+    """Turns what a user's net or loss raises for the first batch into one sentence that tells what it was given."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+        text = str(error).strip()
+        first_line = text.splitlines()[0] if text else type(error).__name__
+        facts = ", ".join(f"{name} {_in_words(value)}" for name, value in given.items())
+        raise ValueError(f"{what} failed on the first batch ({facts}): {first_line}") from error
+
+
+def _in_words(value: Any) -> str:
+    """The shapes and dtypes of a batch's part."""
+    found = [f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in tensors_in(value)]
+    return " and ".join(found[:4]) + (" …" if len(found) > 4 else "") if found else type(value).__name__
 
 
 class ModelWithLoss(nn.Module):

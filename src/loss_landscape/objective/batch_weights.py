@@ -50,8 +50,10 @@ def batch_weights(
 def shares(weights: Sequence[float]) -> tuple[float, ...]:
     """The weights over their sum."""
     total = math.fsum(weights)
+    if total == 0:
+        raise ValueError("no example counts in the loss: each batch weighs 0 (are all targets ignored?)")
     if not math.isfinite(total) or total <= 0 or min(weights) < 0:
-        raise ValueError(f"batch weights must be finite, ≥ 0 and not all 0, got {list(weights[:8])}")
+        raise ValueError(f"batch weights must be finite and ≥ 0, got {list(weights[:8])}")
     return tuple(weight / total for weight in weights)
 
 

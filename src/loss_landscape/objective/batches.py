@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from loss_landscape.nested import map_tensors, tensors_in
 
+DATASET_BATCH = 256  # examples at a time of a data set given in place of a loader
 SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
@@ -50,8 +52,11 @@ class Batches:
 
     def _streamed(self) -> Iterator[Any]:
         with _generator_unmoved(self._source):
-            for batch in self._source:
-                yield self._placed(batch)
+            for number, batch in enumerate(self._source):
+                if batch is None:
+                    raise ValueError(f"batch {number} is None; let the loader's collate function leave out what can't be read")
+                if not _is_empty(batch):
+                    yield self._placed(batch)
 
     def _read(self, limit: int) -> list[Any] | None:
         kept, size = [], 0
@@ -61,7 +66,10 @@ class Batches:
             if size > limit:
                 return self._too_large(limit)
         if not kept:
-            raise ValueError("expected at least one batch, got none; an iterator that was already used up has none left")
+            raise ValueError(
+                "expected at least one batch, got none; an iterator that was already used up has none left, nor "
+                "has a loader with drop_last=True over fewer examples than a batch"
+            )
         return kept
 
     def _too_large(self, limit: int) -> None:
@@ -73,9 +81,10 @@ class Batches:
     def _placed(self, batch: Any) -> Any:
         def place(tensor: Tensor) -> Tensor:
             wanted = self.dtype if self.dtype is not None and tensor.is_floating_point() else tensor.dtype
-            return tensor.detach().to(self.device, wanted)
+            placed = tensor.detach().to(self.device, wanted)
+            return placed.clone() if placed.is_inference() else placed
 
-        return map_tensors(place, batch)
+        return map_tensors(place, _with_tensors(batch))
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,25 @@ class _Halves:
                 yield map_tensors(lambda t, part=part: t[part], batch)
 
 
+def _with_tensors(batch: Any) -> Any:
+    """`batch` with tensors in place of its NumPy arrays."""
+    if isinstance(batch, np.ndarray) and batch.dtype != object:
+        return torch.from_numpy(batch.copy())
+    if isinstance(batch, Mapping):
+        return {key: _with_tensors(value) for key, value in batch.items()}
+    if isinstance(batch, tuple | list) and not hasattr(batch, "_fields"):
+        return type(batch)(_with_tensors(value) for value in batch)
+    return batch
+
+
+def _is_empty(batch: Any) -> bool:
+    lengths = {len(t) for t in tensors_in(batch) if t.dim()}
+    return lengths == {0}
+
+
 def _fixed(source: Iterable[Any]) -> Iterable[Any]:
+    if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
+        return DataLoader(source, batch_size=DATASET_BATCH)
     if source is None or not hasattr(source, "__iter__"):
         raise TypeError(f"batches must be a list of (inputs, targets) or a loader without shuffling, got {type(source).__name__}")
     samplers = [getattr(source, "sampler", None), getattr(getattr(source, "batch_sampler", None), "sampler", None)]

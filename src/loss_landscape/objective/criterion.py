@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from loss_landscape.nested import map_tensors
 
+SHORT_INTEGERS = (torch.int8, torch.int16, torch.int32)
+
 LossFunction = Callable[[Any, Any], Tensor]
 
 
@@ -63,11 +65,11 @@ class Criterion:
 
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
         """The loss of a batch, a scalar."""
-        return self.function(self._cast(outputs), self._cast(targets))
+        return self.function(self._cast(outputs), self._cast(_with_long_labels(targets)))
 
     def total(self, outputs: Any, targets: Any) -> Tensor:
         """The loss summed instead of averaged."""
-        return self._with_sum(self._cast(outputs), self._cast(targets))
+        return self._with_sum(self._cast(outputs), self._cast(_with_long_labels(targets)))
 
     def denominator(self, outputs: Any, targets: Any) -> float | None:
         """What the mean over this batch divides by (0 where nothing counts), or None where the function does not say."""
@@ -124,6 +126,11 @@ class Criterion:
         if not self._doubles:
             return values
         return map_tensors(lambda t: t.double() if t.is_floating_point() else t, values)
+
+
+def _with_long_labels(targets: Any) -> Any:
+    """Integers as int64: torch's criteria take no shorter ones."""
+    return map_tensors(lambda t: t.long() if t.dtype in SHORT_INTEGERS else t, targets)
 
 
 def reduction_of(loss_fn: LossFunction) -> str | None:

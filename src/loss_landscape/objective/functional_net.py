@@ -152,6 +152,18 @@ def recomputed_statistics(
     return state
 
 
+def check_callable_with_other_parameters(model: nn.Module) -> None:
+    """Raise, saying what to give instead, for what is no net whose numbers can be read and replaced."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TypeError("a scripted module can't be called with other parameters; give the module that it was scripted from")
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+        raise ValueError("the model has lazy layers that have not run yet; call model(inputs) once before")
+    if any(p.is_meta for p in model.parameters()):
+        raise ValueError("the model is on the meta device and has no numbers; load its weights before")
+
+
 def common_dtype(parameters: Iterable[Tensor]) -> torch.dtype:
     """The widest dtype among the parameters, at least float32: a displacement of half precision would be lost in rounding."""
     found = torch.float32

@@ -13,7 +13,7 @@ from loss_landscape.objective.batch_loss import BatchLoss, ModelWithLoss
 from loss_landscape.objective.batch_weights import BatchWeights, batch_weights
 from loss_landscape.objective.batches import Batches
 from loss_landscape.objective.criterion import Criterion, LossFunction
-from loss_landscape.objective.functional_net import FunctionalNet, Parameters, undisturbed
+from loss_landscape.objective.functional_net import FunctionalNet, Parameters, check_callable_with_other_parameters, undisturbed
 from loss_landscape.objective.used_parameters import used_parameters
 
 BatchNorm = Literal["running", "batch", "recompute"]
@@ -145,19 +145,22 @@ def objective_of(
 ) -> Objective:
     """The objective of a user's net as it is now; the arguments and the errors are those of `LossSurface`."""
     _check_choices(loss_fn, batch_loss, batch_norm)
+    check_callable_with_other_parameters(model)
     _check_that_it_moves(loss_fn, model)
     net = FunctionalNet.of(model, dtype)
     converted = any(p.dtype != net.dtype for p in model.parameters() if p.is_floating_point())
     if batch_norm == "batch":
         net = net.with_batch_statistics()
     with undisturbed(net.device):
+        if loss_fn is not None and _is_one_batch(batches):
+            batches = [batches]
         fixed = Batches(batches, net.device, net.dtype if converted else None)
         if batch_norm == "recompute":
             net = net.with_recomputed_statistics({}, (batch[0] for batch in fixed))
         if loss_fn is not None:
             losses = BatchLoss.of_criterion(net, loss_fn, fixed)
         else:
-            losses = BatchLoss(net, custom=ModelWithLoss(net.module, batch_loss))
+            losses = BatchLoss.of_function(net, batch_loss, fixed)
         trainable = {name: net.parameters[name] for name, p in model.named_parameters() if p.requires_grad}
         used, activation_bytes = used_parameters(losses, fixed, trainable)
         leaves = {name: trainable[name].clone().requires_grad_() for name in used}
@@ -178,6 +181,11 @@ def _check_choices(loss_fn: LossFunction | None, batch_loss: Callable[..., Tenso
         raise ValueError(f"batch_norm must be 'running', 'batch' or 'recompute', got {batch_norm!r}")
     if batch_norm == "recompute" and loss_fn is None:
         raise ValueError("batch_norm='recompute' needs to know a batch's inputs: give loss_fn(outputs, targets)")
+
+
+def _is_one_batch(batches: Any) -> bool:
+    """Whether (inputs, targets) came in place of a list of such."""
+    return isinstance(batches, tuple | list) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches)
 
 
 def _check_that_it_moves(loss_fn: LossFunction | None, model: nn.Module) -> None:

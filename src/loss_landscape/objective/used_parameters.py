@@ -35,8 +35,10 @@ def used_parameters(batch_loss: BatchLoss, batches: Batches, trainable: Mapping[
 
 def _check_scalar(loss: Any) -> None:
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.dim() > 0:
-        got = f"a tensor {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise ValueError(f"the loss of a batch must be a scalar tensor, got {got}; reduce it by mean or sum")
+        if isinstance(loss, Tensor):
+            raise ValueError(f"the loss of a batch must be a scalar tensor, got one {list(loss.shape)}; reduce it by mean or sum")
+        advice = "leave out .item()" if isinstance(loss, float) else "return the loss alone"
+        raise ValueError(f"the loss of a batch must be a scalar tensor, got {type(loss).__name__}; {advice}")
 
 
 class _WatchedOutputs:
