@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from matplotlib.colors import Normalize
+
 SEVERAL_DECADES = 100.0  # from here on a linear scale would show one colour
-MOST_DECADES = 12.0
+MAX_DECADES = 12.0
 COMMON = 0.98  # the share of the cells that always count
 
 
@@ -37,7 +41,7 @@ class ColourScale:
         decades = np.log10(positive)
         high = float(decades.max())
         top = _without_outliers(float(decades.min()), float(np.quantile(decades, COMMON)), high)
-        low = max(float(decades.min()), top - MOST_DECADES)
+        low = max(float(decades.min()), top - MAX_DECADES)
         if low == top:  # every cell is 0 but a few of one height
             return cls(0.0, float(positive.max()))
         return cls(10.0**low, 10.0**top, logarithmic=True, clipped=top < high)
@@ -51,6 +55,15 @@ class ColourScale:
         """Values inside the scale, evenly apart on it."""
         space = np.geomspace if self.logarithmic else np.linspace
         return space(self.low, self.high, count + 2)[1:-1]
+
+    def norm(self) -> Normalize:
+        """The scale for matplotlib; a flat one is opened a little, so that it lies in the middle of the colours."""
+        from matplotlib.colors import LogNorm, Normalize
+
+        if self.logarithmic:
+            return LogNorm(self.low, self.high)
+        margin = (0.1 * abs(self.low) or 1.0) if self.is_flat else 0.0
+        return Normalize(self.low - margin, self.high + margin)
 
 
 def _without_outliers(low: float, common: float, high: float) -> float:

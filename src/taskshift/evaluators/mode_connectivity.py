@@ -170,4 +170,4 @@ def numbers_of(paths: Mapping[str, PathLosses]) -> dict[str, float]:
 def _picture(path: Path, straight: PathLosses, fitted: PathLosses, title: str) -> None:
     from loss_landscape.plot import plot_mode_curve  # imports matplotlib
 
-    plot_mode_curve(path, straight, fitted, title=title)
+    plot_mode_curve(path, straight, fitted=fitted, title=title)

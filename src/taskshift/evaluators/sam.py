@@ -176,12 +176,12 @@ def subsampled(axis: np.ndarray, stride: int) -> np.ndarray:
 
 
 def _surface(path: Path, grid: Grid, title: str) -> None:
-    from loss_landscape.plot import plot_sam_surface  # imports matplotlib
+    from loss_landscape.plot import plot_sam_contour  # imports matplotlib
 
-    plot_sam_surface(path, grid, title=title)
+    plot_sam_contour(path, grid, title=title)
 
 
 def _comparison(path: Path, plain: Grid, sam: Grid, title: str) -> None:
     from loss_landscape.plot import plot_sam_comparison
 
-    plot_sam_comparison(path, plain, sam, title=title)
+    plot_sam_comparison(path, plain, sam=sam, title=title)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loss_landscape.viewing.plot import VERMILION
+from loss_landscape.viewing.theme import VERMILION
 from taskshift.pictures.draw import colour_of_text, lost_in_words, titled_figure
 from taskshift.pictures.written_run import WrittenRun
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loss_landscape.viewing.plot import INK, save_figure
+from loss_landscape.viewing.theme import INK, save_figure
 from taskshift.coupling import OUTCOMES, over_tasks, points
 from taskshift.metrics.coupling import FEWEST_POINTS
 from taskshift.pictures.draw import NARROWEST, Curve, Panel, draw_panel, shades, titled_figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loss_landscape.viewing.plot import BLUE, ORANGE
+from loss_landscape.viewing.theme import BLUE, ORANGE
 from taskshift.pictures.draw import Curve, Panel, figure_of, shades
 from taskshift.pictures.written_run import WrittenRun
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loss_landscape.viewing.colour_scale import SEVERAL_DECADES
-from loss_landscape.viewing.plot import INK, VERMILION
+from loss_landscape.viewing.theme import INK, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

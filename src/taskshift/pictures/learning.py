@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from loss_landscape.viewing.plot import BLUE, ORANGE
+from loss_landscape.viewing.theme import BLUE, ORANGE
 from taskshift.pictures.draw import Panel, figure_of
 from taskshift.pictures.written_run import WrittenRun
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from loss_landscape.results.grid import Grid
 from loss_landscape.viewing.colour_scale import ColourScale
-from loss_landscape.viewing.plot import add_colour_bar, draw_plane, draw_trajectory
+from loss_landscape.viewing.planes import add_colour_bar, draw_plane, draw_trajectory
 from taskshift.pictures.draw import NARROWEST, lost_in_words, titled_figure
 from taskshift.pictures.written_run import WrittenRun
 from taskshift.summary import plane_folders

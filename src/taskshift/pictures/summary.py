@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loss_landscape.viewing.plot import save_figure
+from loss_landscape.viewing.theme import save_figure
 from taskshift.pictures.barriers import draw_barriers
 from taskshift.pictures.coupling import draw_coupling
 from taskshift.pictures.curvature import draw_curvature

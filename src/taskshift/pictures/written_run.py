@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from loss_landscape.viewing.plot import INK
+from loss_landscape.viewing.theme import INK
 from taskshift.pictures.draw import Curve, shades
 from taskshift.summary import Row, by_task, read_rows
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loss_landscape.viewing.colour_scale import ColourScale
-from loss_landscape.viewing.plot import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, save_figure
+from loss_landscape.viewing.theme import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, save_figure
 from taskshift.faults import Fault
 from taskshift.pictures.draw import colour_of_text, mark_lost, marker, spans_decades, titled_figure
 from taskshift.sweeps.bootstrap import FEWEST, LEVEL
@@ -22,7 +22,6 @@ from taskshift.sweeps.units import with_unit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, INK)
@@ -170,7 +169,7 @@ def _draw_heat_map(axes: Axes, series: Sequence[Series], wanted: Wanted, label: 
         at = [columns.index(place) for place in one.places]
         means[row, at], counts[row, at] = one.means(), one.counts()
     scale = ColourScale.of(means)
-    mesh = axes.pcolormesh(np.ma.masked_invalid(means), cmap="viridis", norm=_norm(scale), edgecolors="white", linewidth=1)
+    mesh = axes.pcolormesh(np.ma.masked_invalid(means), cmap="viridis", norm=scale.norm(), edgecolors="white", linewidth=1)
     for (row, column), mean in np.ndenumerate(means):
         if counts[row, column] >= 0:
             _write_cell(axes, mesh, row, column, mean, int(counts[row, column]), size=9 if len(columns) <= 8 else 6.5)
@@ -180,13 +179,6 @@ def _draw_heat_map(axes: Axes, series: Sequence[Series], wanted: Wanted, label: 
     _slant_if_long(axes, columns)
     axes.set(xlabel=wanted.x, ylabel=wanted.group)
     axes.figure.colorbar(mesh, ax=axes, label=label, extend="max" if scale.clipped else "neither")
-
-
-def _norm(scale: ColourScale) -> Normalize:
-    from matplotlib.colors import LogNorm, Normalize
-
-    margin = (0.1 * abs(scale.low) or 1.0) if scale.is_flat else 0.0  # one value lies in the middle of the colours
-    return LogNorm(scale.low, scale.high) if scale.logarithmic else Normalize(scale.low - margin, scale.high + margin)
 
 
 def _write_cell(axes: Axes, mesh: QuadMesh, row: int, column: int, mean: float, count: int, size: float) -> None:

@@ -6,45 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
+from drawn_results import plane, slanted, volume
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
 from matplotlib.image import imread
 from mpl_toolkits.mplot3d import Axes3D
 
-from loss_landscape import PathLosses
-from loss_landscape.results.density import Density
-from loss_landscape.results.grid import Grid
+from loss_landscape import Grid, plot
 from loss_landscape.results.info import FloatNoise
-from loss_landscape.viewing import plot
-from loss_landscape.viewing.colour_scale import ColourScale
-
-
-def plane(loss, *, low=-1.0, high=1.0, resolution=11, kind="random", **more):
-    """A grid of `loss(alpha, beta)`, its second axis half as long as its first and with fewer cells."""
-    alpha, beta = np.linspace(low, high, resolution), np.linspace(low / 2, high / 2, resolution - 4)
-    losses = np.asarray(loss(*np.meshgrid(alpha, beta, indexing="ij")), dtype=np.float64)
-    meta = {
-        "kind": kind,
-        "direction_norms": [2.0, 5.0],
-        "origin_norm": 10.0,
-        "baseline_loss": float(loss(0.0, 0.0)),
-        "noise_floor": 1e-8,
-    }
-    return Grid(losses, (alpha, beta), meta | more)
-
-
-def slanted(alpha, beta):
-    return 2.0 + alpha + 10.0 * (beta > 0.2)
 
 
 def mesh_of(axes) -> QuadMesh:
     return next(artist for artist in axes.collections if isinstance(artist, QuadMesh))
-
-
-@pytest.fixture
-def png(tmp_path):
-    return tmp_path / "picture.png"
 
 
 def test_the_first_direction_runs_to_the_right_and_the_second_upwards(png):
@@ -211,42 +184,9 @@ def test_the_surface_has_holes_where_cells_are_not_finite(png, surfaces):
     assert crosses.get_zorder() < surface.get_zorder(), "the crosses on the floor lie over the surface above it"
 
 
-class TestColourScale:
-    def test_several_decades_are_logarithmic(self, png):
-        grid = plane(lambda alpha, beta: 1e-4 + alpha**2 + beta**2)
-        scale = ColourScale.of(grid.losses)
-        assert scale.logarithmic
-        assert scale.low == pytest.approx(1e-4)
-        assert isinstance(mesh_of(plot.plot_plane_contour(png, grid, title="t").axes[0]).norm, LogNorm)
-
-    def test_less_is_linear(self):
-        scale = ColourScale.of(np.linspace(1.0, 50.0, 100))
-        assert scale == ColourScale(1.0, 50.0)
-
-    def test_losses_of_both_signs_are_linear(self):
-        assert not ColourScale.of(np.linspace(-1.0, 5000.0, 100)).logarithmic
-
-    def test_a_few_huge_cells_do_not_stretch_it(self):
-        losses = np.append(np.linspace(-1.0, 1.0, 999), 1e9)
-        scale = ColourScale.of(losses)
-        assert scale.high < 1.0
-        assert scale.clipped
-
-    def test_a_bowl_is_not_clipped(self):
-        alpha, beta = np.meshgrid(np.linspace(-1, 1, 41), np.linspace(-1, 1, 41))
-        assert ColourScale.of(1.0 + alpha**2 + beta**2) == ColourScale(1.0, 3.0)
-
-    def test_zeros_leave_a_logarithmic_scale_finite(self):
-        scale = ColourScale.of(np.array([0.0, 1e-3, 1.0]))
-        assert scale.logarithmic
-        assert scale.low == pytest.approx(1e-3)
-
-    def test_one_scale_covers_several_arrays_without_their_holes(self):
-        scale = ColourScale.of(np.array([1.0, np.nan]), np.array([4.0, np.inf]))
-        assert scale == ColourScale(1.0, 4.0)
-
-    def test_nothing_finite_still_gives_a_scale(self):
-        assert ColourScale.of(np.array([np.nan])) == ColourScale(0.0, 1.0)
+def test_several_decades_have_a_logarithmic_scale(png):
+    grid = plane(lambda alpha, beta: 1e-4 + alpha**2 + beta**2)
+    assert isinstance(mesh_of(plot.plot_plane_contour(png, grid, title="t").axes[0]).norm, LogNorm)
 
 
 def sam_of(plain, rise, stride=2):
@@ -255,15 +195,15 @@ def sam_of(plain, rise, stride=2):
     return Grid(losses, coordinates, plain.meta | {"rho_absolute": 0.5, "baseline_loss": plain.meta["baseline_loss"] + rise})
 
 
-def test_the_sam_surface_says_its_ascent(png):
-    figure = plot.plot_sam_surface(png, sam_of(plane(slanted), 0.25), title="t")
+def test_the_sam_contour_says_its_ascent(png):
+    figure = plot.plot_sam_contour(png, sam_of(plane(slanted), 0.25), title="t")
     assert figure.axes[1].get_ylabel() == "loss after an ascent of ρ = 0.5"
 
 
 def test_plain_and_sam_share_a_scale_and_their_difference_stands_beside(png):
     plain = plane(slanted)
     sam = sam_of(plain, 0.25)
-    figure = plot.plot_sam_comparison(png, plain, sam, title="t")
+    figure = plot.plot_sam_comparison(png, plain, sam=sam, title="t")
     meshes = [mesh_of(axes) for axes in figure.axes[:3]]
     np.testing.assert_array_equal(meshes[0].get_array(), plain.losses.T)
     np.testing.assert_array_equal(meshes[1].get_array(), sam.losses.T)
@@ -275,22 +215,7 @@ def test_plain_and_sam_share_a_scale_and_their_difference_stands_beside(png):
 def test_grids_without_common_cells_are_compared_side_by_side_alone(png):
     plain = plane(slanted)
     elsewhere = Grid(plain.losses, tuple(axis + 0.03 for axis in plain.coordinates), plain.meta)
-    assert len([axes for axes in plot.plot_sam_comparison(png, plain, elsewhere, title="t").axes if axes.get_xlabel()]) == 2
-
-
-def test_a_line_shows_its_losses_and_marks_the_holes(png):
-    meta = plane(slanted).meta
-    places, losses = np.linspace(-1, 1, 5), np.array([1.0, np.nan, 2.0, np.inf, 3.0])
-    axes = plot.plot_line(png, Grid(losses, (places,), meta), title="t").axes[0]
-    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [1.0, np.nan, 2.0, np.nan, 3.0])
-    crosses = next(line for line in axes.lines if line.get_label() == "not finite")
-    np.testing.assert_array_equal(crosses.get_xdata(), [-0.5, 0.5])
-    assert "not finite: 2 of 5" in axes.get_title()
-
-
-def test_a_line_says_how_much_of_it_was_evaluated(png):
-    line = Grid(np.arange(4.0), (np.linspace(-1, 1, 4),), plane(slanted).meta, np.array([True, False, True, True]))
-    assert "3 of 4 cells evaluated, the rest predicted" in plot.plot_line(png, line, title="t").axes[0].get_title()
+    assert len([axes for axes in plot.plot_sam_comparison(png, plain, sam=elsewhere, title="t").axes if axes.get_xlabel()]) == 2
 
 
 def test_a_difference_has_the_noise_of_both_and_the_cells_that_both_evaluated(png):
@@ -298,20 +223,12 @@ def test_a_difference_has_the_noise_of_both_and_the_cells_that_both_evaluated(pn
     plain = Grid(plain.losses, plain.coordinates, plain.meta, np.arange(77).reshape(11, 7) % 3 == 0)
     sam = sam_of(plain, 0.0)
     sam = Grid(sam.losses + np.linspace(0, 1e-3, 24).reshape(6, 4), sam.coordinates, sam.meta)
-    assert "rounding" not in plot.plot_sam_comparison(png, plain, sam, title="t").axes[2].get_title()
+    assert "rounding" not in plot.plot_sam_comparison(png, plain, sam=sam, title="t").axes[2].get_title()
     noisy = FloatNoise(floor=0.6e-4)
     plain, sam = (replace(grid, info=replace(grid.info, noise=noisy)) for grid in (plain, sam))
-    title = plot.plot_sam_comparison(png, plain, sam, title="t").axes[2].get_title().replace("\n", " ")
+    title = plot.plot_sam_comparison(png, plain, sam=sam, title="t").axes[2].get_title().replace("\n", " ")
     assert "mostly rounding: the range 0.001 is within ten times of the float noise 0.00012" in title
     assert f"{plain.evaluated[::2, ::2].sum()} of 24 cells evaluated, the rest predicted" in title
-
-
-def volume(loss, *, resolution=5, kind="random", **more):
-    """A grid of `loss(alpha, beta, gamma)`, each axis half as long as the one before."""
-    axes = tuple(np.linspace(-length, length, resolution) for length in (1.0, 0.5, 0.25))
-    losses = np.asarray(loss(*np.meshgrid(*axes, indexing="ij")), dtype=np.float64)
-    meta = {"kind": kind, "direction_norms": [2.0, 5.0, 4.0], "origin_norm": 10.0, "baseline_loss": 0.5, "noise_floor": 1e-8}
-    return Grid(losses, axes, meta | more)
 
 
 class TestVolume:
@@ -349,43 +266,6 @@ class TestVolume:
         assert png.exists()
 
 
-def density_of(nodes, weights, size=100):
-    return Density(torch.tensor(nodes, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64), size, 1e-6)
-
-
-class TestSpectrum:
-    density = density_of([[-1.0, 0.0, 2.0, 10.0], [-2.0, 0.0, 3.0, 10.0]], [[0.2, 0.3, 0.4, 0.1], [0.4, 0.3, 0.2, 0.1]])
-
-    def test_the_density_is_drawn_where_its_nodes_are(self, png):
-        left = plot.plot_spectrum(png, self.density, title="t").axes[0]
-        x, y = left.lines[0].get_data()
-        assert np.trapezoid(y, x) == pytest.approx(1.0, abs=1e-3)
-        assert x[0] < -2.0
-        assert x[-1] > 10.0
-
-    def test_the_two_signs_are_weighed_apart(self, png):
-        right = plot.plot_spectrum(png, self.density, title="t").axes[1]
-        assert [text.get_text() for text in right.get_legend().get_texts()] == ["λ > 0: 0.4 of all", "λ < 0: 0.3 of all"]
-        assert "share below 0: 0.3 ± 0.1 · 0.3 within 1e-06 of 0" in right.get_title().replace("\n", " ")
-        totals = [patch.get_data().values.sum() for patch in right.patches]
-        assert totals == pytest.approx([0.4, 0.4, 0.3, 0.3])
-
-    def test_eigenvalues_found_one_by_one_are_marked_and_fit_into_the_picture(self, png):
-        left = plot.plot_spectrum(png, self.density, title="t", eigenvalues=[40.0, float("nan")]).axes[0]
-        marks = next(line for line in left.lines if line.get_label() == "found by the eigensolver")
-        np.testing.assert_array_equal(marks.get_xdata(), [40.0])
-        assert left.lines[0].get_xdata()[-1] > 40.0
-
-    @pytest.mark.parametrize("nodes", [[[0.0, 0.0]], [[3.0, 3.0]]])
-    def test_a_flat_spectrum_is_drawn(self, png, nodes):
-        plot.plot_spectrum(png, density_of(nodes, [[0.5, 0.5]]), title="t")
-        assert png.exists()
-
-    def test_curvature_that_is_not_finite_is_said(self, png):
-        figure = plot.plot_spectrum(png, density_of([[float("nan"), 1.0]], [[0.5, 0.5]]), title="t")
-        assert "the curvature is not finite" in [text.get_text() for text in figure.texts]
-
-
 def test_no_figure_outlives_its_caller(png):
     figures = [weakref.ref(plot.plot_plane_contour(png, plane(slanted), title="t")) for _ in range(2)]
     gc.collect()
@@ -402,33 +282,25 @@ def test_a_picture_replaces_the_old_one_whole(png):
     assert imread(png).ndim == 3
 
 
-def path_of(losses, kind="line", num_bends=0, length=2.0):
-    losses = np.array(losses, dtype=np.float64)
-    t = np.linspace(0.0, 1.0, len(losses))
-    return PathLosses(t, losses, length * t, {"kind": kind, "num_bends": num_bends, "origin_norm": 4.0})
+@pytest.mark.parametrize("draw", [plot.plot_plane_contour, plot.plot_plane_surface, plot.plot_sam_contour])
+def test_a_plane_built_by_hand_is_drawn(png, draw):
+    alpha, beta = np.linspace(-1, 1, 5), np.linspace(-1, 1, 3)
+    figure = draw(png, Grid(np.add.outer(alpha**2, beta**2), (alpha, beta), {}), title="t")
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("α along direction 1", "β along direction 2")
+    assert "centre: 0" in figure.axes[0].get_title() + "".join(t.get_text() for one in figure.legends for t in one.get_texts())
 
 
-def test_a_mode_curve_shows_both_ways_their_ends_and_barriers(png):
-    straight, fitted = path_of([0.1, 2.1, 0.3]), path_of([0.1, 0.4, 0.2, 0.3], "bezier", 1, length=3.0)
-    axes = plot.plot_mode_curve(png, straight, fitted, title="t").axes[0]
-    lines = {line.get_label(): line.get_xydata() for line in axes.lines}
-    np.testing.assert_array_equal(
-        lines["straight line: highest 2.1, barrier 1.9"], np.stack([straight.t, straight.losses], axis=1)
-    )
-    curve = lines["Bézier curve, 1 bend: highest 0.4, barrier 0.233"]
-    np.testing.assert_array_equal(curve, np.stack([fitted.t, fitted.losses], axis=1))
-    np.testing.assert_array_equal(lines["the two nets: 0.1 and 0.3"], [[0.0, 0.1], [1.0, 0.3]])
-    assert axes.get_title() == "barrier 1.9 before, 0.233 after · the curve is 1.5 times as long"
-    assert axes.get_xlabel() == "t, from one net to the other\n(the straight way is 0.5 ‖θ‖ long)"
-    assert (axes.get_ylabel(), axes.get_yscale()) == ("loss", "linear")
-    assert png.stat().st_size > 10_000
+def test_a_plane_built_by_hand_beside_the_origin_has_no_centre(png):
+    grid = Grid(np.add.outer(np.arange(1.0, 4.0), np.arange(1.0, 5.0)), (np.arange(1.0, 4.0), np.arange(1.0, 5.0)), {})
+    figure = plot.plot_plane_contour(png, grid, title="t")
+    assert not figure.axes[0].lines
+    assert figure.axes[0].get_xlim()[0] > 0.0
 
 
-def test_a_mode_curve_over_decades_is_logarithmic_and_marks_what_is_not_finite(png):
-    straight = path_of([0.01, np.inf, 5.0, np.nan, 0.01])
-    axes = plot.plot_mode_curve(png, straight, path_of([0.01, 0.02, 0.01], "polychain", 3), title="t").axes[0]
-    assert axes.get_yscale() == "log"
-    (crosses,) = [line for line in axes.lines if line.get_label() == "not finite"]
-    np.testing.assert_array_equal(crosses.get_xdata(), [0.25, 0.75])
-    assert "not finite: 2 points" in axes.get_title()
-    assert any(line.get_label().startswith("polychain, 3 bends") for line in axes.lines)
+def test_planes_and_volumes_built_by_hand_are_compared_and_cut(png):
+    alpha = np.linspace(-1, 1, 5)
+    grid = Grid(np.add.outer(alpha**2, alpha**2), (alpha, alpha), {})
+    figure = plot.plot_sam_comparison(png, grid, sam=Grid(grid.losses + 0.5, grid.coordinates, {}), title="t")
+    np.testing.assert_allclose(mesh_of(figure.axes[2]).get_array(), 0.5)
+    whole = Grid(np.add.outer(grid.losses, alpha), (alpha, alpha, alpha), {})
+    assert plot.plot_volume(png, whole, title="t").get_supxlabel().splitlines()[0] == "α along direction 1"

@@ -1,0 +1,35 @@
+"""What can be drawn: another result, or a grid of other axes, is refused in a sentence that names the right picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loss_landscape.paths.connectivity import PathLosses
+from loss_landscape.results.density import Density
+from loss_landscape.results.grid import Grid
+
+MAKERS = {
+    Grid: "evaluate_grid makes one, Grid(losses, coordinates) holds arrays that are at hand",
+    Density: "spectral_density makes one",
+    PathLosses: "barrier and path_losses make one",
+}
+PICTURES = {
+    1: "plot_line draws a line, one axis",
+    2: "plot_plane_contour and plot_plane_surface draw a plane, two axes",
+    3: "plot_volume draws a volume, three axes",
+}
+
+
+def require_type(given: Any, wanted: type) -> None:
+    """Raise a TypeError for what is no result of the type that is drawn."""
+    if not isinstance(given, wanted):
+        raise TypeError(f"expected a {wanted.__name__} to draw, got {type(given).__name__}; {MAKERS[wanted]}")
+
+
+def require_axes(grid: Any, count: int) -> None:
+    """Raise a TypeError for what is no grid, and a ValueError for one whose axes are not `count`."""
+    require_type(grid, Grid)
+    axes = grid.losses.ndim
+    if axes != count:
+        instead = PICTURES.get(axes, "grids of four axes and more have no picture")
+        raise ValueError(f"{PICTURES[count]}, but this grid has {axes}, {list(grid.losses.shape)} losses: {instead}")
