@@ -114,3 +114,14 @@ __all__ = [
     "trajectory_directions",
     "unit_groups",
 ]
+
+
+def _in_notebooks(result: object) -> str:
+    """A result as notebooks show it."""
+    from loss_landscape.viewing.notebooks import html_of  # imports matplotlib
+
+    return html_of(result)
+
+
+for _shown in (Alignment, Curve, Density, DiagonalEstimate, Eigenpairs, Estimate, Grid, LayerCurvature, MergeTree, PathLosses):
+    _shown._repr_html_ = _in_notebooks  # type: ignore[attr-defined]  # here, as no room may import the pictures above it

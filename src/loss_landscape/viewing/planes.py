@@ -180,7 +180,7 @@ def _draw_cells(axes: Axes, coordinates: Sequence[np.ndarray], losses: np.ndarra
     first, second = coordinates
     shown = np.ma.masked_invalid(losses.T)  # a picture's rows lie along its vertical axis, the second direction
     mesh = axes.pcolormesh(first, second, shown, cmap=colormap(), norm=scale.norm(), shading="nearest", rasterized=True)
-    if not scale.is_flat and shown.count() > 3:
+    if not scale.is_flat and shown.count() > 3 and min(shown.shape) > 1:
         lines = {"colors": "white", "linewidths": 0.5, "alpha": 0.6, "linestyles": "solid"}
         axes.contour(first, second, shown, levels=scale.levels(9), **lines)
     return mesh

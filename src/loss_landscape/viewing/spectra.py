@@ -8,8 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loss_landscape.results.density import Density
+from loss_landscape.spectra.lanczos import Eigenpairs
 from loss_landscape.viewing.checks import require_type
-from loss_landscape.viewing.theme import BLUE, INK, ORANGE, VERMILION, PathLike, empty_figure, save_figure, set_notes, set_title
+from loss_landscape.viewing.theme import (
+    BLUE,
+    INK,
+    ORANGE,
+    VERMILION,
+    PathLike,
+    empty_figure,
+    mark_not_finite,
+    save_figure,
+    set_notes,
+    set_title,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,3 +95,30 @@ def _draw_tails(axes: Axes, nodes: np.ndarray, shares: np.ndarray, zero: float) 
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.3)
         axes.stairs(heights, edges, color=colour, label=label)
     axes.legend(fontsize=8, frameon=False)
+
+
+def eigenpairs_figure(pairs: Eigenpairs, *, title: str) -> Figure:
+    """Eigenvalues in descending order, with bars as long as their residuals; those that have not converged are hollow."""
+    figure = empty_figure(6.2, 4.2)
+    axes = figure.add_subplot()
+    set_title(figure, title)
+    values, residuals, converged = (part.cpu().numpy() for part in (pairs.values, pairs.residuals, pairs.converged))
+    order = np.argsort(-values)
+    values, converged = values[order], converged[order].astype(bool)
+    errors = residuals[order] * np.abs(values).max(initial=0.0)
+    finite = np.isfinite(values)
+    places = np.arange(1, len(values) + 1)
+    for chosen, face, label in ((converged, BLUE, "converged"), (~converged, "none", "not converged")):
+        shown = chosen & finite
+        if shown.any():
+            bars = np.nan_to_num(errors[shown], nan=0.0, posinf=0.0)
+            marks = {"fmt": "o", "color": BLUE, "markerfacecolor": face, "markersize": 5, "capsize": 2, "label": label}
+            axes.errorbar(places[shown], values[shown], yerr=bars, **marks)
+    mark_not_finite(axes, places[~finite])
+    axes.axhline(0.0, color=INK, linewidth=0.6, alpha=0.5)
+    axes.locator_params(axis="x", integer=True)
+    axes.set(xlabel="number, from the largest", ylabel="eigenvalue λ")
+    axes.grid(alpha=0.25)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False)
+    return figure

@@ -1,0 +1,174 @@
+"""Results as HTML for notebooks: a table of the numbers that matter, and the picture."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loss_landscape.paths.connectivity import PathLosses
+from loss_landscape.paths.curves import Curve
+from loss_landscape.results.density import Density
+from loss_landscape.results.estimate import Estimate
+from loss_landscape.results.grid import Grid
+from loss_landscape.spectra.diagonal import DiagonalEstimate
+from loss_landscape.spectra.lanczos import Eigenpairs
+from loss_landscape.spectra.layers import LayerCurvature
+from loss_landscape.topology import MergeTree
+from loss_landscape.units.alignment import Alignment
+from loss_landscape.viewing.colour_scale import ColourScale
+from loss_landscape.viewing.curves import curve_figure
+from loss_landscape.viewing.labels import centre_loss, notes_on
+from loss_landscape.viewing.lines import line_figure, path_figure
+from loss_landscape.viewing.planes import contour_figure, volume_figure
+from loss_landscape.viewing.spectra import eigenpairs_figure, spectrum_figure
+from loss_landscape.viewing.trees import merge_tree_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_ROWS = 12  # of a table
+GRID_FIGURES = {1: line_figure, 2: contour_figure, 3: volume_figure}
+Rows = Sequence[tuple[str, Any]]
+
+
+@singledispatch
+def html_of(result: Any) -> str:
+    """A result as HTML, its numbers in a table and its picture, where it has one, as an embedded PNG."""
+    raise TypeError(f"no HTML is known for {type(result).__name__}")
+
+
+@html_of.register
+def _(grid: Grid) -> str:
+    finite = grid.losses[np.isfinite(grid.losses)]
+    reach = [f"{axis.min():.3g} … {axis.max():.3g}" for axis in grid.coordinates if axis.size]
+    facts = {
+        "losses": f"{finite.min():.4g} … {finite.max():.4g}" if finite.size else "none is finite",
+        "at the centre": _number(centre_loss(grid)),
+        "coordinates": ", ".join(reach),
+        "notes": "; ".join(notes_on(grid, ColourScale.of(grid.losses))) if grid.losses.size else "",
+    }
+    draw = GRID_FIGURES.get(grid.losses.ndim) if grid.losses.size else None
+    cells = " × ".join(str(size) for size in grid.losses.shape)
+    return _page(f"Grid, {cells} cells", list(facts.items()), draw(grid, title="") if draw else None)
+
+
+@html_of.register
+def _(density: Density) -> str:
+    rows = [
+        ("trace", _estimate(density.trace)),
+        ("Frobenius norm", _estimate(density.frobenius_norm)),
+        ("share below 0", _estimate(density.negative_mass)),
+        ("note", density.note),
+    ]
+    return _page(f"Density of {density.size} eigenvalues", rows, spectrum_figure(density, title=""))
+
+
+@html_of.register
+def _(pairs: Eigenpairs) -> str:
+    facts = zip(pairs.values.tolist(), pairs.residuals.tolist(), pairs.converged.tolist(), strict=True)
+    rows = [
+        (f"λ{number}", f"{value:.6g}, residual {residual:.1e}{'' if converged else ', not converged'}")
+        for number, (value, residual, converged) in enumerate(facts, start=1)
+    ]
+    title = f"Eigenpairs, {pairs.num_top} largest and {len(pairs.values) - pairs.num_top} smallest"
+    return _page(title, [*_shortened(rows), ("note", pairs.note)], eigenpairs_figure(pairs, title=""))
+
+
+@html_of.register
+def _(losses: PathLosses) -> str:
+    rows = [
+        ("barrier", _number(losses.barrier)),
+        ("highest loss", _number(losses.highest)),
+        ("mean loss", _number(losses.mean)),
+        ("length", _number(float(losses.lengths[-1]))),
+    ]
+    return _page(f"PathLosses at {len(losses.t)} points", rows, path_figure(losses, title=""))
+
+
+@html_of.register
+def _(curve: Curve) -> str:
+    shown = [(name, value) for name, value in curve.meta.items() if isinstance(value, str | int | float)]
+    rows = [("control points", len(curve.controls)), ("parameters", curve.controls.shape[1]), *shown]
+    return _page("Curve", rows, curve_figure(curve, title=""))
+
+
+@html_of.register
+def _(tree: MergeTree) -> str:
+    components = zip(tree.minima, tree.births, tree.deaths, strict=True)
+    bars = [(f"minimum at {cell.tolist()}", f"{birth:.4g} … {death:.4g}") for cell, birth, death in components]
+    rows = [("total persistence", _number(tree.total_persistence)), *_shortened(bars)]
+    return _page(f"MergeTree of {tree.num_minima()} minima", rows, merge_tree_figure(tree, title=""))
+
+
+@html_of.register
+def _(estimate: Estimate) -> str:
+    rows = [("value", _estimate(estimate)), ("samples", estimate.num_samples), ("note", estimate.note)]
+    return _page("Estimate", rows)
+
+
+@html_of.register
+def _(diagonal: DiagonalEstimate) -> str:
+    values, errors = diagonal.values, diagonal.standard_errors
+    rows = [
+        ("entries", len(values)),
+        ("from … to", f"{float(values.min()):.4g} … {float(values.max()):.4g}" if len(values) else "none"),
+        ("largest standard error", _number(float(errors.max())) if len(values) else "none"),
+        ("samples", diagonal.num_samples),
+    ]
+    return _page("DiagonalEstimate", rows)
+
+
+@html_of.register
+def _(layer: LayerCurvature) -> str:
+    top = f"{layer.top_eigenvalue:.6g}, residual {layer.residual:.1e}{'' if layer.converged else ', not converged'}"
+    return _page(
+        f"LayerCurvature of {layer.name}",
+        [("parameters", layer.num_parameters), ("top eigenvalue", top), ("trace", _estimate(layer.trace))],
+    )
+
+
+@html_of.register
+def _(alignment: Alignment) -> str:
+    rows = [
+        ("distance before", _number(alignment.distance_before)),
+        ("distance", _number(alignment.distance)),
+        ("units in each group", ", ".join(str(size) for size in alignment.groups.sizes)),
+        *_shortened([(f"{name} stays", why) for name, why in alignment.groups.fixed.items()]),
+    ]
+    return _page("Alignment", rows)
+
+
+def _page(title: str, rows: Rows, figure: Figure | None = None) -> str:
+    """A heading, a table of the rows that are not empty, and the figure."""
+    lines = "".join(
+        f'<tr><th style="text-align:left">{html.escape(name)}</th><td style="text-align:left">{html.escape(str(value))}</td></tr>'
+        for name, value in rows
+        if value not in ("", None)
+    )
+    picture = "" if figure is None else f'<img alt="{html.escape(title)}" src="data:image/png;base64,{_png(figure)}">'
+    return f"<div><strong>{html.escape(title)}</strong><table>{lines}</table>{picture}</div>"
+
+
+def _png(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=96)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _shortened(rows: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The first rows, and how many more there are."""
+    return rows if len(rows) <= MAX_ROWS else [*rows[:MAX_ROWS], ("and", f"{len(rows) - MAX_ROWS} more")]
+
+
+def _estimate(estimate: Estimate) -> str:
+    return f"{estimate.value:.6g} ± {estimate.standard_error:.2g}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
