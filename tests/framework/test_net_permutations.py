@@ -58,7 +58,7 @@ def test_a_permuted_net_computes_the_same_and_is_brought_back(name):
     twin.load_state_dict(groups.permuted(net.state_dict(), orders))
     with torch.no_grad():
         torch.testing.assert_close(twin(inputs), net(inputs), rtol=1e-10, atol=1e-12)
-    found = align(twin, net, inputs)
+    found = align(twin, net, inputs=inputs)
     assert found.distance_before > 0
     assert found.distance == 0.0
     assert all(torch.equal(found.state[key], tensor) for key, tensor in net.state_dict().items())

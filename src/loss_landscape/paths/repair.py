@@ -18,7 +18,7 @@ from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.paths.connectivity import PathLosses
 from loss_landscape.paths.curves import line
 from loss_landscape.surface.surface import LossSurface
-from loss_landscape.units.graph import UnitTrace
+from loss_landscape.units.graph import UnitGraph
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 Moments = dict[str, tuple[Tensor, Tensor]]
@@ -88,18 +88,11 @@ def _hidden_layers(surface: LossSurface) -> list[str]:
     """The linear layers and convolutions whose outputs are not the net's, and whose weights move and are not tied."""
     if surface.objective.criterion is None:
         raise ValueError("repair needs to know a batch's inputs: give the surface a loss_fn(outputs, targets)")
-    inputs = next(iter(surface.objective.batches))[0]
-    trace = UnitTrace.of(
-        surface.objective.net.module, inputs, surface.objective.net.state(surface.layout.unflatten(surface.origin))
-    )
-    tied = set(trace.aliases) | set(trace.aliases.values())
-    moving = set(surface.layout.names) - tied
-    found = [
-        name
-        for name, module in surface.objective.net.module.named_modules()
-        if isinstance(module, LAYERS) and f"{name}.weight" in moving
-    ]
-    return [name for name in found if not trace.gives_outputs(f"{name}.weight")]
+    net, inputs = surface.objective.net, next(iter(surface.objective.batches))[0]
+    graph = UnitGraph.of(net.module, inputs, net.state(surface.layout.unflatten(surface.origin)))
+    moving = set(surface.layout.names) - set(graph.aliases) - set(graph.aliases.values())
+    modules = [name for name, module in net.module.named_modules() if isinstance(module, LAYERS)]
+    return [name for name in modules if f"{name}.weight" in moving and not graph.gives_outputs(f"{name}.weight")]
 
 
 def _order_of_calls(surface: LossSurface, layers: Collection[str]) -> tuple[list[str], set[str]]:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.randomness import GeneratorLike, generator_from
-from loss_landscape.units.graph import UnitTrace
+from loss_landscape.units.graph import UnitGraph
 from loss_landscape.units.permutations import State, UnitGroups
 
-MOST_SWEEPS = 100
-SMALLEST_GAIN = 1e-12  # beside the largest agreement there could be
+MAX_SWEEPS = 100
+MIN_GAIN = 1e-12  # beside the largest agreement there could be
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,8 @@ class Alignment:
 def align(
     model: nn.Module,
     reference: nn.Module | State,
-    inputs: Any,
     *,
+    inputs: Any,
     method: Literal["weights", "activations"] = "weights",
     generator: GeneratorLike = None,
 ) -> Alignment:
@@ -51,8 +51,8 @@ def align(
     own, other = _state(model), _state(reference)
     _require_same_shapes(own, other)
     other = {name: other[name].to(tensor) for name, tensor in own.items()}
-    trace = UnitTrace.of(model, inputs)
-    groups = trace.groups
+    graph = UnitGraph.of(model, inputs)
+    groups = graph.groups
     if not groups.sizes:
         raise ValueError(f"no units of this net can be permuted: {_reasons(groups)}")
     trained = [name for name, _ in model.named_parameters()]
@@ -60,10 +60,10 @@ def align(
         if method == "weights":
             match = _Matching(groups, {name: own[name] for name in trained}, {name: other[name] for name in trained})
             permutations, sweeps = match.by_weights(generator_from(generator))
-            meta = {"method": method, "sweeps": sweeps, "converged": sweeps < MOST_SWEEPS}
+            meta = {"method": method, "sweeps": sweeps, "converged": sweeps < MAX_SWEEPS}
         else:
             outside = dict(model.named_buffers())  # those that are in no state dict
-            permutations, meta = _by_activations(trace, outside | own, outside | other), {"method": method}
+            permutations, meta = _by_activations(graph, outside | own, outside | other), {"method": method}
         state = groups.permuted(own, permutations)
     distances = [_distance(one, other, trained) for one in (own, state)]
     return Alignment(state, tuple(permutations), groups, *distances, meta)
@@ -81,23 +81,23 @@ class _Matching:
         self.scales = [sum(float(self.other[name].norm() * self.own[name].norm()) for name, _ in one) for one in self.members]
         names = [{name for name, _ in one} for one in self.members]
         self.neighbours = [{other for other in count if other != group and names[other] & names[group]} for group in count]
-        self.counts_twice = [len(names[group]) < len(self.members[group]) for group in count]
+        self.appears_twice = [len(names[group]) < len(self.members[group]) for group in count]
 
     def by_weights(self, generator: torch.Generator) -> tuple[list[Tensor], int]:
         """The permutations after coordinate descent, and how many sweeps over the groups gained something."""
         permutations = self.groups.identity()
-        open_ = set(range(len(permutations)))  # the groups that a change may have given a better order
-        for sweep in range(MOST_SWEEPS):
+        pending = set(range(len(permutations)))  # the groups that a change may have given a better order
+        for sweep in range(MAX_SWEEPS):
             gained = False
             for group in torch.randperm(len(permutations), generator=generator, device=generator.device).tolist():
-                if group in open_:
-                    open_.discard(group)
+                if group in pending:
+                    pending.discard(group)
                     if self._improve(group, permutations):
                         gained = True
-                        open_ |= self.neighbours[group] | ({group} if self.counts_twice[group] else set())
+                        pending |= self.neighbours[group] | ({group} if self.appears_twice[group] else set())
             if not gained:
                 return permutations, sweep
-        return permutations, MOST_SWEEPS
+        return permutations, MAX_SWEEPS
 
     def _improve(self, group: int, permutations: list[Tensor]) -> bool:
         """Put the best order of a group, the others' held fast, in its place in `permutations`; whether that is better."""
@@ -105,10 +105,10 @@ class _Matching:
         before, after = permutations[group], assigned(similarity)
         places = torch.arange(len(before))
         gain = float((similarity[places, after] - similarity[places, before]).sum())
-        if self.counts_twice[group]:  # then the order is on both sides of a product, and the similarity only a guide
+        if self.appears_twice[group]:  # then the order is on both sides of a product, and the similarity only a guide
             gain = self._agreement(group, [*permutations[:group], after, *permutations[group + 1 :]])
             gain -= self._agreement(group, permutations)
-        if gain <= SMALLEST_GAIN * self.scales[group]:
+        if gain <= MIN_GAIN * self.scales[group]:
             return False
         permutations[group] = after
         return True
@@ -139,11 +139,11 @@ def assigned(similarity: Tensor) -> Tensor:
     return torch.from_numpy(linear_sum_assignment(similarity.numpy(), maximize=True)[1])
 
 
-def _by_activations(trace: UnitTrace, own: State, other: State) -> list[Tensor]:
+def _by_activations(graph: UnitGraph, own: State, other: State) -> list[Tensor]:
     """The permutations under which units correlate most, summed over all that is computed of each group."""
-    groups = trace.groups
+    groups = graph.groups
     similarities = [torch.zeros(size, size, dtype=torch.float64) for size in groups.sizes]
-    for parts, (mine, theirs) in trace.results(own, other):
+    for parts, (mine, theirs) in graph.activations(own, other):
         for place, part in enumerate(parts):
             if part.group is not None:
                 rows = [_standardised(tensor.reshape([p.size for p in parts]), place) for tensor in (theirs, mine)]

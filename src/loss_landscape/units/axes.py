@@ -1,7 +1,8 @@
-"""Dimensions of tensors as products of factors, some of which may be put into another order without anyone noticing.
+"""Dimensions of tensors as products of factors, each of which may be permuted or must stay in its order.
 
-Two factors that meet, say a layer's outputs and the next one's inputs, become one: they can only be reordered together. A factor
-that something looks at by its place, such as the net's outputs, is fixed.
+Two factors that meet, say a layer's outputs and the next one's inputs, are merged: they can only be permuted together. A factor
+whose places differ in meaning, such as the net's outputs, is fixed. As in a union–find structure, a factor resolves to what it
+was merged with or factorized into.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ Axes = tuple[Axis, ...]
 
 
 class Factor:
-    """`size` places; what they are now is `leaves` of it."""
+    """`size` places of a dimension; `resolved` gives the factors that they have become."""
 
     def __init__(self, size: int, fixed: str = ""):
         self.size = size
         self.fixed = fixed  # why it must stay in its order; empty: it need not
-        self._now: Axis | None = None  # the one that it was united with, or the parts that it was split into
+        self._resolution: Axis | None = None  # the one that it was merged with, or those that it was factorized into
 
-    def leaves(self) -> Axis:
+    def resolved(self) -> Axis:
         """The factors that it has become."""
-        return (self,) if self._now is None else leaves(self._now)
+        return (self,) if self._resolution is None else resolved(self._resolution)
 
-    def become(self, now: Axis) -> None:
-        self._now = now
+    def resolve_to(self, axis: Axis) -> None:
+        """Let it stand for the factors of `axis` from now on."""
+        self._resolution = axis
 
 
 def axis_of(size: int, fixed: str = "") -> Axis:
@@ -41,43 +43,43 @@ def axes_of(shape: Sequence[int], fixed: str = "") -> Axes:
     return tuple(axis_of(size, fixed) for size in shape)
 
 
-def leaves(axis: Axis) -> Axis:
+def resolved(axis: Axis) -> Axis:
     """What a dimension's factors have become."""
-    return tuple(leaf for factor in axis for leaf in factor.leaves())
+    return tuple(part for factor in axis for part in factor.resolved())
 
 
 def fix(axis: Axis, why: str) -> None:
     """Let a dimension stay in its order."""
-    for leaf in leaves(axis):
-        leaf.fixed = leaf.fixed or why
+    for factor in resolved(axis):
+        factor.fixed = factor.fixed or why
 
 
-def unite(first: Axis, second: Axis) -> None:
+def merge(first: Axis, second: Axis) -> None:
     """Let two dimensions of one size be reordered only together."""
-    first, second = leaves(first), leaves(second)
+    first, second = resolved(first), resolved(second)
     while first and second:
         one, other = first[0], second[0]
         if one.size == other.size:
-            _merge(one, other)
-            first, second = leaves(first[1:]), leaves(second[1:])
+            _merge_factors(one, other)
+            first, second = resolved(first[1:]), resolved(second[1:])
             continue
         large, small = (one, other) if one.size > other.size else (other, one)
         if large.size % small.size:
             fix(first, "sizes that do not fit together")
             fix(second, "sizes that do not fit together")
             return
-        split(large, small.size)
-        first, second = leaves(first), leaves(second)
+        factorize(large, small.size)
+        first, second = resolved(first), resolved(second)
 
 
-def split(factor: Factor, outer: int) -> None:
-    """Part a factor into `outer` blocks: they can be reordered, and, in all alike, their places."""
-    factor.become((Factor(outer, factor.fixed), Factor(factor.size // outer, factor.fixed)))
+def factorize(factor: Factor, outer: int) -> None:
+    """Write a factor as a product, `outer` blocks of size / outer: blocks can be permuted, and, in all alike, their places."""
+    factor.resolve_to((Factor(outer, factor.fixed), Factor(factor.size // outer, factor.fixed)))
 
 
 def regrouped(axes: Axes, shape: Sequence[int]) -> Axes:
     """The dimensions of the same numbers in the same order seen as another shape."""
-    rest, found = leaves(tuple(factor for axis in axes for factor in axis)), []
+    rest, found = resolved(tuple(factor for axis in axes for factor in axis)), []
     for size in shape:
         taken, rest = _taken(rest, size)
         if taken is None:
@@ -95,8 +97,8 @@ def _taken(rest: Axis, size: int) -> tuple[Axis | None, Axis]:
         if head.size > size:
             if head.size % size:
                 return None, rest
-            split(head, size)
-            rest = leaves(rest)
+            factorize(head, size)
+            rest = resolved(rest)
             continue
         if size % head.size:
             return None, rest
@@ -104,7 +106,7 @@ def _taken(rest: Axis, size: int) -> tuple[Axis | None, Axis]:
     return taken, rest
 
 
-def _merge(one: Factor, other: Factor) -> None:
+def _merge_factors(one: Factor, other: Factor) -> None:
     if one is not other:
         one.fixed = one.fixed or other.fixed
-        other.become((one,))
+        other.resolve_to((one,))

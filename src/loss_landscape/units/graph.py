@@ -13,11 +13,11 @@ from torch.func import functional_call
 from loss_landscape.graphs.tracing import constant, evaluated, traced
 from loss_landscape.nested import map_tensors, tensors_in
 from loss_landscape.objective.functional_net import private_clone, undisturbed
-from loss_landscape.units.axes import Axes, Factor, axes_of, fix, leaves
+from loss_landscape.units.axes import Axes, Factor, axes_of, fix, resolved
 from loss_landscape.units.permutations import Part, State, UnitGroups
-from loss_landscape.units.rules import INPUT, OUTPUT, PLACES, Known, axes_after
+from loss_landscape.units.rules import INPUT, OUTPUT, POSITIONS, Known, axes_after
 
-TRIED = "reordering it changed the outputs"
+CHANGES_OUTPUTS = "reordering it changed the outputs"
 
 
 def unit_groups(model: nn.Module, inputs: Any) -> UnitGroups:
@@ -27,12 +27,12 @@ def unit_groups(model: nn.Module, inputs: Any) -> UnitGroups:
     outputs it is left out. What is frozen, concatenated, cut, looked at by its place, or goes through a grouped convolution or an
     operation not known here stays in its order, and `fixed` says why. Raises `UntraceableError` for a net that is no fixed graph.
     """
-    return UnitTrace.of(model, inputs).groups
+    return UnitGraph.of(model, inputs).groups
 
 
 @dataclass(frozen=True, eq=False)
-class UnitTrace:
-    """A net as a graph of its state and its inputs, with the axes of what each node gives."""
+class UnitGraph:
+    """A net traced to a graph of its state and its inputs, with the axes of what each node gives."""
 
     graph: fx.GraphModule
     names: tuple[str, ...]  # of the tensors of the state, which are the graph's first inputs
@@ -41,30 +41,31 @@ class UnitTrace:
     axes: Known
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Any, state: State | None = None) -> UnitTrace:
-        """The trace of a net on a batch of inputs, with the tensors of `state` in place of its own; see `unit_groups`."""
+    def of(cls, model: nn.Module, inputs: Any, state: State | None = None) -> UnitGraph:
+        """The graph of a net traced on a batch of inputs, with the tensors of `state` in place of its own; see `unit_groups`."""
+        _require_net_and_inputs(model, inputs)
         state = state or {**dict(model.named_parameters()), **dict(model.named_buffers())}
         names, given = tuple(state), tuple(tensors_in(inputs))
         axes = [*_axes_of_state(model, state), *(axes_of(tensor.shape, INPUT) for tensor in given)]
         with undisturbed(given[0].device), torch.no_grad():
             graph = traced(_as_function(private_clone(model).eval(), names, inputs), [*state.values(), *given])
-            trace = cls(graph, names, _aliases(model, names), given, _through(graph, axes))
-            trace._fix_what_matters({name: tensor.detach() for name, tensor in state.items()})
-        return trace
+            found = cls(graph, names, _aliases(model, names), given, _through(graph, axes))
+            found._fix_what_changes_outputs({name: tensor.detach() for name, tensor in state.items()})
+        return found
 
     @property
     def groups(self) -> UnitGroups:
         """The groups of units that may change places."""
-        numbers = self._numbers()
+        numbers = self._group_numbers()
         axes = {name: self.axes[node] for name, node in zip(self.names, placeholders(self.graph), strict=False)}
         axes |= {alias: axes[name] for alias, name in self.aliases.items()}
         parts = {name: _parts(one, numbers) for name, one in axes.items()}
         stay = [name for name, found in parts.items() if found and all(part.group is None for part in found)]
-        return UnitGroups(tuple(leaf.size for leaf in numbers), parts, {name: _reason(axes[name]) for name in stay})
+        return UnitGroups(tuple(factor.size for factor in numbers), parts, {name: _reason(axes[name]) for name in stay})
 
-    def results(self, *states: State) -> Iterator[tuple[tuple[Part, ...], list[Tensor]]]:
+    def activations(self, *states: State) -> Iterator[tuple[tuple[Part, ...], list[Tensor]]]:
         """What each operation on the inputs gives with each of these states, and what the dimensions of that count."""
-        numbers, held = self._numbers(), placeholders(self.graph)
+        numbers, held = self._group_numbers(), placeholders(self.graph)
         values = {node: [state[name] for state in states] for name, node in zip(self.names, held, strict=False)}
         values |= {node: [tensor] * len(states) for node, tensor in zip(held[len(self.names) :], self.inputs, strict=True)}
         computed, last = set(held[len(self.names) :]), _last_reads(self.graph)
@@ -84,29 +85,32 @@ class UnitTrace:
     def gives_outputs(self, name: str) -> bool:
         """Whether the first dimension of a tensor of the state counts what the net gives out."""
         node = placeholders(self.graph)[self.names.index(name)]
-        return any(leaf.fixed == OUTPUT for leaf in leaves(self.axes[node][0]))
+        return any(factor.fixed == OUTPUT for factor in resolved(self.axes[node][0]))
 
     def outputs(self, state: State) -> list[Tensor]:
         """What the net gives with the tensors of `state`."""
         return tensors_in(self.graph(*(state[name] for name in self.names), *self.inputs))
 
-    def _numbers(self) -> dict[Factor, int]:
-        """The parts of the parameters that are free, each with the number of its group."""
+    def _group_numbers(self) -> dict[Factor, int]:
+        """The factors of the parameters that are free, each with the number of its group."""
         found = [
-            leaf for node in placeholders(self.graph)[: len(self.names)] for axis in self.axes[node] for leaf in leaves(axis)
+            factor
+            for node in placeholders(self.graph)[: len(self.names)]
+            for axis in self.axes[node]
+            for factor in resolved(axis)
         ]
-        return {leaf: number for number, leaf in enumerate(dict.fromkeys(leaf for leaf in found if not leaf.fixed))}
+        return {factor: number for number, factor in enumerate(dict.fromkeys(factor for factor in found if not factor.fixed))}
 
-    def _fix_what_matters(self, state: State) -> None:
+    def _fix_what_changes_outputs(self, state: State) -> None:
         """Fix the units whose reversal changes the outputs: the rules know what operations do, not what is in their constants."""
         plain, groups = self.outputs(state), self.groups
         here, there = groups.identity(), [order.flip(0) for order in groups.identity()]
         if _agree(plain, self.outputs(groups.permuted(state, there))):
             return
-        for leaf, number in self._numbers().items():
+        for factor, number in self._group_numbers().items():
             alone = [*here[:number], there[number], *here[number + 1 :]]
             if not _agree(plain, self.outputs(groups.permuted(state, alone))):
-                fix((leaf,), TRIED)
+                fix((factor,), CHANGES_OUTPUTS)
 
 
 def placeholders(graph: fx.GraphModule) -> list[fx.Node]:
@@ -114,8 +118,19 @@ def placeholders(graph: fx.GraphModule) -> list[fx.Node]:
     return [node for node in graph.graph.nodes if node.op == "placeholder"]
 
 
+def _require_net_and_inputs(model: Any, inputs: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected the net itself, a torch.nn.Module, to trace, got {type(model).__name__}")
+    if not tensors_in(inputs):
+        given = "None" if inputs is None else f"{type(inputs).__name__} without a tensor"
+        raise TypeError(
+            f"expected a batch of inputs to trace the net on, got {given}; give what the net is called with: a tensor, a tuple "
+            "of arguments, or a dict"
+        )
+
+
 def _last_reads(graph: fx.GraphModule) -> dict[fx.Node, list[fx.Node]]:
-    """Which nodes each node is the last to read, so that no more is held than is needed."""
+    """The nodes whose last reader each node is, so that no more is held than is needed."""
     readers = {read: node for node in graph.graph.nodes for read in node.all_input_nodes}
     found: dict[fx.Node, list[fx.Node]] = {node: [] for node in graph.graph.nodes}
     for read, node in readers.items():
@@ -137,7 +152,7 @@ def _as_function(net: nn.Module, names: Sequence[str], inputs: Any) -> Callable[
 
 
 def _axes_of_state(model: nn.Module, state: State) -> list[Axes]:
-    """Free ones, but for what a permuted state dict could not hold, or the user holds fast."""
+    """The axes of each tensor: free, but for those outside the state dict, and frozen parameters."""
     kept, frozen = model.state_dict(), {name for name, p in model.named_parameters() if not p.requires_grad}
     return [
         axes_of(tensor.shape, "not in the state dict" if name not in kept else "frozen" if name in frozen else "")
@@ -151,7 +166,7 @@ def _aliases(model: nn.Module, names: Sequence[str]) -> dict[str, str]:
 
 
 def _through(graph: fx.GraphModule, axes: Sequence[Axes]) -> Known:
-    """The axes of every node, those of the inputs given; what is not used, or is the net's output, is fixed."""
+    """The axes of every node, given those of the inputs; what is not used, or is the net's output, is fixed."""
     known: Known = dict(zip(placeholders(graph), axes, strict=True))
     for node in graph.graph.nodes:
         if node.op == "get_attr":
@@ -169,13 +184,13 @@ def _through(graph: fx.GraphModule, axes: Sequence[Axes]) -> Known:
 
 
 def _parts(axes: Axes, numbers: Mapping[Factor, int]) -> tuple[Part, ...]:
-    return tuple(Part(leaf.size, numbers.get(leaf)) for axis in axes for leaf in leaves(axis))
+    return tuple(Part(factor.size, numbers.get(factor)) for axis in axes for factor in resolved(axis))
 
 
 def _reason(axes: Axes) -> str:
     """Why a tensor stays in its order; that inputs, outputs and places do goes without saying where there is another reason."""
-    reasons = [leaf.fixed for axis in axes for leaf in leaves(axis)]
-    return next((why for why in reasons if why not in (INPUT, OUTPUT, PLACES)), reasons[0])
+    reasons = [factor.fixed for axis in axes for factor in resolved(axis)]
+    return next((why for why in reasons if why not in (INPUT, OUTPUT, POSITIONS)), reasons[0])
 
 
 def _agree(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:

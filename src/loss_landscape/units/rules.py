@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from loss_landscape.units.axes import Axes, Axis, Factor, axes_of, axis_of, fix, regrouped, unite
+from loss_landscape.units.axes import Axes, Axis, Factor, axes_of, axis_of, fix, merge, regrouped
 
 aten = torch.ops.aten
 Known = dict[fx.Node, Any]
 """The axes of what each node gives: of a tensor, or a list of them."""
 
-INPUT, OUTPUT, PLACES, GROUPED = (
+INPUT, OUTPUT, POSITIONS, GROUPED = (
     "the net's input",
     "the net's output",
     "places in an image or a sequence",
@@ -25,7 +25,7 @@ INPUT, OUTPUT, PLACES, GROUPED = (
 
 
 def axes_after(node: fx.Node, known: Known) -> Any:
-    """The axes of what `node` gives, those of its inputs having been united or fixed as it demands."""
+    """The axes of what `node` gives, those of its inputs having been merged or fixed as it demands."""
     if node.target is operator.getitem:
         return known[node.args[0]][node.args[1]]
     packet = node.target.overloadpacket
@@ -57,15 +57,15 @@ def _unknown(node: fx.Node, known: Known) -> Any:
 def _pointwise(node: fx.Node, known: Known) -> Axes:
     found: list[Axis] = [()] * len(shapes(node))
     for used in _tensors(node):
-        _unite_from_the_right(found, known[used])
+        _merge_from_the_right(found, known[used])
     return tuple(found)
 
 
-def _unite_from_the_right(found: list[Axis], axes: Axes) -> None:
+def _merge_from_the_right(found: list[Axis], axes: Axes) -> None:
     """Let `axes` be broadcast to `found`, in place."""
     for place, axis in zip(range(len(found) - 1, -1, -1), reversed(axes), strict=False):
         if found[place] and axis:
-            unite(found[place], axis)
+            merge(found[place], axis)
         found[place] = found[place] or axis
 
 
@@ -100,12 +100,12 @@ def _expanded(node: fx.Node, known: Known) -> Axes:
 def _product(node: fx.Node, known: Known) -> Axes:
     """mm, bmm, and with a first summand addmm, baddbmm."""
     *summand, left, right = (known[used] for used in node.args[:3])
-    unite(left[-1], right[-2])
+    merge(left[-1], right[-2])
     if len(left) == 3:
-        unite(left[0], right[0])
+        merge(left[0], right[0])
     found = [*left[:-1], right[-1]]
     for axes in summand:
-        _unite_from_the_right(found, axes)
+        _merge_from_the_right(found, axes)
     return tuple(found)
 
 
@@ -118,12 +118,12 @@ def _convolution(node: fx.Node, known: Known) -> Axes:
             fix(axis, GROUPED)
         made = axis_of(shapes(node)[1], GROUPED)
     else:
-        unite(inputs[1], given)
+        merge(inputs[1], given)
     if node.args[2] is not None:
-        unite(known[node.args[2]][0], made)
+        merge(known[node.args[2]][0], made)
     for axis in (*inputs[2:], *weight[2:]):
-        fix(axis, PLACES)
-    return (inputs[0], made, *axes_of(shapes(node)[2:], PLACES))
+        fix(axis, POSITIONS)
+    return (inputs[0], made, *axes_of(shapes(node)[2:], POSITIONS))
 
 
 def _batch_norm(node: fx.Node, known: Known) -> list[Axes]:
@@ -131,7 +131,7 @@ def _batch_norm(node: fx.Node, known: Known) -> list[Axes]:
     inputs = known[node.args[0]]
     for used in node.args[1:5]:
         if used is not None:
-            unite(known[used][0], inputs[1])
+            merge(known[used][0], inputs[1])
     return _first_of_several(node, inputs)
 
 
@@ -139,17 +139,17 @@ def _layer_norm(node: fx.Node, known: Known) -> list[Axes]:
     inputs = known[node.args[0]]
     for used in node.args[2:4]:
         if used is not None:
-            _unite_from_the_right(list(inputs), known[used])
+            _merge_from_the_right(list(inputs), known[used])
     return _first_of_several(node, inputs)
 
 
 def _group_norm(node: fx.Node, known: Known) -> list[Axes]:
     inputs, channels, groups = known[node.args[0]], node.args[4], node.args[6]
     if 1 < groups < channels:
-        unite(inputs[1], (Factor(groups), Factor(channels // groups)))
+        merge(inputs[1], (Factor(groups), Factor(channels // groups)))
     for used in node.args[1:3]:
         if used is not None:
-            unite(known[used][0], inputs[1])
+            merge(known[used][0], inputs[1])
     return _first_of_several(node, inputs)
 
 
@@ -173,8 +173,8 @@ def _over_places(node: fx.Node, known: Known) -> Any:
     several, shape = isinstance(shape, list), shape[0] if isinstance(shape, list) else shape
     count = next((int(digit) for digit in "13" if f"{digit}d" in node.target.overloadpacket.__name__), 2)
     for axis in axes[-count:]:
-        fix(axis, PLACES)
-    found = (*axes[:-count], *axes_of(shape[-count:], PLACES))
+        fix(axis, POSITIONS)
+    found = (*axes[:-count], *axes_of(shape[-count:], POSITIONS))
     return [found] * len(node.meta["val"]) if several else found
 
 
@@ -183,8 +183,8 @@ def _padded(node: fx.Node, known: Known) -> Axes:
     for number in range(len(pads) // 2):
         if pads[2 * number] or pads[2 * number + 1]:
             dim = len(axes) - 1 - number
-            fix(axes[dim], PLACES)
-            axes[dim] = axis_of(shapes(node)[dim], PLACES)
+            fix(axes[dim], POSITIONS)
+            axes[dim] = axis_of(shapes(node)[dim], POSITIONS)
     return tuple(axes)
 
 
@@ -195,7 +195,7 @@ def _joined(node: fx.Node, known: Known) -> Axes:
     found: list[Axis] = [()] * len(shape)
     for axes in parts:
         fix(axes[dim], "a concatenation of its units")
-        _unite_from_the_right(found, (*axes[:dim], (), *axes[dim + 1 :]))
+        _merge_from_the_right(found, (*axes[:dim], (), *axes[dim + 1 :]))
     found[dim] = axis_of(shape[dim], "a concatenation of its units")
     return tuple(found)
 

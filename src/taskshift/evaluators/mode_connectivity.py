@@ -117,7 +117,8 @@ class ModeConnectivity(Evaluator):
         """The straight line from the other net with its units in the present one's order, as it is and repaired."""
         other = measurement.fresh_learner().net
         other.eval().load_state_dict(state)
-        permuted = align(other, measurement.learner.net, measurement.batches[0].inputs, method=self.align).state
+        inputs = measurement.batches[0].inputs
+        permuted = align(other, measurement.learner.net, inputs=inputs, method=self.align).state
         ends = point_in(surface, permuted), surface.origin
         return {
             "aligned": path_losses(surface, line(*ends), self.curve_points),

@@ -125,7 +125,7 @@ def test_repair_lowers_the_barrier_that_alignment_leaves_in_deep_nets():
     for seed in (0, 2):
         net, other = (trained_mlp(seed + number, inputs, targets, depth=5, width=64) for number in (0, 1))
         surface = LossSurface(net, nn.CrossEntropyLoss(), [(inputs, targets)])
-        aligned = align(other, net, inputs).state
+        aligned = align(other, net, inputs=inputs).state
         before, repaired = barrier(surface, net, aligned, 9), repaired_line(surface, net, aligned, 9)
         barriers.append((before.barrier, repaired.barrier))
         assert (repaired.losses[0], repaired.losses[-1]) == (before.losses[0], before.losses[-1])

@@ -38,7 +38,7 @@ def test_a_permuted_copy_of_an_mlp_is_recovered_in_one_sweep(seed):
     copied = shuffled(net, inputs, seed)
     surface = LossSurface(net, nn.CrossEntropyLoss(), [(inputs, targets)])
     assert barrier(surface, net, copied).barrier > 0.05
-    found = align(copied, net, inputs)
+    found = align(copied, net, inputs=inputs)
     assert found.meta["sweeps"] == 1
     assert found.distance == 0.0
     assert all(torch.equal(found.state[name], tensor) for name, tensor in net.state_dict().items())
@@ -50,7 +50,7 @@ def test_a_permuted_copy_of_an_mlp_is_recovered_in_one_sweep(seed):
 def test_a_permuted_copy_of_any_net_is_recovered(name, method):
     case = made(name)
     copied = shuffled(case.net, case.inputs, 1)
-    found = align(copied, case.net, case.inputs, method=method)
+    found = align(copied, case.net, inputs=case.inputs, method=method)
     assert found.distance_before > 0
     assert found.distance == 0.0
     assert found.meta.get("converged", True)
@@ -62,7 +62,7 @@ def test_a_permuted_copy_of_any_net_is_recovered(name, method):
 @pytest.mark.parametrize("name", WITH_UNITS)
 def test_an_aligned_net_computes_the_same_and_is_no_farther_away(name, method):
     case, other = made(name, 0), made(name, 1)
-    found = align(case.net, other.net, case.inputs, method=method)
+    found = align(case.net, other.net, inputs=case.inputs, method=method)
     with torch.no_grad():
         expected, outputs = case.net(case.inputs), loaded(case.net, found.state)(case.inputs)
     torch.testing.assert_close(outputs, expected, rtol=1e-11, atol=1e-12)
@@ -75,7 +75,7 @@ def test_an_aligned_net_computes_the_same_and_is_no_farther_away(name, method):
 def test_units_on_both_sides_of_a_weight_never_go_to_a_worse_order():
     for seed in range(12):
         case, other = made("tied", 2 * seed), made("tied", 2 * seed + 1)
-        found = align(case.net, other.net, case.inputs)
+        found = align(case.net, other.net, inputs=case.inputs)
         assert found.distance <= found.distance_before
         assert found.meta["converged"]
 
@@ -83,7 +83,7 @@ def test_units_on_both_sides_of_a_weight_never_go_to_a_worse_order():
 def test_with_one_hidden_layer_no_order_is_nearer():
     torch.manual_seed(0)
     nets = [nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2)).double() for _ in range(2)]
-    found = align(*nets, torch.randn(4, 3, dtype=torch.float64))
+    found = align(*nets, inputs=torch.randn(4, 3, dtype=torch.float64))
     first, second = ([net[0].weight.T, net[0].bias[None], net[2].weight] for net in nets)
 
     def distance(order: tuple[int, ...]) -> float:
@@ -103,7 +103,7 @@ def test_activations_recover_units_that_were_also_rescaled():
         copied[0].weight *= scales[:, None]
         copied[0].bias *= scales
         copied[2].weight /= scales
-    found = align(copied, case.net, case.inputs, method="activations")
+    found = align(copied, case.net, inputs=case.inputs, method="activations")
     assert found.distance < found.distance_before
     hidden = [torch.relu(net[0](case.inputs)) for net in (loaded(copied, found.state), case.net)]
     live = hidden[1].std(dim=0) > 0
@@ -117,7 +117,7 @@ def test_a_dead_unit_does_not_hinder_the_others():
     with torch.no_grad():
         case.net[0].bias[2] = -100.0
     copied = shuffled(case.net, case.inputs, 1)
-    found = align(copied, case.net, case.inputs, method="activations")
+    found = align(copied, case.net, inputs=case.inputs, method="activations")
     assert all(torch.isfinite(tensor).all() for tensor in found.state.values())
     assert found.distance == 0.0
 
@@ -127,7 +127,7 @@ def test_aligned_nets_have_a_lower_barrier(method):
     inputs, targets = classes()
     net, other = (trained_mlp(seed, inputs, targets, depth=2) for seed in (0, 1))
     surface = LossSurface(net, nn.CrossEntropyLoss(), [(inputs, targets)])
-    found = align(other, net, inputs, method=method)
+    found = align(other, net, inputs=inputs, method=method)
     assert barrier(surface, net, found.state).barrier < 0.5 * barrier(surface, net, other).barrier
 
 
@@ -148,8 +148,8 @@ def test_both_nets_permuted_alike_have_the_same_path():
 
 def test_a_reference_may_be_a_state_dict_and_the_order_is_the_generators():
     case, other = made("flattened", 0), made("flattened", 1)
-    plain = align(case.net, other.net, case.inputs)
-    by_state = align(case.net, other.net.state_dict(), case.inputs, generator=torch.Generator().manual_seed(0))
+    plain = align(case.net, other.net, inputs=case.inputs)
+    by_state = align(case.net, other.net.state_dict(), inputs=case.inputs, generator=torch.Generator().manual_seed(0))
     assert all(torch.equal(p, q) for p, q in zip(plain.permutations, by_state.permutations, strict=True))
 
 
@@ -157,17 +157,17 @@ def test_a_reference_may_be_a_state_dict_and_the_order_is_the_generators():
 def test_aligning_leaves_both_nets_alone(method):
     case, other = made("residual-batch", 0), made("residual-batch", 1)
     with assert_leaves_net_untouched(case.net), assert_leaves_net_untouched(other.net):
-        align(case.net, other.net, case.inputs, method=method)
+        align(case.net, other.net, inputs=case.inputs, method=method)
 
 
 def test_what_can_not_be_aligned_is_refused():
-    case = made("mlp")
+    case, deeper = made("mlp"), nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
     with pytest.raises(
         ValueError, match=r"expected two nets of one architecture, but they differ in 0.weight, 0.bias, 2.weight …"
     ):
-        align(case.net, nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)), case.inputs)
+        align(case.net, deeper, inputs=case.inputs)
     gated = made("gated")
     with pytest.raises(ValueError, match=r"no units of this net can be permuted: both.weight: a cut through its units"):
-        align(gated.net, gated.net, gated.inputs)
+        align(gated.net, gated.net, inputs=gated.inputs)
     with pytest.raises(ValueError, match="method must be 'weights' or 'activations', got 'both'"):
-        align(case.net, case.net, case.inputs, method="both")
+        align(case.net, case.net, inputs=case.inputs, method="both")

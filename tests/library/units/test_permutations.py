@@ -12,8 +12,8 @@ from unit_nets import MAKERS, OUTPUT, made
 
 from loss_landscape import UnitGroups, unit_groups
 from loss_landscape.graphs.tracing import UntraceableError
-from loss_landscape.units.axes import Factor, leaves, regrouped, unite
-from loss_landscape.units.graph import TRIED
+from loss_landscape.units.axes import Factor, merge, regrouped, resolved
+from loss_landscape.units.graph import CHANGES_OUTPUTS
 from loss_landscape.units.rules import RULES
 
 
@@ -106,7 +106,7 @@ def test_a_group_whose_reversal_changes_the_outputs_is_left_out(monkeypatch):
     monkeypatch.setitem(RULES, torch.ops.aten.cumsum, RULES[torch.ops.aten.clone])  # a wrong rule
     groups = unit_groups(net, inputs)
     assert groups.sizes == (6,)
-    assert groups.fixed["first.bias"] == TRIED
+    assert groups.fixed["first.bias"] == CHANGES_OUTPUTS
 
 
 def test_a_constant_keeps_the_units_it_meets_in_order():
@@ -166,33 +166,48 @@ def test_tracing_leaves_the_net_alone(name):
 
 
 def sizes(axis: tuple[Factor, ...]) -> list[int]:
-    return [leaf.size for leaf in leaves(axis)]
+    return [factor.size for factor in resolved(axis)]
 
 
 def test_dimensions_that_meet_are_parted_as_far_as_both_are():
     whole, parted = (Factor(12),), (Factor(2), Factor(6))
-    unite(whole, parted)
+    merge(whole, parted)
     assert sizes(whole) == sizes(parted) == [2, 6]
-    unite(whole, (Factor(4), Factor(3)))
+    merge(whole, (Factor(4), Factor(3)))
     assert sizes(whole) == sizes(parted) == [2, 2, 3]
-    assert leaves(whole) == leaves(parted)
+    assert resolved(whole) == resolved(parted)
 
 
 def test_dimensions_that_do_not_fit_together_stay():
     first, second = (Factor(4), Factor(3)), (Factor(3), Factor(4))
-    unite(first, second)
-    assert all(leaf.fixed for leaf in leaves(first) + leaves(second))
+    merge(first, second)
+    assert all(factor.fixed for factor in resolved(first) + resolved(second))
 
 
 def test_what_is_fixed_stays_fixed_when_it_meets_or_is_parted():
     fixed, free = (Factor(6, "why"),), (Factor(2), Factor(3))
-    unite(free, fixed)
-    assert [leaf.fixed for leaf in leaves(free)] == ["why", "why"]
+    merge(free, fixed)
+    assert [factor.fixed for factor in resolved(free)] == ["why", "why"]
 
 
 def test_a_reshape_regroups_or_gives_up():
     axes = ((Factor(5),), (Factor(4),), (Factor(3),))
     assert [sizes(axis) for axis in regrouped(axes, (5, 12))] == [[5], [4, 3]]
     assert [sizes(axis) for axis in regrouped(axes, (5, 2, 6, 1))] == [[5], [2], [2, 3], []]
-    assert all(leaf.fixed for axis in regrouped(axes, (6, 10)) for leaf in leaves(axis))
-    assert all(leaf.fixed for axis in axes for leaf in leaves(axis))
+    assert all(factor.fixed for axis in regrouped(axes, (6, 10)) for factor in resolved(axis))
+    assert all(factor.fixed for axis in axes for factor in resolved(axis))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "given"), [(None, "None"), ("text", "str without a tensor"), ([], "list without a tensor")], ids=repr
+)
+def test_a_net_is_not_traced_on_nothing(inputs, given):
+    expected = f"expected a batch of inputs to trace the net on, got {given}; give what the net is called with: a tensor, a tuple"
+    with pytest.raises(TypeError, match=expected):
+        unit_groups(made("mlp").net, inputs)
+
+
+def test_a_state_dict_is_no_net_to_trace():
+    case = made("mlp")
+    with pytest.raises(TypeError, match=r"expected the net itself, a torch.nn.Module, to trace, got OrderedDict"):
+        unit_groups(case.net.state_dict(), case.inputs)
