@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.info import PlanePoint
 from loss_landscape.viewing.colour_scale import ColourScale
 
 if TYPE_CHECKING:
@@ -31,13 +32,12 @@ AXIS_NAMES = {
 
 def axis_label(grid: Grid, axis: int) -> str:
     """What an axis is, and how long one unit of it is beside ‖θ‖."""
-    meta, letter = grid.meta, "αβγ"[axis]
-    names = AXIS_NAMES.get(meta.get("kind", ""), ())
-    name = names[axis] if axis < len(names) else f"direction {axis + 1}"
-    facts = [f"λ = {meta['eigenvalues'][axis]:.3g}"] if meta.get("eigenvalues") else []
-    if meta.get("origin_norm"):
-        facts.append(f"one unit is {meta['direction_norms'][axis] / meta['origin_norm']:.3g} ‖θ‖")
-    return f"{letter} along {name}\n({', '.join(facts)})" if facts else f"{letter} along {name}"
+    info = grid.info.directions
+    names = AXIS_NAMES.get(info.kind, ())
+    name = f"{'αβγ'[axis]} along {names[axis] if axis < len(names) else f'direction {axis + 1}'}"
+    facts = [f"λ = {info.eigenvalues[axis]:.3g}"] if info.eigenvalues else []
+    facts += [f"one unit is {info.relative_norms[axis]:.3g} ‖θ‖"] if info.relative_norms else []
+    return f"{name}\n({', '.join(facts)})" if facts else name
 
 
 def label_axes(axes: Axes, grid: Grid) -> None:
@@ -49,36 +49,24 @@ def label_axes(axes: Axes, grid: Grid) -> None:
 
 def value_name(grid: Grid) -> str:
     """What a grid holds: the loss, or that after an ascent."""
-    radius = grid.meta.get("rho_absolute")
-    return "loss" if radius is None else f"loss after an ascent of ρ = {radius:.3g}"
-
-
-def centre_loss(grid: Grid) -> float | None:
-    """The loss at the origin, if the grid knows it or has a cell there."""
-    known = grid.meta.get("baseline_loss")
-    cell = [np.flatnonzero(axis == 0) for axis in grid.coordinates]
-    if known is None and all(len(found) for found in cell):
-        known = grid.losses[tuple(found[0] for found in cell)]
-    return None if known is None else float(known)
+    return "loss" if grid.info.rho is None else f"loss after an ascent of ρ = {grid.info.rho:.3g}"
 
 
 def centre_label(grid: Grid) -> str:
     """What a legend says of the origin."""
-    loss = centre_loss(grid)
-    return "centre" if loss is None else f"centre: {loss:.4g}"
+    return "centre" if grid.centre_loss is None else f"centre: {grid.centre_loss:.4g}"
 
 
 def centre_notes(grid: Grid) -> list[str]:
     """The origin's loss, where it is known."""
-    return [] if centre_loss(grid) is None else [centre_label(grid)]
+    return [] if grid.centre_loss is None else [centre_label(grid)]
 
 
 def notes_on(grid: Grid, scale: ColourScale) -> list[str]:
     """What a reader must know of a grid before trusting its picture."""
     finite = grid.losses[np.isfinite(grid.losses)]
-    missing, spread = grid.losses.size - finite.size, np.ptp(finite) if finite.size else np.inf
-    noise = grid.meta.get("noise_floor")
-    notes = [f"not finite: {missing} of {grid.losses.size} cells"] if missing else []
+    spread, noise = np.ptp(finite) if finite.size else np.inf, grid.info.noise.floor
+    notes = [f"not finite: {grid.num_nonfinite} of {grid.losses.size} cells"] if grid.num_nonfinite else []
     notes += _notes_on_prediction(grid)
     if scale.clipped:
         notes.append(f"colours end at {scale.high:.3g}, the highest cell is {finite.max():.3g}")
@@ -91,22 +79,27 @@ def notes_on(grid: Grid, scale: ColourScale) -> list[str]:
 
 def _notes_on_prediction(grid: Grid) -> list[str]:
     """How much of a grid was evaluated, where some was predicted or was to be."""
-    count, error = int(grid.evaluated.sum()), grid.meta.get("largest_held_out_error")
-    if count == grid.losses.size:
-        return ["every cell evaluated: none could be predicted within the tolerance"] if grid.meta.get("tolerance") else []
+    error = grid.info.largest_held_out_error
+    if grid.num_evaluated == grid.losses.size:
+        return ["every cell evaluated: none could be predicted within the tolerance"] if grid.info.tolerance else []
     checked = "" if error is None else f" (to {100 * error:.2g} % where checked)"
-    return [f"{count} of {grid.losses.size} cells evaluated, the rest predicted{checked}"]
+    return [f"{grid.num_evaluated} of {grid.losses.size} cells evaluated, the rest predicted{checked}"]
 
 
 def notes_on_trajectory(grid: Grid, points: Sequence[Point]) -> list[str]:
     """How much of a trajectory the plane shows."""
-    (left, right), (bottom, top) = ((axis.min(), axis.max()) for axis in grid.coordinates)
+    info, ((left, right), (bottom, top)) = grid.info.directions, grid.span
     outside = sum(not (left <= point["alpha"] <= right and bottom <= point["beta"] <= top) for point in points)
     notes = [f"{outside} of the path's {len(points)} points are outside"] if outside else []
-    if grid.meta.get("explained_variance"):
-        shares = " and ".join(f"{share:.1%}" for share in grid.meta["explained_variance"])
+    if info.explained_variance:
+        shares = " and ".join(f"{share:.1%}" for share in info.explained_variance)
         notes.append(f"the axes hold {shares} of the path's variance")
     distances = [point["residual"] for point in points if "residual" in point]
-    if distances and grid.meta.get("origin_norm"):
-        notes.append(f"the path leaves the plane by up to {max(distances) / grid.meta['origin_norm']:.2g} ‖θ‖")
+    if distances and info.origin_norm:
+        notes.append(f"the path leaves the plane by up to {max(distances) / info.origin_norm:.2g} ‖θ‖")
     return notes
+
+
+def points_of(points: Sequence[PlanePoint] | None) -> list[Point]:
+    """Points by name, as pictures take them."""
+    return [point.to_json() for point in points or ()]

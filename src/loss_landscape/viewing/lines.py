@@ -10,7 +10,7 @@ from loss_landscape.paths.connectivity import PathLosses
 from loss_landscape.results.grid import Grid
 from loss_landscape.viewing.checks import require_axes, require_type
 from loss_landscape.viewing.colour_scale import ColourScale
-from loss_landscape.viewing.labels import axis_label, centre_label, centre_loss, notes_on, value_name
+from loss_landscape.viewing.labels import axis_label, centre_label, notes_on, value_name
 from loss_landscape.viewing.theme import (
     BLUE,
     INK,
@@ -38,12 +38,12 @@ def plot_line(path: PathLike, grid: Grid, *, title: str) -> Figure:
 def line_figure(grid: Grid, *, title: str) -> Figure:
     """The figure of `plot_line`."""
     require_axes(grid, 1)
-    scale, centre = ColourScale.of(grid.losses), centre_loss(grid)
+    scale = ColourScale.of(grid.losses)
     figure = empty_figure(6.2, 4.2)
     axes = figure.add_subplot()
     _draw_losses(axes, grid.coordinates[0], grid.losses, color=BLUE)
-    if centre is not None:
-        axes.plot([0.0], [centre], "o", label=centre_label(grid), **RING)
+    if grid.centre_loss is not None:
+        axes.plot([0.0], [grid.centre_loss], "o", label=centre_label(grid), **RING)
     mark_not_finite(axes, grid.coordinates[0][~np.isfinite(grid.losses)])
     _finish(axes, scale, value_name(grid), axis_label(grid, 0))
     if axes.get_legend_handles_labels()[0]:

@@ -23,7 +23,7 @@ from loss_landscape.topology import MergeTree
 from loss_landscape.units.alignment import Alignment
 from loss_landscape.viewing.colour_scale import ColourScale
 from loss_landscape.viewing.curves import curve_figure
-from loss_landscape.viewing.labels import centre_loss, notes_on
+from loss_landscape.viewing.labels import notes_on
 from loss_landscape.viewing.lines import line_figure, path_figure
 from loss_landscape.viewing.planes import contour_figure, volume_figure
 from loss_landscape.viewing.spectra import eigenpairs_figure, spectrum_figure
@@ -49,7 +49,7 @@ def _(grid: Grid) -> str:
     reach = [f"{axis.min():.3g} … {axis.max():.3g}" for axis in grid.coordinates if axis.size]
     facts = {
         "losses": f"{finite.min():.4g} … {finite.max():.4g}" if finite.size else "none is finite",
-        "at the centre": _number(centre_loss(grid)),
+        "at the centre": _number(grid.centre_loss),
         "coordinates": ", ".join(reach),
         "notes": "; ".join(notes_on(grid, ColourScale.of(grid.losses))) if grid.losses.size else "",
     }

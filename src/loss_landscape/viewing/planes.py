@@ -16,11 +16,11 @@ from loss_landscape.viewing.labels import (
     Point,
     axis_label,
     centre_label,
-    centre_loss,
     centre_notes,
     label_axes,
     notes_on,
     notes_on_trajectory,
+    points_of,
     value_name,
 )
 from loss_landscape.viewing.theme import (
@@ -46,7 +46,7 @@ SPOT: dict[str, Any] = {"color": "white", "markeredgecolor": "black", "linestyle
 def plot_plane_contour(path: PathLike, grid: Grid, *, title: str, trajectory: Sequence[Point] | None = None) -> Figure:
     """Draw a plane as a heat map with contour lines; the first direction runs to the right, the second upwards.
 
-    `trajectory` is a list of {alpha, beta}, first to last; None takes the one in the grid's meta, where there is one.
+    `trajectory` is a list of {alpha, beta}, first to last; None takes the one in the grid's info, where there is one.
     """
     return save_figure(path, contour_figure(grid, title=title, trajectory=trajectory))
 
@@ -55,12 +55,12 @@ def contour_figure(grid: Grid, *, title: str, trajectory: Sequence[Point] | None
     """The figure of `plot_plane_contour`."""
     require_axes(grid, 2)
     scale = ColourScale.of(grid.losses)
-    points = (grid.meta.get("trajectory") or []) if trajectory is None else trajectory
+    points = points_of(grid.info.directions.trajectory) if trajectory is None else trajectory
     figure = empty_figure(6.2, 5.6, layout=None)  # fixed places: twice as fast as a computed layout
     axes = figure.add_axes((0.16, 0.18, 0.65, 0.68))
     mesh = draw_plane(axes, grid, scale)
     draw_trajectory(axes, points)
-    _draw_nets(axes, grid.meta.get("points") or [])
+    _draw_nets(axes, points_of(grid.info.directions.points))
     add_colour_bar(figure, mesh, scale, value_name(grid), cax=figure.add_axes((0.83, 0.18, 0.022, 0.68)))
     label_axes(axes, grid)
     figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=4, fontsize=8, frameon=False)
@@ -126,18 +126,14 @@ def _rise(plain: Grid, sam: Grid) -> Grid | None:
     shared = np.ix_(*places)
     with np.errstate(invalid="ignore"):  # inf − inf is the NaN that it should be
         rise = sam.losses - plain.losses[shared]
-    facts = {
-        "baseline_loss": _combined(sam, plain, "baseline_loss", sign=-1),
-        "noise_floor": _combined(sam, plain, "noise_floor", sign=1),
-        "largest_held_out_error": None,  # of a difference it is not known
-    }
-    return replace(sam, losses=rise, meta={**sam.meta, **facts}, evaluated=sam.evaluated & plain.evaluated[shared])
-
-
-def _combined(one: Grid, other: Grid, name: str, *, sign: int) -> float | None:
-    """The sum or the difference of a number of two grids; None where one of them does not know it."""
-    first, second = one.meta.get(name), other.meta.get(name)
-    return None if first is None or second is None else first + sign * second
+    ends, floors = (sam.info.baseline_loss, plain.info.baseline_loss), (sam.info.noise.floor, plain.info.noise.floor)
+    info = replace(
+        sam.info,
+        baseline_loss=None if None in ends else ends[0] - ends[1],
+        noise=replace(sam.info.noise, floor=None if None in floors else sum(floors)),
+        largest_held_out_error=None,  # of a difference it is not known
+    )
+    return replace(sam, losses=rise, info=info, evaluated=sam.evaluated & plain.evaluated[shared])
 
 
 def plot_volume(path: PathLike, grid: Grid, *, title: str) -> Figure:
@@ -188,7 +184,7 @@ def _draw_cells(axes: Axes, coordinates: Sequence[np.ndarray], losses: np.ndarra
 
 def _mark_centre(axes: Axes, grid: Grid) -> None:
     """A cross at the origin, unless a grid that knows no loss there lies beside it."""
-    if centre_loss(grid) is None and not all(axis.min() <= 0 <= axis.max() for axis in grid.coordinates):
+    if grid.centre_loss is None and not all(axis.min() <= 0 <= axis.max() for axis in grid.coordinates):
         return
     axes.plot([0.0], [0.0], "+", color="white", markersize=13, markeredgewidth=4)
     axes.plot([0.0], [0.0], "+", color="black", markersize=12, markeredgewidth=1.5, label=centre_label(grid), linestyle="none")

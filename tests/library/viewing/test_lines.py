@@ -66,7 +66,7 @@ def test_a_grid_of_other_axes_is_refused_and_told_its_own_picture(png, draw, sai
 @pytest.mark.parametrize("draw", [plot.plot_plane_contour, plot.plot_plane_surface, plot.plot_sam_contour])
 def test_a_plane_picture_of_a_line_is_refused(png, draw):
     with pytest.raises(ValueError, match="but this grid has 1.*plot_line draws a line"):
-        draw(png, Grid(np.arange(4.0), (np.arange(4.0),), {}), title="t")
+        draw(png, Grid(np.arange(4.0), (np.arange(4.0),)), title="t")
 
 
 def test_arrays_and_other_results_are_refused(png):
@@ -79,10 +79,10 @@ def test_arrays_and_other_results_are_refused(png):
 
 
 def test_a_line_built_by_hand_is_drawn_with_the_centre_that_it_holds(png):
-    axes = plot.plot_line(png, Grid(np.array([3.0, 1.0, 2.0]), (np.array([-1.0, 0.0, 1.0]),), {}), title="t").axes[0]
+    axes = plot.plot_line(png, Grid(np.array([3.0, 1.0, 2.0]), (np.array([-1.0, 0.0, 1.0]),)), title="t").axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["centre: 1"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("α along direction 1", "loss")
-    beside = plot.plot_line(png, Grid(np.array([3.0, 1.0]), (np.array([0.5, 1.0]),), {}), title="t").axes[0]
+    beside = plot.plot_line(png, Grid(np.array([3.0, 1.0]), (np.array([0.5, 1.0]),)), title="t").axes[0]
     assert beside.get_legend() is None
     assert len(beside.lines) == 1
 

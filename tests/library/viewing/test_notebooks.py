@@ -45,7 +45,7 @@ def pairs_of(values, converged=True):
 
 def by_hand(losses):
     losses = np.asarray(losses, dtype=np.float64)
-    return Grid(losses, tuple(np.linspace(-1, 1, size) for size in losses.shape), {})
+    return Grid(losses, tuple(np.linspace(-1, 1, size) for size in losses.shape))
 
 
 @pytest.mark.parametrize(

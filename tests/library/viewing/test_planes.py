@@ -285,13 +285,13 @@ def test_a_picture_replaces_the_old_one_whole(png):
 @pytest.mark.parametrize("draw", [plot.plot_plane_contour, plot.plot_plane_surface, plot.plot_sam_contour])
 def test_a_plane_built_by_hand_is_drawn(png, draw):
     alpha, beta = np.linspace(-1, 1, 5), np.linspace(-1, 1, 3)
-    figure = draw(png, Grid(np.add.outer(alpha**2, beta**2), (alpha, beta), {}), title="t")
+    figure = draw(png, Grid(np.add.outer(alpha**2, beta**2), (alpha, beta)), title="t")
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("α along direction 1", "β along direction 2")
     assert "centre: 0" in figure.axes[0].get_title() + "".join(t.get_text() for one in figure.legends for t in one.get_texts())
 
 
 def test_a_plane_built_by_hand_beside_the_origin_has_no_centre(png):
-    grid = Grid(np.add.outer(np.arange(1.0, 4.0), np.arange(1.0, 5.0)), (np.arange(1.0, 4.0), np.arange(1.0, 5.0)), {})
+    grid = Grid(np.add.outer(np.arange(1.0, 4.0), np.arange(1.0, 5.0)), (np.arange(1.0, 4.0), np.arange(1.0, 5.0)))
     figure = plot.plot_plane_contour(png, grid, title="t")
     assert not figure.axes[0].lines
     assert figure.axes[0].get_xlim()[0] > 0.0
@@ -299,8 +299,8 @@ def test_a_plane_built_by_hand_beside_the_origin_has_no_centre(png):
 
 def test_planes_and_volumes_built_by_hand_are_compared_and_cut(png):
     alpha = np.linspace(-1, 1, 5)
-    grid = Grid(np.add.outer(alpha**2, alpha**2), (alpha, alpha), {})
-    figure = plot.plot_sam_comparison(png, grid, sam=Grid(grid.losses + 0.5, grid.coordinates, {}), title="t")
+    grid = Grid(np.add.outer(alpha**2, alpha**2), (alpha, alpha))
+    figure = plot.plot_sam_comparison(png, grid, sam=Grid(grid.losses + 0.5, grid.coordinates), title="t")
     np.testing.assert_allclose(mesh_of(figure.axes[2]).get_array(), 0.5)
-    whole = Grid(np.add.outer(grid.losses, alpha), (alpha, alpha, alpha), {})
+    whole = Grid(np.add.outer(grid.losses, alpha), (alpha, alpha, alpha))
     assert plot.plot_volume(png, whole, title="t").get_supxlabel().splitlines()[0] == "α along direction 1"
