@@ -18,14 +18,16 @@ from loss_landscape.operators.base import CurvatureOperator, MatrixOperator
 from loss_landscape.operators.determinism import check_deterministic
 from loss_landscape.operators.hessian import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator
 from loss_landscape.operators.sampled_fisher import KroneckerFactoredOperator, SampledFisherOperator
-from loss_landscape.paths.connectivity import PathLosses, barrier, fit_bezier, fit_polychain, path_losses
-from loss_landscape.paths.curves import Curve, bezier, line, polychain
+from loss_landscape.paths.connectivity import barrier, path_losses
+from loss_landscape.paths.curve_fitting import fit_bezier, fit_curve, fit_polychain
+from loss_landscape.paths.curves import Curve, CurveInfo, bezier, line, polychain
 from loss_landscape.paths.repair import repair, repaired_line
 from loss_landscape.results.density import Density
 from loss_landscape.results.directions import Directions
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.grid import Grid
 from loss_landscape.results.info import DirectionInfo, GridInfo
+from loss_landscape.results.path_losses import PathLosses
 from loss_landscape.shards import Shard
 from loss_landscape.sharpness.expected import expected_sharpness
 from loss_landscape.sharpness.keskar import keskar_sharpness
@@ -49,6 +51,7 @@ __all__ = [
     "Checkpointing",
     "CurvatureOperator",
     "Curve",
+    "CurveInfo",
     "Density",
     "DiagonalEstimate",
     "DirectionInfo",
@@ -89,6 +92,7 @@ __all__ = [
     "expected_sharpness",
     "first_order_sharpness",
     "fit_bezier",
+    "fit_curve",
     "fit_polychain",
     "frobenius_norm",
     "gradient_directions",

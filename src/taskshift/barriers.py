@@ -76,7 +76,7 @@ def _measured(parts: Parts, folder: RunFolder, missing: Sequence[tuple[int, int]
         if end != data_of:
             surface, data_of = _surface(parts, folder, end), end
         ends = [fitting_state(parts.learner.net, folder.task_checkpoint(task)) for task in (start, end)]
-        found = barrier(surface, *ends, NUM_POINTS)
+        found = barrier(surface, *ends, num_points=NUM_POINTS)
         yield Line(start, end, found.barrier, found.highest, float(found.losses[0]), float(found.losses[-1]))
         if done == 0:
             about = duration((time.perf_counter() - began) * len(missing))

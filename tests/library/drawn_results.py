@@ -36,7 +36,7 @@ def density_of(nodes, weights, size=100):
     return Density(torch.tensor(nodes, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64), size, 1e-6)
 
 
-def path_of(losses, kind="line", num_bends=0, length=2.0):
+def path_of(losses, kind="line", num_control_points=2, length=2.0):
     losses = np.array(losses, dtype=np.float64)
     t = np.linspace(0.0, 1.0, len(losses))
-    return PathLosses(t, losses, length * t, {"kind": kind, "num_bends": num_bends, "origin_norm": 4.0})
+    return PathLosses(t, losses, length * t, {"kind": kind, "num_control_points": num_control_points, "origin_norm": 4.0})

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from loss_landscape.directions.points import PointLike, point_in
 from loss_landscape.objective.functional_net import undisturbed
-from loss_landscape.paths.connectivity import PathLosses
 from loss_landscape.paths.curves import line
+from loss_landscape.results.info import DirectionInfo, GridInfo
+from loss_landscape.results.path_losses import PathLosses
 from loss_landscape.surface.surface import LossSurface
 from loss_landscape.units.graph import UnitGraph
 
@@ -25,7 +26,7 @@ Moments = dict[str, tuple[Tensor, Tensor]]
 """By layer, the mean and the standard deviation of each unit before its activation, float64."""
 
 
-def repair(surface: LossSurface, start: PointLike, end: PointLike, t: float = 0.5) -> Tensor:
+def repair(surface: LossSurface, start: PointLike, end: PointLike, *, t: float = 0.5) -> Tensor:
     """The mixture (1 − t)·start + t·end with each hidden layer rescaled and shifted, unit by unit, [P].
 
     Over the surface's batches, each unit's mean and standard deviation before its activation become the mixture of the two nets'
@@ -36,7 +37,7 @@ def repair(surface: LossSurface, start: PointLike, end: PointLike, t: float = 0.
     return _Mixtures(surface, start, end).repaired(t)
 
 
-def repaired_line(surface: LossSurface, start: PointLike, end: PointLike, num_points: int = 25) -> PathLosses:
+def repaired_line(surface: LossSurface, start: PointLike, end: PointLike, *, num_points: int = 25) -> PathLosses:
     """The losses of the repaired mixtures of two nets at `num_points` even steps of t, ends included."""
     if num_points < 2:
         raise ValueError(f"num_points must be ≥ 2, got {num_points}")
@@ -47,8 +48,9 @@ def repaired_line(surface: LossSurface, start: PointLike, end: PointLike, num_po
         losses.append(surface.moved_to(point).loss())
         lengths.append(float((point - last).double().norm()))
         last = point
-    facts = {"kind": "repaired line", "num_bends": 0, "origin_norm": float(mixtures.line.start.double().norm())}
-    return PathLosses(times, np.array(losses), np.cumsum(lengths), facts)
+    start, end = (point.double() for point in (mixtures.line.start, mixtures.line.end))
+    info = DirectionInfo("repaired line", (float((end - start).norm()),), float(start.norm()), num_control_points=2)
+    return PathLosses(times, np.array(losses), np.cumsum(lengths), GridInfo(info))
 
 
 class _Mixtures:

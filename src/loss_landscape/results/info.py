@@ -49,7 +49,7 @@ class DirectionInfo:
     `cosine` the one of the largest size between two of them. `normalization` is what scaled them, `excluded` the parameters that
     they leave where they are, `filter_norm_error` how far a filter's norm is from the net's. The rest is of some kinds alone:
     `eigenvalues` with their `eigenvalue_residuals`, the nets at `points` of a plane, the `trajectory` with the share of its
-    variance along each axis (`explained_variance`) about the point it is `centred_on`, the `num_bends` of a curve.
+    variance along each axis (`explained_variance`) about the point it is `centred_on`, the `num_control_points` of a curve.
     """
 
     kind: str = "custom"
@@ -65,7 +65,7 @@ class DirectionInfo:
     trajectory: tuple[PlanePoint, ...] | None = None
     centred_on: str | None = None
     explained_variance: tuple[float, ...] | None = None
-    num_bends: int | None = None
+    num_control_points: int | None = None
 
     @property
     def relative_norms(self) -> tuple[float, ...] | None:
@@ -88,7 +88,7 @@ class DirectionInfo:
             entries[name] = _listed(getattr(self, name))
         for name in ("points", "trajectory"):
             entries[name] = _listed(getattr(self, name), PlanePoint.to_json)
-        entries |= {"centred_on": self.centred_on, "num_bends": self.num_bends}
+        entries |= {"centred_on": self.centred_on, "num_control_points": self.num_control_points}
         kept = ("origin_norm", "relative_norms", "filter_norm_error")
         return {name: entry for name, entry in entries.items() if entry is not None or name in kept}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from loss_landscape.paths.connectivity import PathLosses
 from loss_landscape.results.density import Density
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.path_losses import PathLosses
 
 MAKERS = {
     Grid: "evaluate_grid makes one, Grid(losses, coordinates) holds arrays that are at hand",

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loss_landscape.paths.connectivity import PathLosses
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.path_losses import PathLosses
 from loss_landscape.viewing.checks import require_axes, require_type
 from loss_landscape.viewing.colour_scale import ColourScale
 from loss_landscape.viewing.labels import axis_label, centre_label, notes_on, value_name
@@ -92,9 +92,10 @@ def path_figure(losses: PathLosses, *, title: str) -> Figure:
 
 def curve_name(losses: PathLosses) -> str:
     """A curve's kind, and how often it bends."""
-    kind, bends = losses.meta.get("kind", "curve"), losses.meta.get("num_bends")
-    name = {"bezier": "Bézier curve", "polychain": "polychain", "line": "straight line"}.get(kind, kind)
-    return name if not bends else f"{name}, {bends} bend{'' if bends == 1 else 's'}"
+    info = losses.info.directions
+    name = {"bezier": "Bézier curve", "line": "straight line", "custom": "curve"}.get(info.kind, info.kind)
+    bends = (info.num_control_points or 2) - 2
+    return f"{name}, {bends} bend{'' if bends == 1 else 's'}" if bends else name
 
 
 def _draw_losses(axes: Axes, places: np.ndarray, losses: np.ndarray, **more: Any) -> None:
@@ -112,7 +113,7 @@ def _finish(axes: Axes, scale: ColourScale, height: str, along: str) -> None:
 
 def _way_label(straight: PathLosses) -> str:
     """What t is, and how long the straight way is beside ‖θ‖."""
-    length, norm = straight.lengths[-1], straight.meta.get("origin_norm")
+    length, norm = straight.lengths[-1], straight.info.directions.origin_norm
     return "t, from one net to the other" + (f"\n(the straight way is {length / norm:.3g} ‖θ‖ long)" if norm else "")
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loss_landscape.paths.connectivity import PathLosses
 from loss_landscape.paths.curves import Curve
 from loss_landscape.results.density import Density
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.path_losses import PathLosses
 from loss_landscape.spectra.diagonal import DiagonalEstimate
 from loss_landscape.spectra.lanczos import Eigenpairs
 from loss_landscape.spectra.layers import LayerCurvature

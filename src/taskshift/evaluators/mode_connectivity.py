@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
 
-from loss_landscape import Curve, LossSurface, PathLosses, align, bezier, fit_bezier, line, path_losses, point_in, repaired_line
-from taskshift import checkpoint
+from loss_landscape import Curve, LossSurface, PathLosses, align, bezier, fit_curve, line, path_losses, point_in, repaired_line
+from loss_landscape.checkpointing import Checkpointing
+from loss_landscape.paths.curves import evenly_spaced
 from taskshift.evaluators.axes import text_file
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, json_file
 from taskshift.nets.weights import fitting_state
@@ -78,10 +80,10 @@ class ModeConnectivity(Evaluator):
         paths["curve"] = self._losses(measurement, surface, curve)
         if self.align != "none":
             paths |= self._aligned(measurement, surface, state)
-        fell_back = curve.meta["fell_back"]
-        scalars = numbers_of(paths) | {"opt_seconds": curve.meta["seconds"], "fell_back": float(fell_back is not None)}
-        facts = {"start": name, "batch_norm": surface.objective.batch_norm, **scalars, "fell_back": fell_back}
-        facts |= {name: curve.meta[name] for name in ("steps", "lr", "num_bends", "training_losses")}
+        fit = curve.info
+        scalars = numbers_of(paths) | {"opt_seconds": fit.seconds, "fell_back": float(fit.fell_back is not None)}
+        facts = {"start": name, "batch_norm": surface.objective.batch_norm, **scalars, "fell_back": fit.fell_back}
+        facts |= {"steps": fit.steps, "lr": fit.lr, "num_bends": self.num_bends, "training_losses": list(fit.training_losses)}
         losses = {path: found.losses.tolist() for path, found in paths.items()}
         artifacts: dict[str, Artifact] = {"metrics.json": json_file(facts | {"t": paths["linear"].t.tolist(), "losses": losses})}
         if self.save_plots:
@@ -110,8 +112,8 @@ class ModeConnectivity(Evaluator):
         return found
 
     def _losses(self, measurement: Measurement, surface: LossSurface, curve: Curve) -> PathLosses:
-        file = measurement.scratch / f"{curve.meta['kind']}.partial.npz"
-        return path_losses(surface, curve, self.curve_points, partial=file)
+        kept = Checkpointing(measurement.scratch / f"{curve.info.kind}.partial.npz")
+        return path_losses(surface, curve, num_points=self.curve_points, checkpointing=kept)
 
     def _aligned(self, measurement: Measurement, surface: LossSurface, state: State) -> dict[str, PathLosses]:
         """The straight line from the other net with its units in the present one's order, as it is and repaired."""
@@ -121,29 +123,27 @@ class ModeConnectivity(Evaluator):
         permuted = align(other, measurement.learner.net, inputs=inputs, method=self.align).state
         ends = point_in(surface, permuted), surface.origin
         return {
-            "aligned": path_losses(surface, line(*ends), self.curve_points),
-            "repaired": repaired_line(surface, *ends, self.curve_points),
+            "aligned": path_losses(surface, line(*ends), num_points=self.curve_points),
+            "repaired": repaired_line(surface, *ends, num_points=self.curve_points),
         }
 
     def _curve(self, measurement: Measurement, surface: LossSurface, start: Tensor) -> Curve:
         """The fitted curve; one that is finished is read from `scratch`."""
-        file = measurement.scratch / "curve.pt"
+        file = measurement.scratch / "curve.npz"
         if not file.exists():
-            curve = fit_bezier(
-                surface,
-                start,
-                surface.origin,
-                self.opt_steps,
+            straight = bezier(evenly_spaced(start, surface.origin, self.num_bends + 2))
+            curve = fit_curve(
+                connecting_surface(measurement, self.data_subset_batches),
+                straight,
+                steps=self.opt_steps,
                 lr=self.lr,
-                num_bends=self.num_bends,
-                generator=measurement.generator("bends"),
                 max_seconds=self.max_seconds,
-                train=connecting_surface(measurement, self.data_subset_batches),
-                partial=measurement.scratch / "curve.partial.npz",
+                generator=measurement.generator("bends"),
+                checkpointing=Checkpointing(measurement.scratch / "curve.partial.npz"),
             )
-            checkpoint.save(file, {"controls": curve.controls, "meta": dict(curve.meta)})
-        kept = checkpoint.load(file, surface.device)
-        return bezier(kept["controls"], kept["meta"])
+            curve.save(file)
+        curve = Curve.load(file)
+        return replace(curve, controls=curve.controls.to(surface.origin))
 
 
 def connecting_surface(measurement: Measurement, num_batches: int | None = None) -> LossSurface:

@@ -71,7 +71,7 @@ def test_every_form_of_a_net_is_the_same_point(surface, tmp_path: Path, form):
 
 def test_ends_of_a_path_are_such_points(surface):
     other = net(1)
-    losses = barrier(surface, surface.origin, prefixed("module.", other), 5).losses
+    losses = barrier(surface, surface.origin, prefixed("module.", other), num_points=5).losses
     assert losses[-1] == surface.moved_to(flat(other)).loss()
 
 

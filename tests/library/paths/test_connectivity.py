@@ -25,12 +25,14 @@ from loss_landscape import (
     bezier,
     checkpointing,
     fit_bezier,
+    fit_curve,
     fit_polychain,
     line,
     path_losses,
     polychain,
 )
-from loss_landscape.paths.curve_fitting import BendState, fall
+from loss_landscape.checkpointing import Checkpointing
+from loss_landscape.paths.curve_fitting import AdamState, lr_factor
 
 KINDS: dict[str, Callable[[Tensor], Curve]] = {"bezier": bezier, "polychain": polychain}
 FITS = {"bezier": fit_bezier, "polychain": fit_polychain}
@@ -121,13 +123,13 @@ def test_on_a_quadratic_the_straight_line_is_the_closed_form(sign):
     curvatures = [3.0 * sign, 0.5 * sign, 2.0 * sign]
     surface = quadratic(curvatures)
     start, end = drawn(3, seed=1), drawn(3, seed=2)
-    found = barrier(surface, start, end, 25)
+    found = barrier(surface, start, end, num_points=25)
     bulge = float((torch.tensor(curvatures) * (end - start) ** 2).sum())
     chord = (1 - found.t) * found.losses[0] + found.t * found.losses[-1]
     np.testing.assert_allclose(found.losses - chord, -0.5 * found.t * (1 - found.t) * bulge, rtol=1e-9, atol=1e-12)
     assert found.barrier == pytest.approx(0.0 if sign > 0 else abs(bulge) / 8, rel=1e-9, abs=1e-14)
     thirds = (found.losses[0] + found.losses[-1]) / 2 - bulge / 12  # ∫ of the same parabola
-    assert barrier(surface, start, end, 1001).mean == pytest.approx(thirds, rel=1e-5)
+    assert barrier(surface, start, end, num_points=1001).mean == pytest.approx(thirds, rel=1e-5)
     assert found.lengths[-1] == pytest.approx(float((end - start).norm()), rel=1e-12)
 
 
@@ -137,7 +139,7 @@ def test_losses_along_a_curve_are_those_of_the_net_put_there(name, kind):
     case = case_named(name)
     surface = surface_for(case)
     curve = KINDS[kind](surface.origin + 0.5 * drawn(4, surface.size))  # does not pass through the origin
-    found = path_losses(surface, curve, 7)
+    found = path_losses(surface, curve, num_points=7)
     expected = [float(dense_loss(case, surface.layout.names, curve.point(t))) for t in found.t]
     np.testing.assert_allclose(found.losses, expected, rtol=1e-10)
 
@@ -145,7 +147,7 @@ def test_losses_along_a_curve_are_those_of_the_net_put_there(name, kind):
 def test_lengths_are_measured_along_the_curve():
     surface = quadratic([1.0, 1.0, 1.0])
     controls = torch.tensor([[0.0, 0, 0], [3, 0, 0], [3, 4, 0]], dtype=torch.float64)
-    found = path_losses(surface, polychain(controls), 5)
+    found = path_losses(surface, polychain(controls), num_points=5)
     np.testing.assert_allclose(found.lengths, [0, 1.5, 3, 5, 7], rtol=1e-12)
     halves = [float(((point - 1) ** 2).sum() / 2) for point in map(polychain(controls).point, found.t)]
     by_hand = sum(step * (a + b) / 2 for step, (a, b) in zip([1.5, 1.5, 2, 2], itertools.pairwise(halves), strict=True)) / 7
@@ -162,7 +164,7 @@ def test_the_ends_losses_are_the_surfaces_own_bit_for_bit(mode):
     surfaces = [LossSurface(net, nn.CrossEntropyLoss(), [batch(20), batch(12)], batch_norm=mode) for net in (first, second)]
     curve = bezier(torch.stack([surfaces[0].origin, drawn(surfaces[0].size, dtype=torch.float32), surfaces[1].origin]))
     for surface in surfaces:  # whichever net it was made with
-        losses = path_losses(surface, curve, 5).losses
+        losses = path_losses(surface, curve, num_points=5).losses
         assert [losses[0], losses[-1]] == [s.loss() for s in surfaces]
 
 
@@ -170,7 +172,7 @@ def test_statistics_are_recomputed_at_every_point():
     first, second = normed_net(0), normed_net(1)
     batches = [batch(16), tuple(part[16:] for part in batch(32))]
     surface = LossSurface(first, nn.CrossEntropyLoss(), batches, batch_norm="recompute")
-    found = barrier(surface, first, second, 5)
+    found = barrier(surface, first, second, num_points=5)
     for t, loss in zip(found.t, found.losses, strict=True):
         net = copy.deepcopy(first)
         mixed = [(1 - t) * a + t * b for a, b in zip(first.parameters(), second.parameters(), strict=True)]
@@ -187,7 +189,7 @@ def test_another_surface_gives_another_measure_along_the_same_curve():
     def error_rate(outputs: Tensor, wanted: Tensor) -> Tensor:
         return (outputs.argmax(dim=1) != wanted).double().mean() + 0 * outputs.sum()
 
-    errors = barrier(LossSurface(first, error_rate, [(inputs, targets)], batch_weight=lambda _: 1.0), first, second, 5)
+    errors = barrier(LossSurface(first, error_rate, [(inputs, targets)], batch_weight=lambda _: 1.0), first, second, num_points=5)
     for t, rate in zip(errors.t, errors.losses, strict=True):
         mixed = {name: (1 - t) * p + t * q for (name, p), q in zip(first.named_parameters(), second.parameters(), strict=True)}
         guesses = functional_call(first, mixed, (inputs,)).argmax(dim=1)
@@ -199,13 +201,13 @@ def test_a_point_may_be_a_net_its_state_dict_its_file_or_a_vector(tmp_path: Path
     surface = LossSurface(first, nn.CrossEntropyLoss(), [batch()])
     torch.save(second.state_dict(), tmp_path / "net.pt")
     points = [second, second.state_dict(), tmp_path / "net.pt", surface.layout.flatten(dict(second.named_parameters()))]
-    found = [barrier(surface, first, point, 5).losses for point in points]
+    found = [barrier(surface, first, point, num_points=5).losses for point in points]
     assert all((losses == found[0]).all() for losses in found)
 
 
 def test_a_net_and_itself_have_no_barrier():
     surface = surface_of()
-    found = barrier(surface, surface.origin, surface.origin, 5)
+    found = barrier(surface, surface.origin, surface.origin, num_points=5)
     assert (found.barrier, found.mean, found.lengths[-1]) == (0.0, surface.loss(), 0.0)
     assert found.highest == found.losses[0] == surface.loss()
 
@@ -213,7 +215,7 @@ def test_a_net_and_itself_have_no_barrier():
 def test_a_loop_has_length_but_no_way_between_its_ends():
     surface = surface_of()
     bend = surface.origin + drawn(surface.size, dtype=torch.float32)
-    found = path_losses(surface, bezier(torch.stack([surface.origin, bend, surface.origin])), 5)
+    found = path_losses(surface, bezier(torch.stack([surface.origin, bend, surface.origin])), num_points=5)
     assert found.lengths[-1] > 0
     assert found.losses[0] == found.losses[-1] == surface.loss()
     assert found.losses[1] == pytest.approx(found.losses[3], rel=1e-6)
@@ -236,7 +238,7 @@ def test_a_flat_or_evenly_rising_path_has_a_barrier_of_nothing():
 def test_too_few_points_are_refused():
     surface = surface_of()
     with pytest.raises(ValueError, match="num_points must be ≥ 2, got 1"):
-        barrier(surface, surface.origin, surface.origin, 1)
+        barrier(surface, surface.origin, surface.origin, num_points=1)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -248,7 +250,7 @@ def test_a_path_of_nets_rescaled_alike_has_the_same_losses(mode):
     scales = torch.rand(8, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 5 + 0.2
 
     def losses(*nets: nn.Sequential) -> np.ndarray:
-        return barrier(LossSurface(nets[0], nn.CrossEntropyLoss(), batches, batch_norm=mode), *nets, 7).losses
+        return barrier(LossSurface(nets[0], nn.CrossEntropyLoss(), batches, batch_norm=mode), *nets, num_points=7).losses
 
     def rescaled(net: nn.Sequential) -> nn.Sequential:
         net = copy.deepcopy(net)
@@ -282,7 +284,7 @@ def reference_bends(kind: str, case: Case, ends: Tensor, times: Tensor, lr: floa
         loss = dense_loss(Case("", case.model, case.loss_fn, [one]), names, point)
         loss = loss * len(one[1]) / total * len(case.batches) + penalty * point.square().sum()
         for group in optimizer.param_groups:
-            group["lr"] = lr * fall(step / len(times))
+            group["lr"] = lr * lr_factor(step / len(times))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -296,34 +298,36 @@ def test_bends_go_where_dense_autograd_and_torchs_adam_take_them(kind, count, na
     case = case_named(name)
     surface = surface_for(case)
     ends = torch.stack([surface.origin, surface.origin + drawn(surface.size)])
-    curve = FITS[kind](surface, *ends, 20, lr=0.05, num_bends=count, generator=torch.Generator().manual_seed(3))
+    curve = FITS[kind](
+        surface, *ends, steps=20, lr=0.05, num_control_points=count + 2, generator=torch.Generator().manual_seed(3)
+    )
     times = torch.rand(20, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     torch.testing.assert_close(curve.controls[1:-1], reference_bends(kind, case, ends, times, 0.05, count), rtol=1e-8, atol=1e-10)
-    assert curve.meta["fell_back"] is None
-    assert (curve.num_bends, curve.meta["steps"], len(curve.meta["training_losses"])) == (count, 20, 20)
+    assert curve.info.fell_back is None
+    assert (curve.num_control_points, curve.info.steps, len(curve.info.training_losses)) == (count + 2, 20, 20)
 
 
 def test_a_regulariser_bends_the_curve_once_a_step():
     case = case_named("mse")
     surface = surface_for(case, regularizer=lambda net: 0.3 * sum(p.square().sum() for p in net.parameters()))
     ends = torch.stack([surface.origin, surface.origin + drawn(surface.size)])
-    curve = fit_bezier(surface, *ends, 9)
+    curve = fit_bezier(surface, *ends, steps=9)
     times = torch.rand(9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = reference_bends("bezier", case, ends, times, 0.01, 1, penalty=0.3)
     torch.testing.assert_close(curve.controls[1:-1], expected, rtol=1e-8, atol=1e-10)
 
 
 def test_the_learning_rate_is_held_then_falls_to_a_hundredth():
-    assert [fall(p) for p in (0.0, 0.3, 0.5)] == [1.0, 1.0, 1.0]
-    assert fall(0.7) == pytest.approx(0.505)
-    assert [fall(p) for p in (0.9, 1.0)] == pytest.approx([0.01, 0.01])
+    assert [lr_factor(p) for p in (0.0, 0.3, 0.5)] == [1.0, 1.0, 1.0]
+    assert lr_factor(0.7) == pytest.approx(0.505)
+    assert [lr_factor(p) for p in (0.9, 1.0)] == pytest.approx([0.01, 0.01])
 
 
 def test_a_surface_that_recomputes_statistics_is_trained_on_each_batchs_own():
     first, second = normed_net(0).double(), normed_net(1).double()
     data = [(x.double(), y) for x, y in (batch(20), batch(12))]
     surfaces = {mode: LossSurface(first, nn.CrossEntropyLoss(), data, batch_norm=mode) for mode in MODES}
-    curves = {mode: fit_bezier(surface, first, second, 10) for mode, surface in surfaces.items()}
+    curves = {mode: fit_bezier(surface, first, second, steps=10) for mode, surface in surfaces.items()}
     assert torch.equal(curves["recompute"].controls, curves["batch"].controls)
     assert not torch.allclose(curves["running"].controls, curves["batch"].controls)
 
@@ -331,7 +335,7 @@ def test_a_surface_that_recomputes_statistics_is_trained_on_each_batchs_own():
     t = float(torch.rand(1, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     mixed = {k: (1 - t) * p + t * q for (k, p), q in zip(first.named_parameters(), second.parameters(), strict=True)}
     loss = F.cross_entropy(functional_call(net, mixed, (data[0][0],)), data[0][1]) * 20 / 32 * 2
-    assert curves["recompute"].meta["training_losses"][0] == pytest.approx(loss.item(), rel=1e-10)
+    assert curves["recompute"].info.training_losses[0] == pytest.approx(loss.item(), rel=1e-10)
 
 
 def test_another_surface_may_hold_the_batches_to_train_on():
@@ -340,11 +344,13 @@ def test_another_surface_may_hold_the_batches_to_train_on():
     shown, hidden = (
         LossSurface(first, nn.CrossEntropyLoss(), [(inputs[part], targets[part])]) for part in (slice(0, 32), slice(32, 64))
     )
-    by_train, by_hidden = fit_bezier(shown, first, second, 5, train=hidden), fit_bezier(hidden, first, second, 5)
-    assert torch.equal(by_train.controls, by_hidden.controls)
-    assert not torch.equal(by_train.controls, fit_bezier(shown, first, second, 5).controls)
-    with pytest.raises(ValueError, match=f"expected a surface to train on with {shown.size} moving parameters, got 24"):
-        fit_bezier(shown, first, second, 5, train=shown.restricted("0.bias"))
+    curve = fit_bezier(hidden, first, second, steps=5)
+    assert not torch.equal(curve.controls, fit_bezier(shown, first, second, steps=5).controls)
+    assert path_losses(shown, curve, num_points=3).losses[0] == shown.loss()
+    with pytest.raises(
+        ValueError, match=f"expected a curve in the surface's layout, with P = 24 moving parameters, got {shown.size}"
+    ):
+        fit_curve(shown.restricted("0.bias"), curve)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -354,7 +360,7 @@ def test_a_fitted_curve_is_far_below_the_straight_line(kind, seed):
     first, second = (trained_net(10 * seed + number, inputs, targets) for number in (1, 2))
     surface = LossSurface(first, nn.CrossEntropyLoss(), [(inputs, targets)])
     before = barrier(surface, first, second)
-    after = path_losses(surface, FITS[kind](surface, first, second, 200, lr=0.03), 61)
+    after = path_losses(surface, FITS[kind](surface, first, second, steps=200, lr=0.03))
     assert before.barrier > 0.2
     assert after.highest < before.barrier / 5
     assert after.losses[0] == before.losses[0]
@@ -365,13 +371,13 @@ def test_fitting_and_measuring_leave_the_net_alone():
     first, second = normed_net(0), normed_net(1)
     with assert_leaves_net_untouched(first), assert_leaves_net_untouched(second):
         surface = LossSurface(first, nn.CrossEntropyLoss(), [batch()], batch_norm="recompute")
-        path_losses(surface, fit_bezier(surface, first, second, 3), 5)
+        path_losses(surface, fit_bezier(surface, first, second, steps=3), num_points=5)
 
 
 def test_the_generator_gives_one_t_a_step_and_nothing_else_is_drawn():
     surface = surface_of()
     generator = torch.Generator().manual_seed(8)
-    fit_bezier(surface, surface.origin, -surface.origin, 6, generator=generator)
+    fit_bezier(surface, surface.origin, -surface.origin, steps=6, generator=generator)
     other = torch.Generator().manual_seed(8)
     torch.rand(6, generator=other, dtype=torch.float64)
     assert torch.equal(generator.get_state(), other.get_state())
@@ -379,13 +385,17 @@ def test_the_generator_gives_one_t_a_step_and_nothing_else_is_drawn():
 
 def test_progress_is_told_up_to_the_end():
     told: list[float] = []
-    surface = surface_of()
-    fit_bezier(surface, surface.origin, -surface.origin, 6, progress=lambda fraction, _: told.append(fraction))
+    surface, watched = surface_of(), Checkpointing(progress=lambda fraction, _: told.append(fraction))
+    fit_bezier(surface, surface.origin, -surface.origin, steps=6, checkpointing=watched)
     assert told == pytest.approx([2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0])
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"), [({"steps": 0}, "steps must be ≥ 1"), ({"num_bends": 0}, "num_bends must be ≥ 1")]
+    ("options", "complaint"),
+    [
+        ({"steps": 0}, "steps must be ≥ 1"),
+        ({"num_control_points": 2}, "must be ≥ 3, the two ends and at least one to train, got 2"),
+    ],
 )
 def test_nothing_to_fit_is_refused(options, complaint):
     surface = surface_of()
@@ -406,41 +416,42 @@ def clock(monkeypatch):
         def monotonic(self) -> float:
             return self.now
 
-    clock, moved = Clock(), BendState.moved
+    clock, moved = Clock(), AdamState.updated
 
-    def slowly(state: BendState, *arguments) -> BendState:
+    def slowly(state: AdamState, *arguments) -> AdamState:
         clock.now += 1.0
         return moved(state, *arguments)
 
     monkeypatch.setattr(checkpointing, "time", clock)
-    monkeypatch.setattr(BendState, "moved", slowly)
+    monkeypatch.setattr(AdamState, "updated", slowly)
     return clock
 
 
 def fitted(surface: LossSurface, **options) -> Curve:
-    return fit_bezier(surface, surface.origin, -surface.origin, 30, generator=torch.Generator().manual_seed(1), **options)
+    straight = bezier(torch.stack([surface.origin, torch.zeros_like(surface.origin), -surface.origin]))
+    return fit_curve(surface, straight, steps=30, generator=torch.Generator().manual_seed(1), **options)
 
 
 def test_out_of_time_the_straight_line_comes_back_and_says_so(clock):
     surface = surface_of()
     curve = fitted(surface, max_seconds=12.5)
-    assert curve.meta["fell_back"] == "max_seconds=12.5 were over after 13 of 30 steps, so the bends stay on the straight line"
-    assert (curve.meta["steps"], curve.meta["seconds"]) == (13, 13.0)
+    assert curve.info.fell_back == "max_seconds=12.5 were over after 13 of 30 steps, so the curve stays as it was given"
+    assert (curve.info.steps, curve.info.seconds) == (13, 13.0)
     torch.testing.assert_close(curve.controls[1], torch.zeros_like(surface.origin), rtol=0, atol=0)
-    assert fitted(surface, max_seconds=30.5).meta["fell_back"] is None
+    assert fitted(surface, max_seconds=30.5).info.fell_back is None
 
 
 def test_what_was_done_before_time_ran_out_is_not_done_again(clock, tmp_path: Path):
     surface, file = surface_of(), tmp_path / "fit.partial"
     whole = fitted(surface)
-    assert fitted(surface, max_seconds=12.5, partial=file).meta["fell_back"]
+    assert fitted(surface, max_seconds=12.5, checkpointing=Checkpointing(file)).info.fell_back
     began = clock.now
-    assert fitted(surface, max_seconds=12.5, partial=file).meta["steps"] == 13  # spent already
-    curve = fitted(surface, max_seconds=40, partial=file)
+    assert fitted(surface, max_seconds=12.5, checkpointing=Checkpointing(file)).info.steps == 13  # spent already
+    curve = fitted(surface, max_seconds=40, checkpointing=Checkpointing(file))
     assert clock.now - began == 17
-    assert curve.meta["seconds"] == 30
+    assert curve.info.seconds == 30
     assert torch.equal(curve.controls, whole.controls)
-    assert curve.meta["training_losses"] == whole.meta["training_losses"]
+    assert curve.info.training_losses == whole.info.training_losses
     assert not file.exists()
 
 
@@ -453,40 +464,40 @@ def test_a_fit_cut_off_anywhere_goes_on_with_the_same_bits(monkeypatch, tmp_path
     torch.manual_seed(0)
     surface = LossSurface(normed_net(0), nn.CrossEntropyLoss(), [batch(20), batch(12), batch(7)], batch_norm="recompute")
     whole = fitted(surface)
-    file, moved = tmp_path / "fit.partial", BendState.moved
+    file, moved = tmp_path / "fit.partial", AdamState.updated
     left = iter(torch.randint(1, 12, (2,), generator=torch.Generator().manual_seed(seed)).tolist() + [99])
     for allowed in left:
         count = itertools.count()
 
-        def stops(state: BendState, *arguments, count=count, allowed=allowed) -> BendState:
+        def stops(state: AdamState, *arguments, count=count, allowed=allowed) -> AdamState:
             if next(count) == allowed:
                 raise Interrupted
             return moved(state, *arguments)
 
-        monkeypatch.setattr(BendState, "moved", stops)
+        monkeypatch.setattr(AdamState, "updated", stops)
         if allowed < 99:
             with pytest.raises(Interrupted):
-                fitted(surface, partial=file)
+                fitted(surface, checkpointing=Checkpointing(file))
             assert file.exists()
-    curve = fitted(surface, partial=file)
+    curve = fitted(surface, checkpointing=Checkpointing(file))
     assert torch.equal(curve.controls, whole.controls)
-    assert curve.meta["training_losses"] == whole.meta["training_losses"]
+    assert curve.info.training_losses == whole.info.training_losses
     assert not file.exists()
 
 
 def test_another_fits_file_is_not_taken_up(clock, tmp_path: Path):
     surface, file = surface_of(), tmp_path / "fit.partial"
-    fitted(surface, max_seconds=3.5, partial=file)
+    fitted(surface, max_seconds=3.5, checkpointing=Checkpointing(file))
     began = clock.now
-    curve = fitted(surface, lr=0.02, partial=file)
+    curve = fitted(surface, lr=0.02, checkpointing=Checkpointing(file))
     assert clock.now - began == 30
     assert torch.equal(curve.controls, fitted(surface, lr=0.02).controls)
 
 
 def test_bends_that_diverge_fall_back_and_say_so():
     surface = surface_of()
-    curve = fit_bezier(surface, surface.origin, -surface.origin, 20, lr=1e38)
-    assert curve.meta["fell_back"] == (
-        "the bends left the finite numbers, with lr=1e+38, so they stay on the straight line; take a lower lr"
+    curve = fit_bezier(surface, surface.origin, -surface.origin, steps=20, lr=1e38)
+    assert curve.info.fell_back == (
+        "control points left the finite numbers, with lr=1e+38, so the curve stays as it was given; take a lower lr"
     )
     assert torch.isfinite(curve.controls).all()

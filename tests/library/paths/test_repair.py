@@ -47,7 +47,7 @@ def test_hidden_units_have_the_mixture_of_both_nets_statistics(name, t):
     case, other = made(name, 0), made(name, 1)
     surface = surface_of(case, (3, len(case.inputs) - 3))
     ends = [surface.layout.flatten(dict(net.named_parameters())).detach() for net in (case.net, other.net)]
-    repaired = repair(surface, case.net, other.net, t)
+    repaired = repair(surface, case.net, other.net, t=t)
     for layer in HIDDEN[name]:
         found, first, second = (statistics(surface, point, layer) for point in (repaired, *ends))
         for value, one, two in zip(found, first, second, strict=True):
@@ -78,7 +78,7 @@ def test_the_ends_are_the_nets_themselves(name):
     case, other = made(name, 0), made(name, 1)
     surface = surface_of(case, (3, len(case.inputs) - 3), batch_norm="recompute")
     for t, net in ((0.0, case.net), (1.0, other.net)):
-        assert torch.equal(repair(surface, case.net, other.net, t), surface.layout.flatten(dict(net.named_parameters())))
+        assert torch.equal(repair(surface, case.net, other.net, t=t), surface.layout.flatten(dict(net.named_parameters())))
 
 
 def test_what_goes_into_a_batch_norm_is_left_to_it():
@@ -126,11 +126,11 @@ def test_repair_lowers_the_barrier_that_alignment_leaves_in_deep_nets():
         net, other = (trained_mlp(seed + number, inputs, targets, depth=5, width=64) for number in (0, 1))
         surface = LossSurface(net, nn.CrossEntropyLoss(), [(inputs, targets)])
         aligned = align(other, net, inputs=inputs).state
-        before, repaired = barrier(surface, net, aligned, 9), repaired_line(surface, net, aligned, 9)
+        before, repaired = barrier(surface, net, aligned, num_points=9), repaired_line(surface, net, aligned, num_points=9)
         barriers.append((before.barrier, repaired.barrier))
         assert (repaired.losses[0], repaired.losses[-1]) == (before.losses[0], before.losses[-1])
         assert repaired.lengths[-1] >= before.lengths[-1] * (1 - 1e-6)
-        assert repaired.losses[2] == surface.moved_to(repair(surface, net, aligned, 0.25)).loss()
+        assert repaired.losses[2] == surface.moved_to(repair(surface, net, aligned, t=0.25)).loss()
     plain, repaired = np.mean(barriers, axis=0)
     assert repaired < 0.75 * plain
 
@@ -144,7 +144,9 @@ def test_with_recomputed_norms_everywhere_the_repaired_line_is_the_straight_one(
         for parameter in nets[1].parameters():
             parameter.normal_(std=0.3)
     surface = surface_of(UnitNet(nets[0], made("flattened").inputs, []), batch_norm="recompute")
-    np.testing.assert_allclose(repaired_line(surface, *nets, 5).losses, barrier(surface, *nets, 5).losses, rtol=1e-12)
+    np.testing.assert_allclose(
+        repaired_line(surface, *nets, num_points=5).losses, barrier(surface, *nets, num_points=5).losses, rtol=1e-12
+    )
 
 
 def test_repairing_leaves_both_nets_alone():
@@ -161,4 +163,4 @@ def test_a_surface_that_does_not_know_a_batchs_inputs_is_refused():
     with pytest.raises(ValueError, match="repair needs to know a batch's inputs: give the surface a loss_fn"):
         repair(surface, case.net, case.net)
     with pytest.raises(ValueError, match="num_points must be ≥ 2, got 1"):
-        repaired_line(surface_of(case, (9,)), case.net, case.net, 1)
+        repaired_line(surface_of(case, (9,)), case.net, case.net, num_points=1)

@@ -36,7 +36,7 @@ EVERYTHING = GridInfo(
         trajectory=(PlanePoint((0.5, 0.25), step=3, residual=0.1, loss=1.0, plane_loss=2.0),),
         centred_on="mean",
         explained_variance=(0.9, 0.05),
-        num_bends=1,
+        num_control_points=3,
     ),
     baseline_loss=0.5,
     centre_difference=1e-8,

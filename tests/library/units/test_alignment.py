@@ -141,8 +141,9 @@ def test_both_nets_permuted_alike_have_the_same_path():
     results = []
     for pair in (nets, twins):
         surface = LossSurface(pair[0], nn.CrossEntropyLoss(), [(inputs, targets)])
-        curve = fit_bezier(surface, *pair, 10)
-        results.append([torch.from_numpy(path.losses) for path in (barrier(surface, *pair, 7), path_losses(surface, curve, 7))])
+        curve = fit_bezier(surface, *pair, steps=10)
+        paths = barrier(surface, *pair, num_points=7), path_losses(surface, curve, num_points=7)
+        results.append([torch.from_numpy(path.losses) for path in paths])
     torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=0)
 
 

@@ -25,7 +25,7 @@ def test_a_line_says_how_much_of_it_was_evaluated(png):
 
 
 def test_a_mode_curve_shows_both_ways_their_ends_and_barriers(png):
-    straight, fitted = path_of([0.1, 2.1, 0.3]), path_of([0.1, 0.4, 0.2, 0.3], "bezier", 1, length=3.0)
+    straight, fitted = path_of([0.1, 2.1, 0.3]), path_of([0.1, 0.4, 0.2, 0.3], "bezier", 3, length=3.0)
     axes = plot.plot_mode_curve(png, straight, fitted=fitted, title="t").axes[0]
     lines = {line.get_label(): line.get_xydata() for line in axes.lines}
     np.testing.assert_array_equal(
@@ -42,7 +42,7 @@ def test_a_mode_curve_shows_both_ways_their_ends_and_barriers(png):
 
 def test_a_mode_curve_over_decades_is_logarithmic_and_marks_what_is_not_finite(png):
     straight = path_of([0.01, np.inf, 5.0, np.nan, 0.01])
-    axes = plot.plot_mode_curve(png, straight, fitted=path_of([0.01, 0.02, 0.01], "polychain", 3), title="t").axes[0]
+    axes = plot.plot_mode_curve(png, straight, fitted=path_of([0.01, 0.02, 0.01], "polychain", 5), title="t").axes[0]
     assert axes.get_yscale() == "log"
     (crosses,) = [line for line in axes.lines if line.get_label() == "not finite"]
     np.testing.assert_array_equal(crosses.get_xdata(), [0.25, 0.75])
