@@ -5,29 +5,44 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.result import Result, table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
-@dataclass(frozen=True, eq=False)
-class MergeTree:
+@dataclass(frozen=True, eq=False, repr=False)
+class MergeTree(Result):
     """How the components of {cells with a loss ≤ h} are born and join as h rises, a row for each component.
 
     Sorted by birth, so that a component joins one in an earlier row: the elder, of the lower minimum, lives on (the elder rule).
     What never joins, the global minimum's component among them, dies at infinity; where masked cells cut the grid apart, each
     part has one such. Components without persistence, which die at the height they are born at, are no minima and left out.
+
+    `births` [m], float64, ascending, are the losses at the minima, whose cells are `minima` [m, D], int. `deaths` [m] are the
+    losses at the saddles, inf where there is none, whose cells are `saddles` [m, D], −1 where there is none. `elders` [m], int,
+    are the rows that the components join there, −1 where none.
+
+    >>> tree = merge_tree([3.0, 0.0, 2.0, 1.0, 4.0])
+    >>> tree
+    MergeTree(2 minima, the lowest 0, total persistence 1)
+    >>> tree.saddle_heights, tree.minima[:, 0]
+    (array([2.]), array([1, 3]))
     """
 
-    births: np.ndarray  # [m], float64, ascending: the loss at the minimum
-    deaths: np.ndarray  # [m], float64: the loss at the saddle; inf where there is none
-    minima: np.ndarray  # [m, D], int: the cell of the minimum
-    saddles: np.ndarray  # [m, D], int: the cell of the saddle; -1 where there is none
-    elders: np.ndarray  # [m], int: the row that it joins there; -1 where it joins none
+    births: np.ndarray
+    deaths: np.ndarray
+    minima: np.ndarray
+    saddles: np.ndarray
+    elders: np.ndarray
 
     @property
     def persistence(self) -> np.ndarray:
@@ -53,6 +68,30 @@ class MergeTree:
         """The number of minima with a persistence above `above`, those of infinite persistence among them."""
         return int((self.persistence > above).sum())
 
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The fields by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> MergeTree:
+        """The tree of which `to_arrays` made these `arrays`."""
+        return cls(*(arrays[each.name] for each in fields(cls)))
+
+    def to_pandas(self) -> DataFrame:
+        """A row a component: `birth`, `death`, `persistence`, `elder`, its cells as `minimum_i`, `saddle_i`, and so for j, k."""
+        cells = {f"{name}_{letter}": column for name in ("minimum", "saddle") for letter, column in self._columns(name)}
+        return table({"birth": self.births, "death": self.deaths, "persistence": self.persistence, "elder": self.elders, **cells})
+
+    def _columns(self, name: str) -> list[tuple[str, np.ndarray]]:
+        """The cells of the minima or saddles, a column for each axis of the grid with its letter."""
+        return list(zip("ijk", (self.minima if name == "minimum" else self.saddles).T, strict=False))
+
+    def __repr__(self) -> str:
+        if not len(self.births):
+            return "MergeTree(no minima: no cell is finite)"
+        facts = f"the lowest {self.births[0]:.4g}, total persistence {self.total_persistence:.4g}"
+        return f"MergeTree({len(self.births)} minima, {facts})"
+
     @cached_property
     def places(self) -> np.ndarray:
         """Where to draw each component from left to right, [m], a permutation of 0 … m − 1 for which no two lines cross.
@@ -70,13 +109,18 @@ class MergeTree:
 
 
 def merge_tree(losses: np.ndarray | Grid, *, diagonals: bool = True) -> MergeTree:
-    """The merge tree of the sublevel sets of a line, a plane or a volume.
+    """The merge tree of the sublevel sets of `losses`: a Grid, or an array, of a line, a plane or a volume.
 
     Neighbours are the cells that share a corner (8 in a plane, 26 in a volume), without `diagonals` a face (4 and 6): a valley
     that runs askew falls apart without them. Equal losses are taken in the order of their cells, so that the tree is exact. Cells
-    that are not finite are no part of it. By union–find over the cells in ascending order, O(n log n).
+    that are not finite are no part of it: a grid of none but these has a tree without minima. By union–find over the cells in
+    ascending order, O(n log n). Raises ValueError for other numbers of dimensions, and TypeError for what holds no numbers.
+
+    >>> merge_tree(np.array([[0.0, 2.0, 1.0]])).barcode
+    array([[ 0., inf],
+           [ 1.,  2.]])
     """
-    values = np.asarray(losses.losses if isinstance(losses, Grid) else losses, dtype=np.float64)
+    values = _values(losses)
     if not 1 <= values.ndim <= 3:
         raise ValueError(f"expected the losses of a line, a plane or a volume, got an array of {values.ndim} dimensions")
     finite = np.isfinite(values)
@@ -87,15 +131,27 @@ def merge_tree(losses: np.ndarray | Grid, *, diagonals: bool = True) -> MergeTre
 
 
 def persistence_barcode(losses: np.ndarray | Grid, *, diagonals: bool = True) -> np.ndarray:
-    """The 0-dimensional persistence of the sublevel sets: (birth, death) of each minimum, [m, 2], as in `merge_tree`."""
+    """The 0-dimensional persistence of the sublevel sets: (birth, death) of each minimum, [m, 2].
+
+    `losses` and `diagonals` are `merge_tree`'s.
+
+    >>> persistence_barcode([0.0, 2.0, 1.0])
+    array([[ 0., inf],
+           [ 1.,  2.]])
+    """
     return merge_tree(losses, diagonals=diagonals).barcode
 
 
 def bottleneck_distance(first: np.ndarray | MergeTree, second: np.ndarray | MergeTree) -> float:
     """The smallest h such that bars [m, 2] can be paired whose ends differ by h at most, all others being no longer than 2h.
 
-    Infinite bars pair among themselves: the distance is infinite where their numbers differ. By a binary search over the possible
-    distances with a bipartite matching at each (Efrat, Itai & Katz 2001); memory grows as the product of the numbers of bars.
+    `first` and `second` are barcodes, [m, 2] and [n, 2], or merge trees. Infinite bars pair among themselves: the distance is
+    infinite where their numbers differ. By a binary search over the possible distances with a bipartite matching at each (Efrat,
+    Itai & Katz 2001); memory grows as the product of the numbers of bars.
+    Raises ValueError for what are no bars.
+
+    >>> bottleneck_distance(merge_tree([0.0, 2.0, 1.0]), merge_tree([0.0, 2.5, 1.0]))
+    0.5
     """
     one, other = _bars(first), _bars(second)
     endless = [np.sort(bars[np.isinf(bars[:, 1]), 0]) for bars in (one, other)]
@@ -103,6 +159,16 @@ def bottleneck_distance(first: np.ndarray | MergeTree, second: np.ndarray | Merg
         return math.inf
     apart = float(np.abs(endless[0] - endless[1]).max(initial=0.0))
     return max(apart, _finite_distance(*(bars[np.isfinite(bars[:, 1])] for bars in (one, other))))
+
+
+def _values(losses: object) -> np.ndarray:
+    """The losses of a grid or an array, float64."""
+    if isinstance(losses, Grid):
+        return losses.losses
+    try:
+        return np.asarray(losses, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"expected a Grid or an array of losses, got {type(losses).__name__}") from error
 
 
 def _pairs_of_neighbours(rank: np.ndarray, diagonals: bool) -> np.ndarray:

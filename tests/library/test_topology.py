@@ -204,3 +204,32 @@ def test_a_grid_that_moves_by_little_has_bars_that_move_by_no_more(seed):
 def test_what_are_no_bars_is_refused(bars):
     with pytest.raises(ValueError, match=r"expected bars \[m, 2\] of \(birth, death\)"):
         bottleneck_distance(np.array(bars), np.zeros((0, 2)))
+
+
+def test_a_tree_is_saved_and_loaded(tmp_path):
+    tree = merge_tree(np.random.default_rng(0).standard_normal((6, 5)))
+    tree.save(tmp_path / "tree.npz")
+    again = MergeTree.load(tmp_path / "tree.npz")
+    for name in ("births", "deaths", "minima", "saddles", "elders", "places"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(tree, name))
+    assert repr(again) == repr(tree)
+    assert "\n" not in repr(tree)
+
+
+def test_a_tree_is_a_table_of_its_components():
+    pytest.importorskip("pandas")
+    rows = merge_tree(np.array([[3.0, 0.0, 2.0, 1.0, 4.0]])).to_pandas()
+    assert list(rows) == ["birth", "death", "persistence", "elder", "minimum_i", "minimum_j", "saddle_i", "saddle_j"]
+    assert rows.iloc[1].tolist() == [1.0, 2.0, 1.0, 0, 0, 3, 0, 2]
+
+
+def test_a_grid_without_a_finite_cell_has_no_minimum():
+    tree = merge_tree(np.full((3, 4), np.nan))
+    assert (tree.num_minima(), tree.total_persistence, tree.barcode.shape, len(tree.places)) == (0, 0.0, (0, 2), 0)
+    assert repr(tree) == "MergeTree(no minima: no cell is finite)"
+    assert bottleneck_distance(tree, tree) == 0.0
+
+
+def test_what_holds_no_losses_is_refused():
+    with pytest.raises(TypeError, match="expected a Grid or an array of losses, got str"):
+        merge_tree("plane.npy")
