@@ -41,12 +41,13 @@ from loss_landscape.spectra.traces import frobenius_norm, trace, trace_and_frobe
 from loss_landscape.surface.strategy import Evaluation
 from loss_landscape.surface.surface import LossSurface
 from loss_landscape.topology import MergeTree, bottleneck_distance, merge_tree, persistence_barcode
-from loss_landscape.units.alignment import Alignment, align
+from loss_landscape.units.alignment import Alignment, AlignmentInfo, align
 from loss_landscape.units.graph import unit_groups
 from loss_landscape.units.permutations import UnitGroups
 
 __all__ = [
     "Alignment",
+    "AlignmentInfo",
     "AutoSpan",
     "Checkpointing",
     "CurvatureOperator",

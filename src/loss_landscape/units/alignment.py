@@ -2,32 +2,86 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.randomness import GeneratorLike, generator_from
-from loss_landscape.units.graph import UnitGraph
+from loss_landscape.results.result import Result, array
+from loss_landscape.units.graph import UnitGraph, require_net_and_inputs
 from loss_landscape.units.permutations import State, UnitGroups
 
 MAX_SWEEPS = 100
 MIN_GAIN = 1e-12  # beside the largest agreement there could be
 
 
-@dataclass(frozen=True, eq=False)
-class Alignment:
-    """A net whose units were put into the order of another's; it computes what it did before."""
+@dataclass(frozen=True)
+class AlignmentInfo:
+    """How units were matched: by which `method`, and, by weights, in how many `sweeps` and whether they `converged`."""
 
-    state: dict[str, Tensor]  # the permuted state dict
-    permutations: tuple[Tensor, ...]  # for each group, the unit that came to each place
+    method: str
+    sweeps: int | None = None
+    converged: bool | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Alignment(Result):
+    """A net whose units were put into the order of another's; it computes what it did before.
+
+    `state` is the permuted state dict, `permutations` has for each of the `groups` the unit that came to each place. `distance`
+    and `distance_before` are ‖θ − θ_reference‖ over the parameters, with the units permuted and as they were. `info` tells how
+    they were matched.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> state = {name: tensor.flip(1 if name == "2.weight" else 0) for name, tensor in net.state_dict().items()}
+    >>> twin = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> _ = twin.load_state_dict(state)
+    >>> found = align(twin, net, inputs=torch.ones(1, 2))
+    >>> found.distance, found.permutations
+    (0.0, (tensor([1, 0]),))
+    """
+
+    state: dict[str, Tensor]
+    permutations: tuple[Tensor, ...]
     groups: UnitGroups
-    distance_before: float  # ‖θ − θ_reference‖ over the parameters
+    distance_before: float
     distance: float
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    info: AlignmentInfo = AlignmentInfo("custom")
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """`info` in its JSON form."""
+        return {name: value for name, value in asdict(self.info).items() if value is not None}
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The state's tensors and the permutations by name and number, the distances, and the rest as JSON."""
+        tensors = {f"state/{name}": array(tensor) for name, tensor in self.state.items()}
+        orders = {f"permutations/{number}": array(order) for number, order in enumerate(self.permutations)}
+        distances = {"distance_before": np.array(self.distance_before), "distance": np.array(self.distance)}
+        words = {"groups": np.array(json.dumps(self.groups.to_json())), "info": np.array(json.dumps(asdict(self.info)))}
+        return {**tensors, **orders, **distances, **words}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Alignment:
+        """The alignment of which `to_arrays` made these `arrays`, on the CPU."""
+        groups = UnitGroups.from_json(json.loads(str(arrays["groups"])))
+        state = {
+            name.removeprefix("state/"): torch.from_numpy(part) for name, part in arrays.items() if name.startswith("state/")
+        }
+        orders = tuple(torch.from_numpy(arrays[f"permutations/{number}"]) for number in range(len(groups.sizes)))
+        distances = float(arrays["distance_before"]), float(arrays["distance"])
+        return cls(state, orders, groups, *distances, AlignmentInfo(**json.loads(str(arrays["info"]))))
+
+    def __repr__(self) -> str:
+        moved = sum(int((order != torch.arange(len(order), device=order.device)).sum()) for order in self.permutations)
+        units = f"{moved} of {sum(self.groups.sizes)} units moved in {len(self.groups.sizes)} groups"
+        return f"Alignment({self.info.method}, {units}, distance {self.distance_before:.4g} → {self.distance:.4g})"
 
 
 def align(
@@ -40,15 +94,24 @@ def align(
 ) -> Alignment:
     """`model` with its units permuted to be close to `reference`, a net of the same architecture or its state dict.
 
-    `weights` needs `inputs`, one batch, only to trace the net: it maximises Σ ⟨W_reference, P W Pᵀ⟩ over all parameters, one
-    group of units after the other in an order drawn from the generator (None: the same one every time), each by a linear
-    assignment, until none gains (git re-basin, Ainsworth et al. 2023, algorithm 1). `activations` puts those units in one place
-    whose activations on `inputs` correlate most, in one pass. What can't be permuted is in `groups.fixed`, with the reason.
+    The names in a state dict may have a prefix, as those of DataParallel and compiled nets have. `method` "weights" needs
+    `inputs`, one batch, only to trace the net: it maximises Σ ⟨W_reference, P W Pᵀ⟩ over all parameters, one group of units
+    after the other in an order drawn from the generator (None: the same one every time), each by a linear assignment, until none
+    gains (git re-basin, Ainsworth et al. 2023, algorithm 1). "activations" puts those units in one place whose activations on
+    `inputs` correlate most, in one pass. What can't be permuted is in `groups.fixed`, with the reason.
     Raises ValueError for nets of two architectures, and where nothing can be permuted.
+
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> other = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> found = align(other, net, inputs=torch.ones(1, 2))
+    >>> found.distance <= found.distance_before
+    True
     """
     if method not in ("weights", "activations"):
         raise ValueError(f"method must be 'weights' or 'activations', got {method!r}")
-    own, other = _state(model), _state(reference)
+    require_net_and_inputs(model, inputs)
+    own = _state(model)
+    other = _without_prefix(_state(reference), next(iter(own)))
     _require_same_shapes(own, other)
     other = {name: other[name].to(tensor) for name, tensor in own.items()}
     graph = UnitGraph.of(model, inputs)
@@ -60,13 +123,13 @@ def align(
         if method == "weights":
             match = _Matching(groups, {name: own[name] for name in trained}, {name: other[name] for name in trained})
             permutations, sweeps = match.by_weights(generator_from(generator))
-            meta = {"method": method, "sweeps": sweeps, "converged": sweeps < MAX_SWEEPS}
+            info = AlignmentInfo(method, sweeps, sweeps < MAX_SWEEPS)
         else:
             outside = dict(model.named_buffers())  # those that are in no state dict
-            permutations, meta = _by_activations(graph, outside | own, outside | other), {"method": method}
+            permutations, info = _by_activations(graph, outside | own, outside | other), AlignmentInfo(method)
         state = groups.permuted(own, permutations)
     distances = [_distance(one, other, trained) for one in (own, state)]
-    return Alignment(state, tuple(permutations), groups, *distances, meta)
+    return Alignment(state, tuple(permutations), groups, *distances, info)
 
 
 class _Matching:
@@ -160,7 +223,15 @@ def _standardised(activations: Tensor, place: int) -> Tensor:
 
 def _state(point: nn.Module | State) -> dict[str, Tensor]:
     state = point.state_dict() if isinstance(point, nn.Module) else point
+    if not isinstance(state, Mapping):
+        raise TypeError(f"expected a net of the same architecture or its state dict as reference, got {type(point).__name__}")
     return {name: tensor.detach() for name, tensor in state.items()}
+
+
+def _without_prefix(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """A state by names among which `name` is, if all of its names have one prefix more."""
+    prefix = "" if name in state else next((longer.removesuffix(name) for longer in state if longer.endswith(name)), "")
+    return {longer[len(prefix) :]: tensor for longer, tensor in state.items() if longer.startswith(prefix)}
 
 
 def _require_same_shapes(own: State, other: State) -> None:

@@ -21,11 +21,14 @@ CHANGES_OUTPUTS = "reordering it changed the outputs"
 
 
 def unit_groups(model: nn.Module, inputs: Any) -> UnitGroups:
-    """The groups of units of a net that may change places, found by tracing it in eval mode on a batch of `inputs`.
+    """The groups of units of the net `model` that may change places, found by tracing it in eval mode on a batch of `inputs`.
 
     `inputs` are as a surface's: a tensor, a tuple of arguments, or a dict. Each group is tried: where reversing it changes the
     outputs it is left out. What is frozen, concatenated, cut, looked at by its place, or goes through a grouped convolution or an
     operation not known here stays in its order, and `fixed` says why. Raises `UntraceableError` for a net that is no fixed graph.
+
+    >>> unit_groups(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), torch.ones(1, 2))
+    UnitGroups(sizes (3,), 3 tensors, 1 fixed)
     """
     return UnitGraph.of(model, inputs).groups
 
@@ -43,7 +46,7 @@ class UnitGraph:
     @classmethod
     def of(cls, model: nn.Module, inputs: Any, state: State | None = None) -> UnitGraph:
         """The graph of a net traced on a batch of inputs, with the tensors of `state` in place of its own; see `unit_groups`."""
-        _require_net_and_inputs(model, inputs)
+        require_net_and_inputs(model, inputs)
         state = state or {**dict(model.named_parameters()), **dict(model.named_buffers())}
         names, given = tuple(state), tuple(tensors_in(inputs))
         axes = [*_axes_of_state(model, state), *(axes_of(tensor.shape, INPUT) for tensor in given)]
@@ -118,7 +121,8 @@ def placeholders(graph: fx.GraphModule) -> list[fx.Node]:
     return [node for node in graph.graph.nodes if node.op == "placeholder"]
 
 
-def _require_net_and_inputs(model: Any, inputs: Any) -> None:
+def require_net_and_inputs(model: Any, inputs: Any) -> None:
+    """TypeError for what is no net, and for inputs without a tensor."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected the net itself, a torch.nn.Module, to trace, got {type(model).__name__}")
     if not tensors_in(inputs):

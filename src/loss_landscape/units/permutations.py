@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,16 +20,23 @@ class Part:
     group: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class UnitGroups:
     """Sets of units that are reordered together: a layer's outputs, their norm, every layer that reads them.
 
     Those that a residual connection adds up are one group; a flattened map's channels are blocks of a linear layer's inputs.
+    `sizes` are the numbers of units in each group, `parts` has the factors of all dimensions of each tensor of the state dict, in
+    order, and `fixed` says why a tensor is not reordered at all.
+
+    >>> groups = UnitGroups((2,), {"weight": (Part(2, 0), Part(3, None))}, {})
+    >>> groups.permuted({"weight": torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])}, [torch.tensor([1, 0])])
+    {'weight': tensor([[4., 5., 6.],
+            [1., 2., 3.]])}
     """
 
-    sizes: tuple[int, ...]  # how many units each group has
-    parts: Mapping[str, tuple[Part, ...]]  # of each tensor in the state dict, all dimensions' parts in order
-    fixed: Mapping[str, str]  # why a tensor is not reordered at all
+    sizes: tuple[int, ...]
+    parts: Mapping[str, tuple[Part, ...]]
+    fixed: Mapping[str, str]
 
     def identity(self) -> list[Tensor]:
         """The permutations that leave everything where it is."""
@@ -56,3 +64,17 @@ class UnitGroups:
             if part.group is not None and place != but:
                 tensor = tensor.index_select(place, permutations[part.group].to(tensor.device))
         return tensor
+
+    def to_json(self) -> dict[str, Any]:
+        """What JSON can hold, a part as its size and its group."""
+        parts = {name: [[part.size, part.group] for part in parts] for name, parts in self.parts.items()}
+        return {"sizes": list(self.sizes), "parts": parts, "fixed": dict(self.fixed)}
+
+    @classmethod
+    def from_json(cls, entries: Mapping[str, Any]) -> UnitGroups:
+        """The groups of which `to_json` made these `entries`."""
+        parts = {name: tuple(Part(size, group) for size, group in parts) for name, parts in entries["parts"].items()}
+        return cls(tuple(entries["sizes"]), parts, entries["fixed"])
+
+    def __repr__(self) -> str:
+        return f"UnitGroups(sizes {self.sizes}, {len(self.parts) - len(self.fixed)} tensors, {len(self.fixed)} fixed)"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trained_nets import classes, trained_mlp
 from unit_nets import MAKERS, made
 
-from loss_landscape import LossSurface, align, barrier, fit_bezier, path_losses, unit_groups
+from loss_landscape import Alignment, LossSurface, align, barrier, fit_bezier, path_losses, unit_groups
 
 METHODS = ["weights", "activations"]
 WITH_UNITS = sorted(name for name, make in MAKERS.items() if make().sizes)
@@ -172,3 +172,31 @@ def test_what_can_not_be_aligned_is_refused():
         align(gated.net, gated.net, inputs=gated.inputs)
     with pytest.raises(ValueError, match="method must be 'weights' or 'activations', got 'both'"):
         align(case.net, case.net, inputs=case.inputs, method="both")
+
+
+def test_an_alignment_is_saved_and_loaded(tmp_path):
+    case, other = made("residual-batch", 0), made("residual-batch", 1)
+    found = align(case.net, other.net, inputs=case.inputs)
+    found.save(tmp_path / "alignment.npz")
+    again = Alignment.load(tmp_path / "alignment.npz")
+    assert all(torch.equal(again.state[name], tensor) for name, tensor in found.state.items())
+    assert all(torch.equal(one, two) for one, two in zip(again.permutations, found.permutations, strict=True))
+    assert (again.groups, again.distance, again.info) == (found.groups, found.distance, found.info)
+    assert repr(again) == repr(found)
+    loaded(case.net, again.state)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda net: torch.compile(net, backend="eager")], ids=["parallel", "compiled"])
+def test_a_wrapped_reference_is_the_net_inside(wrap):
+    case, other = made("mlp", 0), made("mlp", 1)
+    plain, wrapped = (align(case.net, net, inputs=case.inputs) for net in (other.net, wrap(other.net)))
+    assert wrapped.distance == plain.distance
+    assert wrapped.state.keys() == plain.state.keys()
+
+
+def test_what_is_no_net_to_align_with_is_refused():
+    case = made("mlp")
+    with pytest.raises(TypeError, match="expected a net of the same architecture or its state dict as reference, got str"):
+        align(case.net, "net.pt", inputs=case.inputs)
+    with pytest.raises(TypeError, match=r"expected the net itself, a torch.nn.Module, to trace, got OrderedDict"):
+        align(case.net.state_dict(), case.net, inputs=case.inputs)
