@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loss_landscape.checkpointing import NO_CHECKPOINTING, Checkpointing
+from loss_landscape.checkpointing import Checkpointing
 from loss_landscape.directions.points import PointLike, point_in
 from loss_landscape.grids.cells import GridCells
 from loss_landscape.grids.job import GridJob
@@ -14,19 +14,25 @@ from loss_landscape.paths.curves import Curve, line, require_curve
 from loss_landscape.results.directions import Directions
 from loss_landscape.results.info import DirectionInfo, GridInfo
 from loss_landscape.results.path_losses import PathLosses
+from loss_landscape.surface.strategy import Evaluation
 from loss_landscape.surface.surface import LossSurface
 
 
 def path_losses(
-    surface: LossSurface, curve: Curve, *, num_points: int = 61, checkpointing: Checkpointing = NO_CHECKPOINTING
+    surface: LossSurface,
+    curve: Curve,
+    *,
+    num_points: int = 61,
+    evaluation: Evaluation = Evaluation(noise_cells=0),
+    checkpointing: Checkpointing = Checkpointing(),
 ) -> PathLosses:
     """The losses of `surface` at `num_points` even steps of t along a `curve`, ends included, as a line's grid has them.
 
     The curve may be any in the surface's layout, and need not pass through its origin: other surfaces of the same layout give
     test losses along it, or an error rate (with `+ 0 * outputs.sum()`, so that it depends on the parameters). The losses at the
     ends are the surface's own there, bit for bit. Buffers and frozen parameters are the surface's: for nets with batch norm give
-    it `batch_norm="recompute"`. `checkpointing` is as in `evaluate_grid`, but for shards. Raises ValueError for a curve of
-    another layout and for less than two points.
+    it `batch_norm="recompute"`. `evaluation`, which checks no cells in float64 unless told to, and `checkpointing` are as in
+    `evaluate_grid`, but for shards. Raises ValueError for a curve of another layout and for less than two points.
 
     >>> curve = bezier(torch.tensor([[-1.0, 0.0], [0.0, 4.0], [1.0, 0.0]]))
     >>> path_losses(surface, curve, num_points=5)
@@ -46,8 +52,9 @@ def path_losses(
 
     plane = here.plane(directions)
     cells = GridCells(plane, (times,), on_plane=lambda coordinates: curve.weights(coordinates[:, 0])[:, moving])
-    strategy = plane.strategy(num_cells=num_points)
-    grid = GridJob(cells, directions, here.loss, strategy, noise_cells=0, checkpointing=checkpointing).run()
+    strategy = plane.strategy(num_cells=num_points, evaluation=evaluation)
+    job = GridJob(cells, directions, here.loss, strategy, noise_cells=evaluation.noise_cells, checkpointing=checkpointing)
+    grid = job.run()
     losses = grid.losses
     losses[-1] = surface.moved_to(curve.end).loss()
     return PathLosses(times, losses, _lengths(shares[:, moving], directions), grid.info)

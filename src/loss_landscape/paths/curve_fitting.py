@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loss_landscape.checkpointing import NO_CHECKPOINTING, Checkpointing, Finished, Resumable
+from loss_landscape.checkpointing import Checkpointing, Finished, Resumable
 from loss_landscape.directions.points import PointLike, point_in
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.paths.curves import Curve, CurveInfo, bezier, evenly_spaced, polychain, require_curve
@@ -31,7 +31,7 @@ def fit_bezier(
     lr: float = 0.01,
     num_control_points: int = 3,
     generator: GeneratorLike = None,
-    checkpointing: Checkpointing = NO_CHECKPOINTING,
+    checkpointing: Checkpointing = Checkpointing(),
 ) -> Curve:
     """A Bézier curve of low loss from the net `start` to the net `end`: `fit_curve` from the straight line between them.
 
@@ -55,7 +55,7 @@ def fit_polychain(
     lr: float = 0.01,
     num_control_points: int = 3,
     generator: GeneratorLike = None,
-    checkpointing: Checkpointing = NO_CHECKPOINTING,
+    checkpointing: Checkpointing = Checkpointing(),
 ) -> Curve:
     """A chain of straight lines of low loss from the net `start` to the net `end`, through `num_control_points` ≥ 3 points.
 
@@ -76,7 +76,7 @@ def fit_curve(
     lr: float = 0.01,
     max_seconds: float | None = None,
     generator: GeneratorLike = None,
-    checkpointing: Checkpointing = NO_CHECKPOINTING,
+    checkpointing: Checkpointing = Checkpointing(),
 ) -> Curve:
     """The `curve` with the control points between its ends trained so that the loss of `surface` along it is low.
 
