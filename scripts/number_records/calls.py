@@ -88,7 +88,7 @@ def of_directions(directions: Directions) -> dict[str, Any]:
 
 
 def of_path(path: PathLosses) -> dict[str, Any]:
-    """The parts of losses along a path. To come: `path.info`."""
+    """The parts of losses along a path."""
     return {
         "t": path.t,
         "losses": path.losses,
@@ -96,17 +96,18 @@ def of_path(path: PathLosses) -> dict[str, Any]:
         "barrier": path.barrier,
         "highest": path.highest,
         "mean": path.mean,
-        "facts": facts_of(path.meta),
+        "facts": facts_of(path.meta) | {"num_bends": path.info.directions.num_control_points - 2},
     }
 
 
 def of_curve(curve: Curve) -> dict[str, Any]:
-    """The parts of a curve, with a point on it. To come: `curve.info`."""
-    return {"controls": curve.controls, "point": curve.point(0.3), "facts": facts_of(curve.meta)}
+    """The parts of a curve, with a point on it."""
+    bends = {} if curve.info.steps is None else {"num_bends": curve.num_control_points - 2}
+    return {"controls": curve.controls, "point": curve.point(0.3), "facts": facts_of(curve.meta) | bends}
 
 
 def of_alignment(alignment: Alignment) -> dict[str, Any]:
-    """The parts of an alignment. To come: `alignment.info`."""
+    """The parts of an alignment."""
     return {
         "state": dict(alignment.state),
         "permutations": list(alignment.permutations),

@@ -35,13 +35,13 @@ def connectivity(case: Case, record: Record) -> None:
     }
     curve = fits["bezier"]()
     for name, fit in fits.items():
-        for num_bends in (1, 2):
+        for between in (1, 2):
 
-            def fitted(fit: Any = fit, num_bends: int = num_bends) -> dict[str, Any]:
-                curve = fit(num_bends=num_bends)
+            def fitted(fit: Any = fit, between: int = between) -> dict[str, Any]:
+                curve = fit(num_control_points=between + 2)
                 return {"curve": calls.of_curve(curve), "path": calls.of_path(path_losses(surface, curve, num_points=7))}
 
-            record.take(f"path/{name}_{num_bends}", fitted)
+            record.take(f"path/{name}_{between}", fitted)
     record.take("path/given", lambda: [calls.of_curve(c) for c in (bezier(curve.controls), polychain(curve.controls))])
     record.take("path/line", lambda: calls.of_curve(line(curve.start, curve.end)))
     units(case, record)
@@ -59,7 +59,7 @@ def units(case: Case, record: Record) -> None:
     for method in ("weights", "activations"):
         aligned = record.take(
             f"units/{method}",
-            lambda m=method: align(case.other, case.model, case.inputs, method=m, generator=drawn(43)),
+            lambda m=method: align(case.other, case.model, inputs=case.inputs, method=m, generator=drawn(43)),
             calls.of_alignment,
         )
         if aligned is not None:
