@@ -147,6 +147,6 @@ def digest(parts: Iterable[Tensor | np.ndarray | str]) -> str:
     return hasher.hexdigest()
 
 
-def _bytes_of(part: Tensor | np.ndarray) -> np.ndarray:
+def _bytes_of(part: Tensor | np.ndarray) -> memoryview:
     array = part.detach().cpu().numpy() if isinstance(part, Tensor) else part
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

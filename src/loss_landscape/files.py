@@ -43,7 +43,7 @@ def write_first(path: Path, write: Callable[[Path], Any]) -> None:
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
     """Write arrays by name, and `facts` as JSON, into one .npz file, whatever the suffix of `path`."""
     with path.open("wb") as file:
-        np.savez(file, **{FACTS: np.array(json.dumps(facts)), **arrays})
+        np.savez(file, **{FACTS: np.array(json.dumps(facts)), **arrays})  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -9,7 +9,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Shard:
-    """Part number `index`, from 0, of `count`: every so-manieth chunk of a grid, or probe of a density, from `index` on."""
+    """Part number `index`, from 0, of `count`: every count-th chunk of a grid, or probe of a density, from `index` on.
+
+    Raises ValueError for a number that is not from 0 to count − 1.
+
+    >>> list(Shard(1, 3).share(8))
+    [1, 4, 7]
+    """
 
     index: int
     count: int

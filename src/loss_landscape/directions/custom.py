@@ -47,7 +47,10 @@ def as_directions(surface: LossSurface, given: DirectionsLike) -> Directions:
 def custom_directions(surface: LossSurface, *vectors: VectorLike) -> Directions:
     """The given `vectors` as directions of `surface`, each as `as_directions` takes one.
 
-    Raises what that does.
+    Raises ValueError and TypeError as that does; two may be parallel.
+
+    >>> custom_directions(surface, torch.tensor([3.0, 4.0]), surface.gradient())
+    Directions(2 × [2], custom, norms 5, 4.12, cosine 0.78)
     """
     return with_info(surface, [_vector(surface, vector) for vector in vectors], DirectionInfo())
 

@@ -186,8 +186,8 @@ def _as_axes(
     moving = moving_mask(surface, excluded)
     axes = orthogonalized([normalized(surface, vector * moving, normalization) for vector in vectors])
     error = filter_norm_error(surface, axes) if normalization == "filter" else None
-    told = {"normalization": normalization, "excluded": tuple(excluded), "filter_norm_error": error}
-    return with_info(surface, axes, replace(info, **told))
+    scaled = replace(info, normalization=normalization, excluded=tuple(excluded), filter_norm_error=error)
+    return with_info(surface, axes, scaled)
 
 
 def _normal(surface: LossSurface, generator: torch.Generator) -> Tensor:

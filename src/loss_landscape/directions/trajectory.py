@@ -21,8 +21,8 @@ SLICE = 1 << 20  # entries of a parameter read at a time: checkpoints stay on di
 def trajectory_directions(
     surface: LossSurface,
     checkpoints: Sequence[PointLike],
-    count: int = 2,
     *,
+    count: int = 2,
     steps: Sequence[float] | None = None,
     scale: Literal["fit", "unit"] = "fit",
     centre: Literal["origin", "mean"] = "origin",
@@ -38,7 +38,7 @@ def trajectory_directions(
     axes.
 
     >>> path = [torch.tensor([3.0, 1.0]), torch.tensor([2.0, 1.0]), surface.origin]
-    >>> axes = trajectory_directions(surface, path, 1)
+    >>> axes = trajectory_directions(surface, path, count=1)
     >>> [round(abs(point.coordinates[0]), 2) for point in axes.info.trajectory]
     [0.9, 0.45, 0.0]
     """

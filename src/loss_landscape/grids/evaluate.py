@@ -17,6 +17,7 @@ from loss_landscape.results.grid import Grid
 from loss_landscape.sharpness.sam import checked_rho, sam_loss
 from loss_landscape.surface.strategy import Evaluation
 from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.traced_loss import Kind
 
 
 def evaluate_grid(
@@ -77,12 +78,12 @@ def evaluate_grid(
         wanted = span if isinstance(span, AutoSpan) else AutoSpan()
         span, search = found_span(plane, wanted, baseline=baseline(), rho=rho)
     cells = GridCells(plane, axes_over(span, resolution, len(directions)), rho)
-    kind = "loss" if rho is None else "ascent"
+    kind: Kind = "loss" if rho is None else "ascent"
     strategy = plane.strategy(kind, num_cells=len(cells.coordinates), evaluation=evaluation)
     job = GridJob(cells, directions, baseline, strategy, tolerance, evaluation.noise_cells, search, checkpointing)
     if checkpointing.file is not None:
         job = _as_shared(job, surface)
-    return job.run() if checkpointing.shard is None else job.run_share()
+    return job.run() if checkpointing.shard is None else job.run_share(checkpointing.shard)
 
 
 def _as_shared(job: GridJob, surface: LossSurface) -> GridJob:

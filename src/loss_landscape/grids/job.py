@@ -22,6 +22,7 @@ from loss_landscape.progress import ProgressEstimate
 from loss_landscape.results.directions import Directions
 from loss_landscape.results.grid import Grid
 from loss_landscape.results.info import GridInfo, LevelErrors, SpanSearch
+from loss_landscape.shards import Shard
 from loss_landscape.surface.strategy import EvaluationStrategy
 
 
@@ -47,18 +48,18 @@ class GridJob:
         with undisturbed(self.cells.device):
             baseline = self.baseline()
             store = self._store(baseline)
-            file, *shards = self.checkpointing.known_files or [None]
-            store.resumable.seconds_before += sum(store.absorb(shard) for shard in shards if shard is not None)
+            known = self.checkpointing.known_files
+            store.resumable.seconds_before += sum(store.absorb(file) for file in known[1:])
             with store.resumable.kept():
                 filled = self._filled(store)
                 grid = self._finished(filled, baseline, store)
-            if file is not None:
-                delete_partial_files(file)
+            if known:
+                delete_partial_files(known[0])
         self.estimate.finished()
         return grid
 
-    def run_share(self) -> Grid:
-        """Evaluate what nobody has yet of the shard's chunks, into its own file; the grid as far as it is known then."""
+    def run_share(self, shard: Shard) -> Grid:
+        """Evaluate what nobody has yet of a shard's chunks, into its own file; the grid as far as it is known then."""
         with undisturbed(self.cells.device):
             store = self._store(self.baseline())
             if not store.has_begun:
@@ -66,10 +67,10 @@ class GridJob:
             for file in self.checkpointing.known_files:
                 store.absorb(file)
             with store.resumable.kept():
-                self._fill_share(store)
+                self._fill_share(store, shard)
             store.resumable.save()
         self.estimate.finished()
-        shard, shape = self.checkpointing.shard, self.cells.order.shape
+        shape = self.cells.order.shape
         info = GridInfo(
             directions=self.directions.info,
             rho=self.cells.rho,
@@ -136,8 +137,8 @@ class GridJob:
             self.estimate.part_done(int(store.done.sum()), len(store.done), store.resumable.seconds)
         return store.covered(count)
 
-    def _fill_share(self, store: PartialGrid) -> None:
-        share = self.checkpointing.shard.share(len(store.done))
+    def _fill_share(self, store: PartialGrid, shard: Shard) -> None:
+        share = shard.share(len(store.done))
         for chunk in share:
             if store.done[chunk]:
                 continue

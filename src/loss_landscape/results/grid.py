@@ -160,11 +160,12 @@ class Grid:
         return [[edge * norm / origin for edge in pair] for pair, norm in zip(self.span, norms, strict=True)]
 
     def _write_csv(self, path: Path) -> None:
-        count, marked = self.losses.ndim, not self.evaluated.all()
+        names = [*"ijk"[: self.losses.ndim], *AXES[: self.losses.ndim], "loss"]
+        has_predicted = not self.evaluated.all()
         with path.open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
-            rows.writerow([*"ijk"[:count], *AXES[:count], "loss", *["evaluated"] * marked])
+            rows.writerow([*names, "evaluated"] if has_predicted else names)
             for index in np.ndindex(self.losses.shape):
                 place = [repr(float(axis[i])) for axis, i in zip(self.coordinates, index, strict=True)]
-                mark = [int(self.evaluated[index])] * marked
-                rows.writerow([*index, *place, repr(float(self.losses[index])), *mark])
+                row = [*index, *place, repr(float(self.losses[index]))]
+                rows.writerow([*row, int(self.evaluated[index])] if has_predicted else row)

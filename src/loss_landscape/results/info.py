@@ -50,6 +50,11 @@ class DirectionInfo:
     they leave where they are, `filter_norm_error` how far a filter's norm is from the net's. The rest is of some kinds alone:
     `eigenvalues` with their `eigenvalue_residuals`, the nets at `points` of a plane, the `trajectory` with the share of its
     variance along each axis (`explained_variance`) about the point it is `centred_on`, the `num_control_points` of a curve.
+
+    >>> random_directions(surface, 1, normalization="model").info.kind
+    'random'
+    >>> DirectionInfo(norms=(3.0,), origin_norm=2.0).relative_norms
+    (1.5,)
     """
 
     kind: str = "custom"
@@ -229,6 +234,12 @@ class GridInfo:
     `noise` says what the losses are worth. With a `tolerance`, `refinement` has the errors measured, level by level, and
     `largest_held_out_error` that of the cells left to prediction. `evaluation` says how, `seconds` how long it took. `extra` are
     entries of the caller's own.
+
+    >>> info = evaluate_grid(surface, torch.eye(2), 3, rho=0.5).info
+    >>> info.rho, info.directions.norms
+    (0.5, (1.0, 1.0))
+    >>> GridInfo.from_json(info.to_json()) == info
+    True
     """
 
     directions: DirectionInfo = DirectionInfo()

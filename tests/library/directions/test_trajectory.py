@@ -121,7 +121,7 @@ def test_too_short_or_straight_a_path_is_refused(trained):
         trajectory_directions(surface, line)
     with pytest.raises(ValueError, match="span fewer than 2 axes"):
         trajectory_directions(surface, [surface.origin] * 3)
-    assert len(trajectory_directions(surface, line, 1)) == 1
+    assert len(trajectory_directions(surface, line, count=1)) == 1
     with pytest.raises(ValueError, match="not finite"):
         trajectory_directions(surface, [*line, surface.origin * float("nan")])
 
@@ -137,4 +137,4 @@ def test_bad_options_are_refused(trained):
     with pytest.raises(ValueError, match="centre must be 'origin' or 'mean', got 'last'"):
         trajectory_directions(surface, states, centre="last")
     with pytest.raises(ValueError, match="count must be 1, 2 or 3"):
-        trajectory_directions(surface, states, 0)
+        trajectory_directions(surface, states, count=0)
