@@ -14,7 +14,7 @@ import torch
 from runs import TINY, compose, run_in
 from torch import nn
 
-from loss_landscape.paths.curve_fitting import Bending
+from loss_landscape.paths.curve_fitting import CurveFit
 from taskshift import barriers, checkpoint
 from taskshift.barriers import evenly
 from taskshift.compare import differences
@@ -152,7 +152,7 @@ def test_a_permuted_copy_has_a_barrier_until_it_is_aligned(tmp_path):
 def test_the_bends_are_trained_on_the_first_batches_alone(tmp_path):
     measurement, _ = two_nets(tmp_path, ModeConnectivity())
     assert len(measurement.batches) == 3
-    assert [len(list(connecting_surface(measurement, number).batches)) for number in (1, 2, None)] == [1, 2, 3]
+    assert [len(list(connecting_surface(measurement, number).objective.batches)) for number in (1, 2, None)] == [1, 2, 3]
     first = connecting_surface(measurement, 1)
     inputs, targets = measurement.batches[0]
     assert first.loss() == pytest.approx(measurement.task.loss(measurement.learner.net(inputs), targets).item())
@@ -236,7 +236,7 @@ def test_a_fit_over_its_time_ends_on_the_straight_line_and_says_so(tmp_path):
     findings = evaluator(measurement)
     found, content = findings.scalars, content_of(findings, tmp_path)
     assert found["fell_back"] == 1
-    assert re.search(r"max_seconds.* of 40 steps, so the bends stay on the straight line", content["fell_back"])
+    assert re.search(r"max_seconds.* of 40 steps, so the curve stays as it was given", content["fell_back"])
     np.testing.assert_allclose(content["losses"]["curve"], content["losses"]["linear"], rtol=1e-9)
     assert found["curve_barrier"] == pytest.approx(found["linear_barrier"])
 
@@ -257,7 +257,7 @@ def killed_at(patch, owner, name: str, count: int) -> None:
     patch.setattr(owner, name, fatal)
 
 
-@pytest.mark.parametrize(("owner", "name", "count"), [(Bending, "_step", 17), (mode_connectivity, "path_losses", 1)])
+@pytest.mark.parametrize(("owner", "name", "count"), [(CurveFit, "_step", 17), (mode_connectivity, "path_losses", 1)])
 def test_cut_off_and_called_again_it_goes_on_to_the_same_bits(owner, name, count, tmp_path, monkeypatch):
     evaluator = ModeConnectivity(**SMALL)
     measurement, _ = two_nets(tmp_path, evaluator)
@@ -265,10 +265,10 @@ def test_cut_off_and_called_again_it_goes_on_to_the_same_bits(owner, name, count
         killed_at(patch, owner, name, count)
         with pytest.raises(Killed):
             evaluator(measurement)
-    steps, step = [], Bending._step
-    monkeypatch.setattr(Bending, "_step", lambda self, *arguments: (steps.append(arguments[0]), step(self, *arguments)))
+    steps, step = [], CurveFit._step
+    monkeypatch.setattr(CurveFit, "_step", lambda self, *arguments: (steps.append(arguments[0]), step(self, *arguments)))
     resumed = content_of(evaluator(measurement), tmp_path)
-    assert steps == (list(range(17, 40)) if owner is Bending else [])
+    assert steps == (list(range(17, 40)) if owner is CurveFit else [])
     whole = content_of(evaluator(two_nets(tmp_path / "whole", evaluator)[0]), tmp_path / "whole")
     assert {**resumed, "opt_seconds": 0} == {**whole, "opt_seconds": 0}
 
@@ -368,7 +368,7 @@ def test_the_picture_of_the_matrix_writes_out_its_values(whole, monkeypatch):
 
 @pytest.mark.parametrize(
     ("owner", "name", "count"),
-    [(barriers, "barrier", 2), (barriers, "write_text", 4), (Bending, "_step", 4)],
+    [(barriers, "barrier", 2), (barriers, "write_text", 4), (CurveFit, "_step", 4)],
 )
 def test_a_run_that_is_cut_off_ends_with_the_same_bits(owner, name, count, whole, tmp_path):
     config = compose(*RUN)
