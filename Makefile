@@ -26,10 +26,11 @@ test: setup ## the test suite, some minutes
 test-slow: setup ## what takes longer: real images, a real install, a real SLURM
 	$(BIN)/python -m pytest -m slow
 
-check: setup ## style, imports' directions
+check: setup ## style, imports' directions, the library's types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python -m mypy
 
 format: setup ## put the code into shape
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,19 @@
-"""Where a net is on its loss surface, and how curved the surface is there."""
+"""Where a net is on its loss surface, and how curved the surface is there.
+
+The examples in the docstrings go on from this one, whose loss is 2w₁² + w₂²/2:
+
+>>> import torch
+>>> from torch import nn
+>>> from loss_landscape import *
+>>> model = nn.Linear(2, 1, bias=False)
+>>> _ = nn.init.ones_(model.weight)
+>>> batches = [(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.zeros(2, 1))]  # inputs and targets, batch by batch
+>>> surface = LossSurface(model, nn.MSELoss(), batches)
+>>> surface.loss(), surface.gradient()
+(2.5, tensor([4., 1.]))
+"""
+
+from typing import TYPE_CHECKING
 
 from loss_landscape.checkpointing import Checkpointing
 from loss_landscape.directions.custom import as_directions, custom_directions
@@ -44,6 +59,8 @@ from loss_landscape.topology import MergeTree, bottleneck_distance, merge_tree, 
 from loss_landscape.units.alignment import Alignment, AlignmentInfo, align
 from loss_landscape.units.graph import unit_groups
 from loss_landscape.units.permutations import UnitGroups
+
+__version__: str
 
 __all__ = [
     "Alignment",
@@ -130,3 +147,15 @@ def _in_notebooks(result: object) -> str:
 
 for _shown in (Alignment, Curve, Density, DiagonalEstimate, Eigenpairs, Estimate, Grid, LayerCurvature, MergeTree, PathLosses):
     _shown._repr_html_ = _in_notebooks  # type: ignore[attr-defined]  # here, as no room may import the pictures above it
+if not TYPE_CHECKING:  # a module's __getattr__ would make every name known to a type checker
+
+    def __getattr__(name: str) -> str:
+        """`__version__`, read from the distribution's metadata when it is asked for: that takes longer than the import."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import metadata
+
+        try:
+            return metadata.version("taskshift")
+        except metadata.PackageNotFoundError as error:
+            raise AttributeError("loss_landscape has no version here: the distribution taskshift is not installed") from error

@@ -118,7 +118,9 @@ def largest_magnitude_eigenpairs(
 class _Wanted(Protocol):
     """Which eigenvalues are looked for. Values are given in ascending order."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """How many."""
 
     def pick(self, values: Tensor) -> list[int]:
         """Where the wanted ones are: the upper, descending, then the lower, ascending."""

@@ -36,12 +36,11 @@ def trace(
     units, it ends as soon as the standard error is no larger, after 16 samples at the least; `note` says where that was not met.
     `on_oom="fewer_probes"`: out of memory after two samples or more it ends with those, and `note` says so.
     """
-    samplers = {"hutchinson": _Hutchinson, "hutch++": _HutchPlusPlus, "xtrace": _XTrace}
-    if method not in samplers:
+    if method not in SAMPLERS:
         raise ValueError(f"method must be 'hutchinson', 'hutch++' or 'xtrace', got {method!r}")
     if num_products >= operator.size and target_error is None:
         return _exact(operator)[0]
-    sampler = samplers[method](operator, generator_from(generator))
+    sampler = SAMPLERS[method](operator, generator_from(generator))
     return _sampled(sampler, sampler.estimate, min(num_products, operator.size), target_error, on_oom)
 
 
@@ -108,7 +107,10 @@ class _Sampler(Protocol):
     name: str
     least: int  # products that it takes to know an error
     per_sample: int  # products
-    count: int  # samples so far
+
+    @property
+    def count(self) -> int:
+        """Samples so far."""
 
     def extend(self, num_products: int) -> int:
         """Spend at most so many products on more samples; how many it spent. Where it raises, all stays as it was."""
@@ -284,6 +286,13 @@ class _XTrace:
         straight = (self.projected * self.triangle).sum(dim=0)
         crossed = (rest * self.triangle).sum(dim=0)
         return straight - 2 * crossed + (rest * (self.inner @ rest)).sum(dim=0)
+
+
+SAMPLERS: dict[str, Callable[[CurvatureOperator, torch.Generator], _Sampler]] = {
+    "hutchinson": _Hutchinson,
+    "hutch++": _HutchPlusPlus,
+    "xtrace": _XTrace,
+}
 
 
 def _signs(operator: CurvatureOperator, count: int, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,139 @@
+"""What a user of the library meets first: its names, their signatures, their docstrings, the time it takes to import."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.resources
+import inspect
+import math
+import pkgutil
+import re
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+import pytest
+
+import loss_landscape
+
+PUBLIC = {name: getattr(loss_landscape, name) for name in loss_landscape.__all__}
+MODULES = [module.name for module in pkgutil.walk_packages(loss_landscape.__path__, "loss_landscape.")]
+MAX_PARAMETERS, MAX_POSITIONAL = 8, 2
+SECONDS_BESIDE_TORCH = 0.3
+SLOW_OR_OPTIONAL = ["curvlinops", "duckdb", "matplotlib", "pandas", "plotly", "scipy.stats", "scipy.optimize", "scipy.sparse"]
+
+UNFINISHED = (  # rooms whose docstrings and signatures are still to come
+    "loss_landscape.directions",
+    "loss_landscape.grids",
+    "loss_landscape.operators",
+    "loss_landscape.paths",
+    "loss_landscape.results",
+    "loss_landscape.sharpness",
+    "loss_landscape.shards",
+    "loss_landscape.spectra",
+    "loss_landscape.surface",
+    "loss_landscape.topology",
+    "loss_landscape.units",
+)
+FINISHED = [name for name, thing in PUBLIC.items() if not thing.__module__.startswith(UNFINISHED)]
+
+MORE_PARAMETERS = {
+    "eigenpairs": "docs/API.md promises every one of these keywords",
+}
+MORE_POSITIONAL = {
+    "adam_directions": "adam_directions(surface, model, optimizer): an optimizer knows its parameters by the model alone",
+    "LossSurface": "LossSurface(model, loss_fn, batches) is the first call of everyone",
+    "barrier": "barrier(surface, start, end): two ends are one thing",
+    "fit_bezier": "fit_bezier(surface, start, end): two ends are one thing",
+    "fit_polychain": "fit_polychain(surface, start, end): two ends are one thing",
+    "eigenpairs": "eigenpairs(operator, top, bottom): how many at either end",
+    "spectral_density": "spectral_density(operator, num_probes, lanczos_steps): the two sizes of one rule",
+    "evaluate_grid": "evaluate_grid(surface, directions, resolution): as docs/API.md calls it",
+    "three_point_directions": "three_point_directions(surface, one, other): the plane of three nets",
+}
+
+
+def signature(name: str) -> dict[str, inspect.Parameter]:
+    """The parameters of a function or of a class's constructor; none of a class that nobody constructs."""
+    thing = PUBLIC[name]
+    if inspect.isclass(thing) and inspect.isabstract(thing):
+        return {}
+    return dict(inspect.signature(thing).parameters)
+
+
+def documentation(name: str) -> str:
+    thing = PUBLIC[name]
+    own = [thing.__doc__, thing.__init__.__doc__ if inspect.isclass(thing) and "__init__" in vars(thing) else None]
+    return "\n".join(filter(None, own))
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_docstring_names_every_parameter(name):
+    told = documentation(name)
+    assert [parameter for parameter in signature(name) if not re.search(rf"(?<!\w){parameter}(?!\w)", told)] == []
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_signature_has_few_parameters_and_two_positional_ones(name):
+    parameters = signature(name).values()
+    positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    is_result = hasattr(PUBLIC[name], "__dataclass_fields__")  # read, and seldom built by hand
+    assert len(parameters) <= MAX_PARAMETERS or name in MORE_PARAMETERS
+    assert len(positional) <= MAX_POSITIONAL or name in MORE_POSITIONAL or is_result
+
+
+def test_no_exception_is_kept_that_none_needs():
+    assert [name for name in MORE_PARAMETERS if len(signature(name)) <= MAX_PARAMETERS] == []
+    positional = {name: [p for p in signature(name).values() if p.kind == p.POSITIONAL_OR_KEYWORD] for name in MORE_POSITIONAL}
+    assert [name for name, those in positional.items() if len(those) <= MAX_POSITIONAL] == []
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_public_name_has_an_example(name):
+    assert any(test.examples for test in doctest.DocTestFinder().find(PUBLIC[name], name))
+
+
+@pytest.mark.parametrize("name", ["loss_landscape", *MODULES])
+def test_examples_run(name, tmp_path, monkeypatch):
+    """They go on from the package's own."""
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    report: list[str] = []
+    for test in doctest.DocTestFinder(exclude_empty=True).find(module, name, globs={}):
+        test.globs.update(namespace() if module is not loss_landscape else {})
+        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=report.append)
+    assert "".join(report) == ""
+
+
+def namespace() -> dict[str, Any]:
+    """What the package's own example defines."""
+    found: dict[str, Any] = {}
+    for example in doctest.DocTestParser().get_examples(loss_landscape.__doc__ or ""):
+        exec(compile(example.source, "loss_landscape", "single"), found)
+    return found
+
+
+def test_the_version_is_the_distributions():
+    assert loss_landscape.__version__ == metadata.version("taskshift")
+    with pytest.raises(AttributeError, match="module 'loss_landscape' has no attribute 'nothing'"):
+        loss_landscape.nothing  # noqa: B018
+
+
+def test_the_import_is_quick_and_brings_nothing_slow():
+    """Beside that of torch, in a process of its own; the best of three at most, as others may be at work."""
+    code = (
+        "import sys, time, torch; began = time.perf_counter(); import loss_landscape; print(time.perf_counter() - began); "
+        f"print([name for name in {SLOW_OR_OPTIONAL!r} if name in sys.modules])"
+    )
+    seconds: list[float] = []
+    while len(seconds) < 3 and not min(seconds, default=math.inf) <= SECONDS_BESIDE_TORCH:
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        took, imported = said.splitlines()
+        seconds.append(float(took))
+        assert imported == "[]"
+    assert min(seconds) <= SECONDS_BESIDE_TORCH
+
+
+def test_type_checkers_are_told_that_there_are_types():
+    assert (importlib.resources.files("loss_landscape") / "py.typed").is_file()
