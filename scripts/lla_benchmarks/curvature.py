@@ -105,7 +105,7 @@ def eigenvalues(sizes: Sizes) -> Case:
         return check()
 
     def arithmetic(theirs: Any) -> Arithmetic:
-        num_products = reference()[1].products
+        num_products = reference()[1].num_products
         return Arithmetic(num_products * operations.hessian_product(problems[0]), operations.counted(lambda: theirs(0)))
 
     def remark_pyhessian(found: list[Eigenpairs], theirs: list[np.ndarray]) -> str:
@@ -166,11 +166,11 @@ def warm_start(sizes: Sizes) -> Case:
         return Agreement(_largest_error(one.values.numpy(), other.values.numpy()), 2 * RESIDUAL, "of the largest eigenvalue")
 
     def arithmetic() -> Arithmetic:
-        return Arithmetic(*(pairs.products * operations.hessian_product(before[0]) for pairs in first()))
+        return Arithmetic(*(pairs.num_products * operations.hessian_product(before[0]) for pairs in first()))
 
     def remark(ours: list[Eigenpairs], theirs: list[Eigenpairs]) -> str:
-        saved = [1 - one.products / other.products for one, other in zip(ours, theirs, strict=True)]
-        counts = ", ".join(f"{one.products} for {other.products}" for one, other in zip(ours, theirs, strict=True))
+        saved = [1 - one.num_products / other.num_products for one, other in zip(ours, theirs, strict=True)]
+        counts = ", ".join(f"{one.num_products} for {other.num_products}" for one, other in zip(ours, theirs, strict=True))
         return f"products {counts}: {statistics.median(saved):.0%} fewer in the median"
 
     work = f"eigenvalues after the next task from the last one's vectors, {CONVNET.name}, batch {sizes.batch}"
@@ -184,7 +184,7 @@ def density(sizes: Sizes) -> Case:
 
     def ours(number: int) -> Density:
         draw = torch.Generator().manual_seed(number)
-        return spectral_density(HessianOperator(problem.surface()), sizes.probes, sizes.lanczos_steps, draw)
+        return spectral_density(HessianOperator(problem.surface()), sizes.probes, sizes.lanczos_steps, generator=draw)
 
     def theirs(number: int) -> tuple[Tensor, Tensor]:
         return peers.eigenthings_density(problem, sizes.probes, sizes.lanczos_steps, number)
@@ -246,7 +246,7 @@ def _largest_error(values: np.ndarray, exact: np.ndarray) -> float:
 
 
 def _products_told(found: list[Eigenpairs]) -> str:
-    counts = [pairs.products for pairs in found]
+    counts = [pairs.num_products for pairs in found]
     sure = all(bool(pairs.converged.all()) and pairs.verified for pairs in found)
     how = "all converged and verified" if sure else "not all of them converged and verified"
     return f"{min(counts)} to {max(counts)} products, {statistics.median(counts):g} in the median, verification included, {how}"

@@ -31,27 +31,32 @@ from loss_landscape.grids.evaluate import evaluate_grid
 from loss_landscape.grids.span import AutoSpan
 from loss_landscape.operators.base import CurvatureOperator, MatrixOperator
 from loss_landscape.operators.determinism import check_deterministic
+from loss_landscape.operators.function import FunctionOperator
 from loss_landscape.operators.hessian import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator
+from loss_landscape.operators.preconditioned import PreconditionedOperator
 from loss_landscape.operators.sampled_fisher import KroneckerFactoredOperator, SampledFisherOperator
 from loss_landscape.paths.connectivity import barrier, path_losses
 from loss_landscape.paths.curve_fitting import fit_bezier, fit_curve, fit_polychain
 from loss_landscape.paths.curves import Curve, CurveInfo, bezier, line, polychain
 from loss_landscape.paths.repair import repair, repaired_line
 from loss_landscape.results.density import Density
+from loss_landscape.results.diagonal import DiagonalEstimate
 from loss_landscape.results.directions import Directions
+from loss_landscape.results.eigenpairs import Eigenpairs
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.grid import Grid
 from loss_landscape.results.info import DirectionInfo, GridInfo
 from loss_landscape.results.path_losses import PathLosses
+from loss_landscape.results.layers import LayerCurvature, LayerCurvatures
 from loss_landscape.shards import Shard
 from loss_landscape.sharpness.expected import expected_sharpness
 from loss_landscape.sharpness.keskar import keskar_sharpness
 from loss_landscape.sharpness.sam import asam_sharpness, first_order_sharpness, sam_sharpness
 from loss_landscape.spectra.density import density_share, spectral_density
-from loss_landscape.spectra.diagonal import DiagonalEstimate, diagonal
-from loss_landscape.spectra.lanczos import Eigenpairs, eigenpairs, largest_magnitude_eigenpairs
-from loss_landscape.spectra.layers import LayerCurvature, layer_curvature
-from loss_landscape.spectra.stability import PreconditionedOperator, adam_preconditioner, stability_thresholds
+from loss_landscape.spectra.diagonal import diagonal
+from loss_landscape.spectra.lanczos import eigenpairs, largest_magnitude_eigenpairs
+from loss_landscape.spectra.layers import layer_curvature
+from loss_landscape.spectra.stability import adam_preconditioner, stability_thresholds
 from loss_landscape.spectra.traces import frobenius_norm, trace, trace_and_frobenius_norm
 from loss_landscape.surface.strategy import Evaluation
 from loss_landscape.surface.surface import LossSurface
@@ -78,12 +83,14 @@ __all__ = [
     "EmpiricalFisherOperator",
     "Estimate",
     "Evaluation",
+    "FunctionOperator",
     "GaussNewtonOperator",
     "Grid",
     "GridInfo",
     "HessianOperator",
     "KroneckerFactoredOperator",
     "LayerCurvature",
+    "LayerCurvatures",
     "LossSurface",
     "MatrixOperator",
     "MergeTree",

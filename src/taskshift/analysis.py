@@ -15,9 +15,7 @@ from pathlib import Path
 
 import torch
 
-from loss_landscape import HessianOperator, eigenpairs
-from loss_landscape.shards import Shard
-from loss_landscape.spectra.lanczos import Eigenpairs
+from loss_landscape import Eigenpairs, HessianOperator, Shard, eigenpairs
 from taskshift import checkpoint
 from taskshift.clock import stopwatch
 from taskshift.config.build import Parts
@@ -159,7 +157,7 @@ class Analysis:
         if not self.eigenpairs_file.exists():
             return {}
         kept = checkpoint.load(self.eigenpairs_file)
-        return {"eigenpairs/seconds": kept["seconds"], "eigenpairs/products": kept["pairs"]["products"]}
+        return {"eigenpairs/seconds": kept["seconds"], "eigenpairs/products": kept["pairs"]["num_products"]}
 
 
 def _loaded(path: Path, device: torch.device) -> Eigenpairs:

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from loss_landscape import HessianOperator, eigenpairs
-from loss_landscape.spectra.lanczos import Eigenpairs
+from loss_landscape import Eigenpairs, HessianOperator, eigenpairs
 from taskshift import checkpoint
 from taskshift.data.labelled_data import LabelledData
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Phase, Row
@@ -47,7 +46,8 @@ def solved(evaluator: Evaluator) -> Callable[[Measurement], Eigenpairs]:
     def solve(measurement: Measurement) -> Eigenpairs:
         wanted = evaluator.request
         generator = measurement.generator("eigenpairs")
-        return eigenpairs(HessianOperator(measurement.surface), wanted.top, wanted.bottom, wanted.tolerance, generator)
+        hessian = HessianOperator(measurement.surface)
+        return eigenpairs(hessian, wanted.top, wanted.bottom, tolerance=wanted.tolerance, generator=generator)
 
     return solve
 

@@ -50,7 +50,7 @@ def test_eigenpairs_are_those_of_the_dense_hessian(case):
     surface = LossSurface(case.model, case.loss_fn, case.batches)
     matrix = dense_hessian(case, surface)
     values = torch.linalg.eigvalsh(matrix).cpu()
-    pairs = eigenpairs(HessianOperator(surface), 4, 3, 1e-9, torch.Generator().manual_seed(0))
+    pairs = eigenpairs(HessianOperator(surface), 4, 3, tolerance=1e-9, generator=torch.Generator().manual_seed(0))
     expected = torch.cat([values.flip(0)[:4], values[:3]])
     assert pairs.converged.all()
     assert (pairs.values - expected).abs().max() / values.abs().max() < 1e-7
@@ -87,7 +87,7 @@ def test_scipy_finds_the_same_eigenvalues():
     net = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 4)).double()
     batch = torch.randn(64, 8, dtype=torch.float64), torch.randint(0, 4, (64,))
     operator = HessianOperator(LossSurface(net, nn.CrossEntropyLoss(), [batch]))
-    pairs = eigenpairs(operator, 5, 2, 1e-9, torch.Generator().manual_seed(0))
+    pairs = eigenpairs(operator, 5, 2, tolerance=1e-9, generator=torch.Generator().manual_seed(0))
     top = eigsh(operator.to_scipy(), k=5, which="LA", return_eigenvectors=False, tol=1e-12)
     bottom = eigsh(operator.to_scipy(), k=2, which="SA", return_eigenvectors=False, tol=1e-12)
     expected = [*sorted(top, reverse=True), *sorted(bottom)]
@@ -132,7 +132,7 @@ def test_xtrace_is_the_naive_leave_one_out_formula():
     draw = torch.Generator().manual_seed(0)
     matrix = torch.randn(30, 30, generator=draw, dtype=torch.float64)
     matrix = matrix @ matrix.T + matrix + matrix.T
-    ours = trace(MatrixOperator(matrix), "xtrace", 16, torch.Generator().manual_seed(3))
+    ours = trace(MatrixOperator(matrix), "xtrace", num_products=16, generator=torch.Generator().manual_seed(3))
     same_draws = torch.Generator().manual_seed(3)
     drawn = [torch.randn(30, generator=same_draws, dtype=torch.float64) for _ in range(8)]
     probes = torch.stack([vector * 30**0.5 / vector.norm() for vector in drawn], dim=1)

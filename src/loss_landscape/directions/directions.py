@@ -22,8 +22,8 @@ from loss_landscape.directions.normalization import (
 from loss_landscape.directions.points import PointLike, parameters_at
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.directions import Directions
+from loss_landscape.results.eigenpairs import Eigenpairs
 from loss_landscape.results.info import DirectionInfo, PlanePoint
-from loss_landscape.spectra.lanczos import Eigenpairs
 from loss_landscape.surface.optimizer_state import adam_moments
 from loss_landscape.surface.surface import LossSurface
 

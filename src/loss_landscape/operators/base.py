@@ -3,56 +3,130 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
+SYMMETRY = 1e-2  # beside the products' size: more is no rounding, in float32
+
 
 class CurvatureOperator(ABC):
-    """A symmetric P×P matrix, matrix-free. `products` counts the columns it was multiplied with."""
+    """A symmetric P×P matrix, matrix-free: `operator @ vectors` for [P] or [P, K], tensors or NumPy arrays.
 
-    block: int = 1  # the number of columns it likes best
+    A subclass calls `super().__init__(size, dtype, device)`, with P, and the dtype and device of its products, and has `matmat`.
+    `num_products` counts the columns it was multiplied with.
+
+    >>> class Scaling(CurvatureOperator):
+    ...     def matmat(self, vectors):
+    ...         return 2 * vectors
+    >>> scaling = Scaling(3, torch.float32, torch.device("cpu"))
+    >>> scaling @ torch.ones(3), scaling.shape, scaling.num_products
+    (tensor([2., 2., 2.]), (3, 3), 1)
+    """
 
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device):
         self.size, self.dtype, self.device = size, dtype, device
-        self.products = 0
+        self.num_products = 0
+
+    if not TYPE_CHECKING:  # it would make every name known to a type checker
+
+        def __getattr__(self, name: str) -> Any:
+            """Never found here: this says what is missing."""
+            if name in ("size", "dtype", "device", "num_products"):
+                raise AttributeError(f"{type(self).__name__}.__init__ must first call super().__init__(size, dtype, device)")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @abstractmethod
     def matmat(self, vectors: Tensor) -> Tensor:
         """The product with `vectors` [P, K], [P, K]."""
 
-    def __matmul__(self, vectors: Tensor) -> Tensor:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, P)."""
+        return self.size, self.size
+
+    def columns(self, index: Sequence[int] | Tensor) -> Tensor:
+        """The columns at `index` [K], negative ones counted from the end, [P, K], a product each. IndexError beyond the end.
+
+        The matrix is symmetric: its rows are these, transposed.
+        """
+        positions = torch.as_tensor(index, dtype=torch.long, device=self.device).reshape(-1)
+        if bool(((positions < -self.size) | (positions >= self.size)).any()):
+            raise IndexError(f"expected indices from 0 to {self.size - 1}, got {positions.tolist()}")
+        units = torch.zeros(self.size, len(positions), dtype=self.dtype, device=self.device)
+        units[positions, torch.arange(len(positions), device=self.device)] = 1
+        return self @ units
+
+    def rows(self, index: Sequence[int] | Tensor) -> Tensor:
+        """The rows at `index` [K], [K, P]: the columns transposed, as the matrix is symmetric."""
+        return self.columns(index).T
+
+    def __matmul__(self, vectors: Tensor | np.ndarray) -> Tensor:
         """The product with a vector [P] or with the columns of [P, K]."""
+        if isinstance(vectors, np.ndarray):
+            vectors = torch.from_numpy(np.ascontiguousarray(vectors))
+        if not isinstance(vectors, Tensor):
+            raise TypeError(f"expected a tensor or an array [P] or [P, K] with P = {self.size}, got {type(vectors).__name__}")
         if vectors.dim() not in (1, 2) or vectors.shape[0] != self.size:
             raise ValueError(f"expected a vector [P] or columns [P, K] with P = {self.size}, got {list(vectors.shape)}")
         columns = vectors.detach().to(self.device, self.dtype).reshape(self.size, -1)
-        self.products += columns.shape[1]
+        self.num_products += columns.shape[1]
         return self.matmat(columns).reshape(vectors.shape)
 
     def to_scipy(self) -> LinearOperator:
         """The same matrix for SciPy, for example `scipy.sparse.linalg.eigsh(operator.to_scipy(), which="LA")`."""
-        import numpy as np
         from scipy.sparse.linalg import LinearOperator
 
         def product(vectors: np.ndarray) -> np.ndarray:
-            return (self @ torch.from_numpy(np.ascontiguousarray(vectors))).cpu().numpy()
+            return (self @ vectors).cpu().numpy()
 
         kind = np.dtype(str(self.dtype).removeprefix("torch."))
-        return LinearOperator((self.size, self.size), matvec=product, matmat=product, rmatvec=product, dtype=kind)
+        return LinearOperator(self.shape, matvec=product, matmat=product, rmatvec=product, dtype=kind)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(P={self.size}, {str(self.dtype).removeprefix('torch.')}, {self.device})"
 
 
 class MatrixOperator(CurvatureOperator):
-    """A symmetric matrix given in full."""
+    """A symmetric `matrix` [P, P] given in full. ValueError where it is not square, or clearly not symmetric.
+
+    >>> MatrixOperator(torch.diag(torch.tensor([3.0, 1.0]))) @ torch.tensor([1.0, 1.0])
+    tensor([3., 1.])
+    """
 
     def __init__(self, matrix: Tensor):
         if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"expected a square matrix, got {list(matrix.shape)}")
+        if bool(((matrix - matrix.T).abs() > SYMMETRY * matrix.abs().amax()).any()):
+            raise ValueError("expected a symmetric matrix; give (matrix + matrix.T) / 2 if that is what is meant")
         super().__init__(len(matrix), matrix.dtype, matrix.device)
         self.matrix = matrix
 
     def matmat(self, vectors: Tensor) -> Tensor:
         return self.matrix @ vectors
+
+
+def as_operator(given: CurvatureOperator | Tensor | np.ndarray) -> CurvatureOperator:
+    """`given` itself, or the operator of a square tensor or array; TypeError for anything else, with what to write."""
+    if isinstance(given, CurvatureOperator):
+        return given
+    if isinstance(given, np.ndarray):
+        given = torch.from_numpy(given)
+    if isinstance(given, Tensor):
+        return MatrixOperator(given)
+    raise TypeError(
+        f"expected a curvature operator or a square tensor, got {_kind(given)}; write HessianOperator(surface), with "
+        "surface = LossSurface(net, loss_fn, batches) for a net, or FunctionOperator(function, size=P) for a function v ↦ Hv"
+    )
+
+
+def _kind(thing: object) -> str:
+    if isinstance(thing, torch.nn.Module):
+        return f"a net ({type(thing).__name__})"
+    return f"a {type(thing).__name__}"

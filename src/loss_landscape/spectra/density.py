@@ -9,29 +9,33 @@ import torch
 from torch import Tensor
 
 from loss_landscape.checkpointing import Checkpointing
-from loss_landscape.operators.base import CurvatureOperator
+from loss_landscape.operators.base import CurvatureOperator, as_operator
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.density import Density
 from loss_landscape.shards import Shard
 from loss_landscape.spectra.krylov import tridiagonal
 from loss_landscape.spectra.partial_density import PartialDensity, Row
-from loss_landscape.spectra.traces import OnOutOfMemory, rademacher
+from loss_landscape.spectra.probes import Probes, probe, require_known, spherical
+from loss_landscape.spectra.traces import ProbeFallback
 
 
 def spectral_density(
-    operator: CurvatureOperator,
+    operator: CurvatureOperator | Tensor,
     num_probes: int = 8,
     lanczos_steps: int = 50,
-    generator: GeneratorLike = None,
-    zero_epsilon: float = 1e-3,
     *,
-    on_oom: OnOutOfMemory = "error",
+    zero_epsilon: float = 1e-3,
+    probes: Probes = "rademacher",
+    generator: GeneratorLike = None,
+    on_oom: ProbeFallback = "error",
     partial: str | Path | None = None,
 ) -> Density:
-    """The spectral density by Lanczos from `num_probes` random sign vectors, `lanczos_steps` products each (Ubaru et al. 2017).
+    """The spectral density of an `operator` by Lanczos from `num_probes` random vectors (Ubaru et al. 2017).
 
-    Each probe's nodes and weights integrate polynomials up to degree 2·lanczos_steps − 1 exactly, so the trace and the moments
-    are Hutchinson's. The basis, `lanczos_steps` vectors [P], is kept and reorthogonalised, hence no ghost values.
+    Each probe takes `lanczos_steps` products; its nodes and weights integrate polynomials up to degree 2·lanczos_steps − 1
+    exactly, so the trace and the moments are Hutchinson's. The basis, `lanczos_steps` vectors [P], is kept and
+    reorthogonalised, hence no ghost values. `probes` are `rademacher` signs, or `normal` numbers, whose direction is uniform on
+    the sphere; `generator` draws them.
 
     Eigenvalues up to `zero_epsilon` times the largest |node| count as zero: a few nodes scatter the null space of a net with more
     parameters than data to either side of 0, further than rounding would.
@@ -40,7 +44,15 @@ def spectral_density(
 
     `partial` is a file that keeps finished probes: interrupted and called again, it goes on after them, with the same bits. What
     `density_share` has kept beside it is taken up too. The caller removes it.
+
+    Raises ValueError for counts or options that can't be, TypeError for what is no operator.
+
+    >>> density = spectral_density(torch.diag(torch.tensor([3.0, 1.0, -2.0])), num_probes=2, lanczos_steps=3)
+    >>> density.trace
+    Estimate(2 ± 0, 2 samples)
     """
+    operator = as_operator(operator)
+    require_known(probes)
     _check_counts(num_probes, lanczos_steps)
     if not 0 <= zero_epsilon < 1:
         raise ValueError(f"zero_epsilon is relative to the largest |eigenvalue|, ≥ 0 and < 1, got {zero_epsilon}")
@@ -49,30 +61,42 @@ def spectral_density(
     steps, note = min(lanczos_steps, operator.size), ""
     rows: list[Row] = []
     try:
-        rows.extend(_rows(operator, range(num_probes), steps, generator, partial))
+        rows.extend(_rows(operator, range(num_probes), steps, probes, generator, partial))
     except torch.OutOfMemoryError:
         if on_oom == "error" or len(rows) < 2:
             raise
         note = f"out of memory: {len(rows)} of {num_probes} probes"
     nodes, weights = (_padded(part, steps) for part in zip(*rows, strict=True))
-    zero = max(zero_epsilon, 10 * torch.finfo(operator.dtype).eps) * float(nodes.abs().max())
-    return Density(nodes, weights, operator.size, zero, note)
+    threshold = max(zero_epsilon, 10 * torch.finfo(operator.dtype).eps) * float(nodes.abs().max())
+    return Density(nodes, weights, operator.size, threshold, note)
 
 
 def density_share(
-    operator: CurvatureOperator,
+    operator: CurvatureOperator | Tensor,
     shard: Shard,
+    *,
     partial: str | Path,
     num_probes: int = 8,
     lanczos_steps: int = 50,
+    probes: Probes = "rademacher",
     generator: GeneratorLike = None,
 ) -> None:
-    """Compute a shard's probes of `spectral_density`, into a file beside `partial`, from which that takes them.
+    """Compute a `shard`'s probes of an `operator`'s `spectral_density`, into a file beside `partial`, from which that takes them.
 
-    The vectors are those that it would draw itself; a shard without a probe does nothing. What anybody has is not computed again.
+    The vectors are those that it would draw itself, by the same `num_probes`, `lanczos_steps`, `probes` and `generator`; a shard
+    without a probe does nothing. What anybody has is not computed again.
+
+    >>> matrix = torch.diag(torch.tensor([3.0, 1.0, -2.0]))
+    >>> for number in range(2):
+    ...     density_share(matrix, Shard(number, 2), partial="density.npz", num_probes=4)
+    >>> spectral_density(matrix, num_probes=4, partial="density.npz").trace
+    Estimate(2 ± 0, 4 samples)
     """
+    operator = as_operator(operator)
+    require_known(probes)
     _check_counts(num_probes, lanczos_steps)
-    for _ in _rows(operator, shard.share(num_probes), min(lanczos_steps, operator.size), generator, partial, shard):
+    steps = min(lanczos_steps, operator.size)
+    for _ in _rows(operator, shard.share(num_probes), steps, probes, generator, partial, shard):
         pass
 
 
@@ -85,26 +109,27 @@ def _rows(
     operator: CurvatureOperator,
     numbers: range,
     steps: int,
+    probes: Probes,
     generator: GeneratorLike,
     partial: str | Path | None,
     shard: Shard | None = None,
 ) -> Iterator[Row]:
     """The quadrature of each probe of these numbers, ascending; the draws of the others are passed over."""
     generator = generator_from(generator)
-    known = _known(operator, steps, generator, None if partial is None else Path(partial), shard)
+    known = _known(operator, f"{steps} {probes}", generator, None if partial is None else Path(partial), shard)
     for number in range(numbers[-1] + 1 if numbers else 0):
-        signs = rademacher(operator, generator)
-        known.check(operator, number, signs)
+        start = probe(operator, probes, generator) if probes == "rademacher" else spherical(operator, generator)
+        known.check(operator, number, start)
         if number in numbers:
             if number not in known.rows:
-                known.put(number, _quadrature(operator, signs, steps))
+                known.put(number, _quadrature(operator, start, steps))
             yield known.rows[number]
 
 
 def _known(
-    operator: CurvatureOperator, steps: int, generator: torch.Generator, partial: Path | None, shard: Shard | None
+    operator: CurvatureOperator, rule: str, generator: torch.Generator, partial: Path | None, shard: Shard | None
 ) -> PartialDensity:
-    facts = f"{operator.size} {operator.dtype} {steps}"
+    facts = f"{operator.size} {operator.dtype} {rule}"
     return PartialDensity(Checkpointing(partial, shard), lambda: [facts, generator.get_state()])
 
 

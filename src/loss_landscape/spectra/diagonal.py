@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from loss_landscape.operators.base import CurvatureOperator
+from loss_landscape.operators.base import CurvatureOperator, as_operator
 from loss_landscape.randomness import GeneratorLike, generator_from
-from loss_landscape.spectra.traces import BLOCK, rademacher, unit_columns
+from loss_landscape.results.diagonal import DiagonalEstimate
+from loss_landscape.spectra.probes import BLOCK, Probes, probe_columns, require_known, unit_columns
 
 
-@dataclass(frozen=True, eq=False)
-class DiagonalEstimate:
-    """The diagonal of a P×P operator. Exact values have errors of 0."""
-
-    values: Tensor  # [P], float64
-    standard_errors: Tensor  # [P], float64
-    num_samples: int
-
-
-def diagonal(operator: CurvatureOperator, num_products: int = 100, generator: GeneratorLike = None) -> DiagonalEstimate:
-    """The diagonal from `num_products` products, the mean of z ∘ Hz over random sign vectors z (Bekas et al. 2007).
+def diagonal(
+    operator: CurvatureOperator | Tensor,
+    num_products: int = 100,
+    *,
+    probes: Probes = "rademacher",
+    generator: GeneratorLike = None,
+) -> DiagonalEstimate:
+    """The diagonal of an `operator` H from `num_products` products, the mean of z ∘ Hz over random vectors z (Bekas et al. 2007).
 
     An entry's variance is Σⱼ≠ᵢ H²ᵢⱼ / num_products: where a row's other entries outweigh it, its error does too. Exact where
-    the products suffice for every column.
+    the products suffice for every column. `probes` are `rademacher` signs, or `normal` numbers, which add 2H²ᵢᵢ to the variance;
+    `generator` draws them. Raises ValueError for fewer than 2 products, TypeError for what is no operator.
+
+    >>> diagonal(torch.diag(torch.tensor([3.0, 4.0]))).values
+    tensor([3., 4.], dtype=torch.float64)
     """
+    operator = as_operator(operator)
+    require_known(probes)
     if num_products >= operator.size:
         return _exact(operator)
     if num_products < 2:
@@ -35,8 +37,8 @@ def diagonal(operator: CurvatureOperator, num_products: int = 100, generator: Ge
     total = squares = torch.zeros(operator.size, dtype=torch.float64, device=operator.device)
     for first in range(0, num_products, BLOCK):
         width = min(BLOCK, num_products - first)
-        signs = torch.stack([rademacher(operator, generator) for _ in range(width)], dim=1)
-        samples = (signs * (operator @ signs)).double()
+        drawn = probe_columns(operator, width, probes, generator)
+        samples = (drawn * (operator @ drawn)).double()
         total, squares = total + samples.sum(dim=1), squares + samples.square().sum(dim=1)
     mean = total / num_products
     variance = (squares / num_products - mean.square()).clamp_min(0) / (num_products - 1)  # of the mean

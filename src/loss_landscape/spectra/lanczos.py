@@ -10,83 +10,50 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from loss_landscape.operators.base import CurvatureOperator
+from loss_landscape.operators.base import CurvatureOperator, as_operator
 from loss_landscape.randomness import GeneratorLike, generator_from
-from loss_landscape.spectra.krylov import KrylovSpace, RitzPairs, Room
+from loss_landscape.results.eigenpairs import Eigenpairs
+from loss_landscape.spectra.krylov import BasisBudget, KrylovSpace, RitzPairs
 
-CHANCE = 0.1  # of overlooking an eigenvalue that is just beyond the tolerance; for one further out it is far less
-
-
-@dataclass(frozen=True, eq=False)
-class Eigenpairs:
-    """The largest eigenvalues, descending, then the smallest, ascending, with their unit vectors."""
-
-    values: Tensor  # [k], float64, on the CPU
-    vectors: Tensor  # [P, k]
-    residuals: Tensor  # [k], ‖Hx − λx‖ over the largest |Ritz value|
-    converged: Tensor  # [k], bool: the residual is within the tolerance
-    num_top: int  # how many of the k are the largest
-    products: int  # products with the operator that it took, verification included
-    verified: bool = True  # whether a search beside the pairs found nothing more; False where `max_products` came first
-    note: str = ""  # what went otherwise than asked
-
-    def select(self, top: int, bottom: int) -> Eigenpairs:
-        """The `top` largest and `bottom` smallest of these."""
-        size, count = self.vectors.shape
-        if top < 0 or bottom < 0 or top + bottom == 0:
-            raise ValueError(f"expected top and bottom ≥ 0 and not both 0, got top={top}, bottom={bottom}")
-        top = min(top, size)
-        bottom = min(bottom, size - top)
-        if count == size:  # all there are, so either end can be served
-            order = torch.argsort(self.values, descending=True)
-            return self._pick([*order[:top].tolist(), *order[size - bottom :].flip(0).tolist()], top)
-        if top > self.num_top or bottom > count - self.num_top:
-            raise ValueError(
-                f"asked for {top} largest and {bottom} smallest eigenpairs, but {self.num_top} and {count - self.num_top} were "
-                "solved for; solve for more"
-            )
-        return self._pick([*range(top), *range(self.num_top, self.num_top + bottom)], top)
-
-    def _pick(self, index: list[int], top: int) -> Eigenpairs:
-        return replace(
-            self,
-            values=self.values[index],
-            vectors=self.vectors[:, index],
-            residuals=self.residuals[index],
-            converged=self.converged[index],
-            num_top=top,
-        )
+MISS_PROBABILITY = 0.1  # of overlooking an eigenvalue that is just beyond the tolerance; for one further out it is far less
 
 
 def eigenpairs(
-    operator: CurvatureOperator,
+    operator: CurvatureOperator | Tensor,
     top: int = 1,
     bottom: int = 0,
+    *,
     tolerance: float = 1e-6,
     generator: GeneratorLike = None,
     start: Tensor | None = None,
     max_products: int | None = None,
-    *,
     memory_budget_mb: float | None = None,
     basis_device: torch.device | str | None = None,
 ) -> Eigenpairs:
-    """The `top` largest and `bottom` smallest (algebraic) eigenpairs, to a residual of `tolerance` times the largest |value|.
+    """The `top` largest and `bottom` smallest (algebraic) eigenpairs of `operator`, by Lanczos, none twice and none missed.
 
-    Lanczos from one vector with full reorthogonalisation, both ends from the same run. A single vector can't see a repeated
-    eigenvalue twice, and may be nearly blind to another, so a second run starts at random beside all that the first one saw and
-    takes in what lies beyond the pairs found, until nothing does: `verified`. It stops as soon as the odds are less than one in
-    ten that its start hides an eigenvector with an eigenvalue beyond by the tolerance, far less for one further out (van
-    Dorsselaer et al. 2000, with the Christoffel function of the start's spectral measure).
+    `tolerance` is that of the residuals, over the largest |value|. Lanczos goes from one vector with full reorthogonalisation,
+    both ends from the same run. A single vector can't see a repeated eigenvalue twice, and may be nearly blind to another, so a
+    second run starts at random beside all that the first one saw and takes in what lies beyond the pairs found, until nothing
+    does: `verified`. It stops as soon as the odds are less than one in ten that its start hides an eigenvector with an eigenvalue
+    beyond by the tolerance, far less for one further out (van Dorsselaer et al. 2000, with the Christoffel function of the
+    start's spectral measure).
 
     `start` ([P], or [P, k] whose columns are summed) is a guess such as the last task's vectors; `generator` draws the rest
     (None: the same draws at every call). More than the operator's size is cut to it. At most `max_products` products, 100 + 30 a
     pair unless given: what has not converged by then says so. Where a product is not finite, everything is NaN.
 
-    Memory: one vector [P] a product, the basis. Where it would exceed `memory_budget_mb` (None: no bound) Lanczos restarts from
-    the best half of it (Wu and Simon 2000), which takes more products; the budget must hold 2·(top + bottom) + 6 vectors. The
-    basis lies on `basis_device` (None: the operator's); out of memory it moves to the CPU, and `note` says so. Raises
-    torch.OutOfMemoryError where that is not enough.
+    Memory: one vector [P] a product, the basis. Where it would exceed `memory_budget_mb`, in MiB (None: no bound), Lanczos
+    restarts from the best half of it (Wu and Simon 2000), which takes more products; the budget must hold 2·(top + bottom) + 6
+    vectors. The basis lies on `basis_device` (None: the operator's); out of memory it moves to the CPU, and `note` says so.
+
+    Raises ValueError for counts, a tolerance, a start or a budget that can't be, TypeError for what is no operator, and
+    torch.OutOfMemoryError where the CPU does not help.
+
+    >>> eigenpairs(torch.diag(torch.tensor([3.0, 1.0, -2.0])), top=1, bottom=1).values.round(decimals=3)
+    tensor([ 3., -2.], dtype=torch.float64)
     """
+    operator = as_operator(operator)
     if top < 0 or bottom < 0 or top + bottom == 0:
         raise ValueError(f"expected top and bottom ≥ 0 and not both 0, got top={top}, bottom={bottom}")
     top = min(top, operator.size)
@@ -95,27 +62,32 @@ def eigenpairs(
 
 
 def largest_magnitude_eigenpairs(
-    operator: CurvatureOperator,
+    operator: CurvatureOperator | Tensor,
     count: int = 1,
+    *,
     tolerance: float = 1e-6,
     generator: GeneratorLike = None,
     start: Tensor | None = None,
     max_products: int | None = None,
-    *,
     memory_budget_mb: float | None = None,
     basis_device: torch.device | str | None = None,
 ) -> Eigenpairs:
-    """The `count` eigenpairs of largest |value|, from one run at both ends: those ≥ 0, descending, then those < 0, ascending.
+    """The `count` eigenpairs of `operator` of largest |value|: those ≥ 0, descending, then those < 0, ascending.
 
-    `num_top` is how many are ≥ 0. All else is as in `eigenpairs`.
+    They come from one run at both ends; `num_top` is how many are ≥ 0. `tolerance`, `generator`, `start`, `max_products`,
+    `memory_budget_mb` and `basis_device`, and what is raised, are as in `eigenpairs`.
+
+    >>> largest_magnitude_eigenpairs(torch.diag(torch.tensor([3.0, 1.0, -2.0])), 2).values.round(decimals=3)
+    tensor([ 3., -2.], dtype=torch.float64)
     """
+    operator = as_operator(operator)
     if count < 1:
         raise ValueError(f"count must be ≥ 1, got {count}")
-    wanted = _Magnitude(min(count, operator.size))
-    return _solved(operator, wanted, tolerance, generator, start, max_products, memory_budget_mb, basis_device)
+    selection = _Magnitude(min(count, operator.size))
+    return _solved(operator, selection, tolerance, generator, start, max_products, memory_budget_mb, basis_device)
 
 
-class _Wanted(Protocol):
+class _Selection(Protocol):
     """Which eigenvalues are looked for. Values are given in ascending order."""
 
     @property
@@ -131,7 +103,7 @@ class _Wanted(Protocol):
     def borders(self, values: Tensor) -> tuple[float, float]:
         """Above the first and below the second lies nothing but the wanted, if `values` are those and no other."""
 
-    def widened(self, count: int) -> _Wanted:
+    def widened(self, count: int) -> _Selection:
         """The same, but `count` or more of them."""
 
 
@@ -185,7 +157,7 @@ class _Magnitude:
 
 def _solved(
     operator: CurvatureOperator,
-    wanted: _Wanted,
+    selection: _Selection,
     tolerance: float,
     generator: GeneratorLike,
     start: Tensor | None,
@@ -195,20 +167,20 @@ def _solved(
 ) -> Eigenpairs:
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}")
-    budget = max_products if max_products is not None else 100 + 30 * wanted.count
-    if budget < wanted.count:
-        raise ValueError(f"max_products must be at least the {wanted.count} pairs asked for, got {budget}")
-    room = Room(
-        _rows(operator, wanted.count, memory_budget_mb),
+    budget = max_products if max_products is not None else 100 + 30 * selection.count
+    if budget < selection.count:
+        raise ValueError(f"max_products must be at least the {selection.count} pairs asked for, got {budget}")
+    basis_budget = BasisBudget(
+        _rows(operator, selection.count, memory_budget_mb),
         operator.device if basis_device is None else torch.device(basis_device),
-        lambda values, count: wanted.widened(count).pick(values),
+        lambda values, count: selection.widened(count).pick(values),
     )
-    search = _Search(operator, wanted, tolerance, generator_from(generator), budget, room)
+    search = _Search(operator, selection, tolerance, generator_from(generator), budget, basis_budget)
     try:
         search.solve(None if start is None else _summed(operator, start))
         verified = search.verify()
     except FloatingPointError:
-        return _unknown(operator, wanted, search.note)
+        return _unknown(operator, selection, search.note)
     return search.result(verified)
 
 
@@ -234,12 +206,12 @@ def _summed(operator: CurvatureOperator, start: Tensor) -> Tensor:
     return torch.nn.functional.normalize(start, dim=0).sum(dim=1)
 
 
-def _unknown(operator: CurvatureOperator, wanted: _Wanted, note: str) -> Eigenpairs:
-    """What is known where products are not finite: nothing."""
-    nothing = torch.full((wanted.count,), math.nan, dtype=torch.float64)
-    vectors = torch.full((operator.size, wanted.count), math.nan, dtype=operator.dtype, device=operator.device)
-    converged, top = torch.zeros(wanted.count, dtype=torch.bool), wanted.num_top(torch.zeros(wanted.count))
-    return Eigenpairs(nothing, vectors, nothing, converged, top, operator.products, False, note)
+def _unknown(operator: CurvatureOperator, selection: _Selection, note: str) -> Eigenpairs:
+    """NaN for every pair, as products are not finite."""
+    nothing = torch.full((selection.count,), math.nan, dtype=torch.float64)
+    vectors = torch.full((operator.size, selection.count), math.nan, dtype=operator.dtype, device=operator.device)
+    converged, top = torch.zeros(selection.count, dtype=torch.bool), selection.num_top(torch.zeros(selection.count))
+    return Eigenpairs(nothing, vectors, nothing, converged, top, operator.num_products, False, note)
 
 
 class _Search:
@@ -248,64 +220,65 @@ class _Search:
     def __init__(
         self,
         operator: CurvatureOperator,
-        wanted: _Wanted,
+        selection: _Selection,
         tolerance: float,
         generator: torch.Generator,
         budget: int,
-        room: Room,
+        basis_budget: BasisBudget,
     ):
-        self.operator, self.wanted, self.tolerance, self.generator = operator, wanted, tolerance, generator
-        self.budget, self.room, self.note = budget, room, ""
+        self.operator, self.selection, self.tolerance, self.generator = operator, selection, tolerance, generator
+        self.budget, self.basis_budget, self.note = budget, basis_budget, ""
         self.values = torch.empty(0, dtype=torch.float64)
-        self.vectors = torch.empty(0, operator.size, dtype=operator.dtype, device=room.device)  # [k, P]
+        self.vectors = torch.empty(0, operator.size, dtype=operator.dtype, device=basis_budget.device)  # [k, P]
         self.residuals = torch.empty(0, dtype=torch.float64)  # absolute
         self.scale = 0.0
-        self.products = 0
-        self.beside: tuple[Tensor, Callable[[Tensor], Tensor]]  # a start for verification, and what it can't see: see _take
+        self.num_products = 0
+        self.verification_start: Tensor  # [P], and what it can't see, at points: see _take
+        self.start_overlap_penalty: Callable[[Tensor], Tensor]
         self.complete = False  # whether the last Krylov space left nothing out
 
     def solve(self, start: Tensor | None) -> None:
         """The pairs that one Krylov space shows."""
-        krylov = KrylovSpace(self.operator, self.vectors, self.generator, self.room, start)
+        krylov = KrylovSpace(self.operator, self.vectors, self.generator, self.basis_budget, start)
 
         def enough(ritz: RitzPairs) -> bool:
-            return len(ritz.values) >= self.wanted.count and self._converged(ritz, self.wanted.pick(ritz.values))
+            return len(ritz.values) >= self.selection.count and self._converged(ritz, self.selection.pick(ritz.values))
 
         self._grow(krylov, enough)
-        self._take(krylov, self.wanted.pick(krylov.ritz.values))
+        self._take(krylov, self.selection.pick(krylov.ritz.values))
 
     def verify(self) -> bool:
         """Look beside the pairs found and take in what lies beyond them, until nothing does; False if products run out."""
         while not self.complete:
-            if self.products >= self.budget:
+            if self.num_products >= self.budget:
                 return False
-            start, blindness = self.beside
-            places = [border for border in self._borders() if math.isfinite(border)]
-            krylov = KrylovSpace(self.operator, self.vectors, self.generator, self.room, start, places)
-            odds = 2 / math.pi * self.operator.size * blindness(krylov.places)
+            start, penalty = self.verification_start, self.start_overlap_penalty
+            points = [border for border in self._borders() if math.isfinite(border)]
+            krylov = KrylovSpace(self.operator, self.vectors, self.generator, self.basis_budget, start, points)
+            odds = 2 / math.pi * self.operator.size * penalty(krylov.bound_points)
 
-            def settled(ritz: RitzPairs, krylov: KrylovSpace = krylov, odds: Tensor = odds) -> bool:
-                return bool(self._beyond(ritz)) or bool((odds * krylov.hidden_shares() <= CHANCE**2).all())
+            def excluded(ritz: RitzPairs, krylov: KrylovSpace = krylov, odds: Tensor = odds) -> bool:
+                return bool(self._beyond(ritz)) or bool((odds * krylov.christoffel_bounds() <= MISS_PROBABILITY**2).all())
 
-            self._grow(krylov, settled)
+            self._grow(krylov, excluded)
             if not self._beyond(krylov.ritz):
-                self.products += krylov.products
-                return krylov.is_complete or settled(krylov.ritz)
+                self.num_products += krylov.num_products
+                return krylov.is_complete or excluded(krylov.ritz)
             self._grow(krylov, lambda ritz: self._converged(ritz, self._beyond(ritz)))
             self._take(krylov, self._beyond(krylov.ritz))
         return True
 
     def result(self, verified: bool) -> Eigenpairs:
         """The wanted ones, the upper first."""
-        order = self.wanted.pick(self.values)
+        order = self.selection.pick(self.values)
         residuals = self.residuals[order] / (self.scale or 1.0)
         return Eigenpairs(
             self.values[order],
             self.vectors[order].to(self.operator.device).T,
             residuals,
             residuals <= self.tolerance,
-            self.wanted.num_top(self.values),
-            self.products,
+            self.selection.num_top(self.values),
+            self.num_products,
             verified,
             self.note,
         )
@@ -313,19 +286,22 @@ class _Search:
     def _grow(self, krylov: KrylovSpace, enough: Callable[[RitzPairs], bool]) -> None:
         """Extend, and once, out of memory, with the basis on the CPU."""
         try:
-            krylov.extend(self.budget - self.products, enough)
+            krylov.extend(self.budget - self.num_products, enough)
             return
         except torch.OutOfMemoryError as error:
-            if self.room.device.type == "cpu":
+            if self.basis_budget.device.type == "cpu":
                 raise torch.OutOfMemoryError(
-                    f"product {self.products + krylov.products + 1} with the operator does not fit into memory, and the basis of "
-                    "the eigenpairs is on the CPU already; make the batches smaller"
+                    f"product {self._next_product(krylov)} with the operator does not fit into memory, and the basis of the "
+                    "eigenpairs is on the CPU already; make the batches smaller"
                 ) from error
-        self.room = replace(self.room, device=torch.device("cpu"))
-        self.note = f"out of memory at product {self.products + krylov.products + 1}: the basis was moved to the CPU"
-        krylov.move(self.room.device)
+        self.basis_budget = replace(self.basis_budget, device=torch.device("cpu"))
+        self.note = f"out of memory at product {self._next_product(krylov)}: the basis was moved to the CPU"
+        krylov.move(self.basis_budget.device)
         self.vectors = self.vectors.cpu()
         self._grow(krylov, enough)
+
+    def _next_product(self, krylov: KrylovSpace) -> int:
+        return self.num_products + krylov.num_products + 1
 
     def _take(self, krylov: KrylovSpace, index: list[int]) -> None:
         """Put its pairs at `index` beside those there are and keep the wanted, with a start for a look at what else there may be.
@@ -334,32 +310,33 @@ class _Search:
         that are left, has a part ρ²/(1 + ρ²) in the space already, ρ² = Σ r²/(μ − θ)² over those, which that start can't see.
         """
         ritz = krylov.ritz
-        leaked = krylov.leaked(index)
+        overlap = krylov.locked_overlap(index)
         within = torch.diag(torch.cat([self.values, ritz.values[index]]))
-        within[: len(leaked), len(leaked) :], within[len(leaked) :, : len(leaked)] = leaked, leaked.T
+        within[: len(overlap), len(overlap) :], within[len(overlap) :, : len(overlap)] = overlap, overlap.T
         values, turn = torch.linalg.eigh(within)  # what is not quite converged has a part in what was found beside it
-        kept = sorted(self.wanted.pick(values))
+        kept = sorted(self.selection.pick(values))
         self.values, turn = values[kept], turn[:, kept]
         self.vectors = turn.T.to(self.vectors) @ torch.cat([self.vectors, krylov.vectors(index)])
         self.residuals = (turn * torch.cat([self.residuals, ritz.residuals[index]])[:, None]).norm(dim=0)
         self.scale = max(self.scale, float(ritz.values.abs().max()))
-        self.products += krylov.products
+        self.num_products += krylov.num_products
         self.complete = krylov.is_complete
         if not self.complete:
             left = [place for place in range(len(ritz.values)) if place not in index]
-            values, estimates = ritz.values[left], ritz.estimates[left]
-            self.beside = krylov.fresh(), lambda places: 1 + (estimates / (places[:, None] - values)).square().sum(dim=1)
+            values, estimates = ritz.values[left], ritz.residual_estimates[left]
+            self.verification_start = krylov.fresh()
+            self.start_overlap_penalty = lambda points: 1 + (estimates / (points[:, None] - values)).square().sum(dim=1)
 
     def _limit(self) -> float:
         return self.tolerance * self.scale
 
     def _converged(self, ritz: RitzPairs, index: list[int]) -> bool:
         limit = self.tolerance * max(self.scale, float(ritz.values.abs().max()))
-        return bool((ritz.estimates[index] <= limit).all())
+        return bool((ritz.residual_estimates[index] <= limit).all())
 
     def _borders(self) -> tuple[float, float]:
         """What an eigenvalue that was overlooked lies above or below."""
-        highest, lowest = self.wanted.borders(self.values)
+        highest, lowest = self.selection.borders(self.values)
         return highest + self._limit(), lowest - self._limit()
 
     def _beyond(self, ritz: RitzPairs) -> list[int]:

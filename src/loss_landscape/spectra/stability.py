@@ -9,36 +9,21 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from loss_landscape.operators.base import CurvatureOperator
 from loss_landscape.surface.optimizer_state import adam_states
 from loss_landscape.surface.surface import LossSurface
-
-
-class PreconditionedOperator(CurvatureOperator):
-    """D^(−1/2) H D^(−1/2), with the eigenvalues of D⁻¹H, for an operator H and the diagonal [P] > 0 of D.
-
-    With `adam_preconditioner` its largest eigenvalue is the sharpness that Adam feels (Cohen et al. 2022).
-    """
-
-    def __init__(self, operator: CurvatureOperator, diagonal: Tensor):
-        super().__init__(operator.size, operator.dtype, operator.device)
-        if diagonal.shape != (operator.size,) or not bool((diagonal > 0).all()):
-            raise ValueError(
-                f"expected the diagonal of a preconditioner, {operator.size} entries > 0, got {list(diagonal.shape)} with a "
-                f"smallest of {float(diagonal.min()):.6g}"
-            )
-        self.operator = operator
-        self.block = operator.block
-        self._scale = diagonal.detach().double().rsqrt().to(operator.device, operator.dtype)[:, None]
-
-    def matmat(self, vectors: Tensor) -> Tensor:
-        return self._scale * (self.operator @ (self._scale * vectors))
 
 
 def adam_preconditioner(surface: LossSurface, model: nn.Module, optimizer: Adam) -> Tensor:
     """The diagonal [P] that Adam divides by as it stands: (1 − β₁ᵗ)(√(exp_avg_sq / (1 − β₂ᵗ)) + ε), the largest one in AMSGrad.
 
-    `model` is the net whose parameters the optimizer holds. A step is −η · exp_avg / diagonal.
+    `surface` says which parameters, `model` is the net whose parameters the `optimizer` holds. A step is −η · exp_avg / diagonal
+    (Cohen et al. 2022). Raises ValueError for an optimizer that is not Adam or AdamW, or that has not taken a step.
+
+    >>> adam = torch.optim.Adam(model.parameters(), eps=0.0)
+    >>> model.weight.grad = torch.tensor([[3.0, 4.0]])
+    >>> adam.step()
+    >>> adam_preconditioner(LossSurface(model, nn.MSELoss(), batches), model, adam)  # (1 − 0.9) |gradient| after a step
+    tensor([0.3000, 0.4000])
     """
     _require_adam(optimizer)
     parts = []
@@ -52,10 +37,14 @@ def adam_preconditioner(surface: LossSurface, model: nn.Module, optimizer: Adam)
 def stability_thresholds(optimizer: Optimizer) -> list[float]:
     """The curvature above which each parameter group's steps diverge on a quadratic loss, in the order of `param_groups`.
 
-    For SGD, compared with the largest eigenvalue of the Hessian: 2/η, with momentum (2 + 2β)/η (over 1 − dampening), with
-    Nesterov's (2 + 2β)/((1 + 2β)η). For Adam and AdamW, compared with that of the preconditioned Hessian:
+    For SGD as `optimizer`, compared with the largest eigenvalue of the Hessian: 2/η, with momentum (2 + 2β)/η (over
+    1 − dampening), with Nesterov's (2 + 2β)/((1 + 2β)η). For Adam and AdamW, compared with that of the preconditioned Hessian:
     (2 + 2β₁)/((1 − β₁)η), 38/η at β₁ = .9 (Cohen et al. 2021, 2022). Weight decay that is added to the gradient is a part of the
-    loss: give the surface that regularizer; AdamW's is reckoned with here, its 2 being 2 − ηλ. Infinite where η is 0.
+    loss: give the surface that regularizer; AdamW's is reckoned with here, its 2 being 2 − ηλ. Infinite where η is 0. Raises
+    ValueError for another optimizer.
+
+    >>> stability_thresholds(torch.optim.SGD(model.parameters(), lr=0.5))
+    [4.0]
     """
     if isinstance(optimizer, SGD):
         return [_over(group["lr"], _sgd_factor(group)) for group in optimizer.param_groups]

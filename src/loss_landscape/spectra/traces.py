@@ -10,85 +10,112 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from loss_landscape.operators.base import CurvatureOperator
+from loss_landscape.operators.base import CurvatureOperator, as_operator
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.estimate import Estimate
+from loss_landscape.spectra.probes import BLOCK, Probes, probe_columns, require_known, spherical, unit_columns
 
-OnOutOfMemory = Literal["error", "fewer_probes"]
-Method = Literal["hutchinson", "hutch++", "xtrace"]
-BLOCK = 8  # columns held at a time; each probe is drawn by itself, so the draws do not depend on it
-FEWEST = 16  # samples before a standard error decides to stop: that of a few is too often too small
+ProbeFallback = Literal["error", "fewer_probes"]
+TraceMethod = Literal["hutchinson", "hutch++", "xtrace"]
+MIN_SAMPLES = 16  # samples before a standard error decides to stop: that of a few is too often too small
 
 
 def trace(
-    operator: CurvatureOperator,
-    method: Method = "hutchinson",
-    num_products: int = 100,
-    generator: GeneratorLike = None,
+    operator: CurvatureOperator | Tensor,
+    method: TraceMethod = "hutchinson",
     *,
+    num_products: int = 100,
     target_error: float | None = None,
-    on_oom: OnOutOfMemory = "error",
+    probes: Probes = "rademacher",
+    generator: GeneratorLike = None,
+    on_oom: ProbeFallback = "error",
 ) -> Estimate:
-    """tr H from at most `num_products` products; without a target exact, with error 0, where these suffice for every column.
+    """tr H of an `operator` H, from at most `num_products` products with it; exact, with error 0, where these give every column.
 
-    Hutchinson is unbiased for any spectrum. Hutch++ (Meyer et al. 2021) and XTrace (Epperly et al. 2024) need fewer products
-    where a few eigenvalues dominate, and hold `num_products` vectors [P] in memory. With a `target_error`, in the trace's own
-    units, it ends as soon as the standard error is no larger, after 16 samples at the least; `note` says where that was not met.
+    `method`: `hutchinson` is unbiased for any spectrum, the mean of zᵀHz. `hutch++` (Meyer et al. 2021) and `xtrace` (Epperly et
+    al. 2024) need fewer products where a few eigenvalues dominate, and hold `num_products` vectors [P] in memory. With a
+    `target_error`, in the trace's own units, nothing is taken exactly: it ends as soon as the standard error is no larger, after
+    16 samples at the least; `note` says where that was not met. `probes` are `rademacher` signs or `normal` numbers, of larger
+    variance; XTrace's are uniform on a sphere by its nature, and it refuses `normal`. `generator` draws them.
     `on_oom="fewer_probes"`: out of memory after two samples or more it ends with those, and `note` says so.
+
+    Raises ValueError for too few products or an unknown option, TypeError for what is no operator.
+
+    >>> trace(torch.diag(torch.tensor([3.0, 1.0, -2.0])))
+    Estimate(2 ± 0, 3 samples)
+    >>> trace(HessianOperator(surface), num_products=50).value  # 4 + 1
+    5.0
     """
-    if method not in SAMPLERS:
-        raise ValueError(f"method must be 'hutchinson', 'hutch++' or 'xtrace', got {method!r}")
+    operator = as_operator(operator)
+    _require_options(method, probes)
     if num_products >= operator.size and target_error is None:
         return _exact(operator)[0]
-    sampler = SAMPLERS[method](operator, generator_from(generator))
+    sampler = _sampler(method, operator, probes, generator)
     return _sampled(sampler, sampler.estimate, min(num_products, operator.size), target_error, on_oom)
 
 
 def frobenius_norm(
-    operator: CurvatureOperator,
+    operator: CurvatureOperator | Tensor,
     num_products: int = 100,
-    generator: GeneratorLike = None,
     *,
     target_error: float | None = None,
-    on_oom: OnOutOfMemory = "error",
+    probes: Probes = "rademacher",
+    generator: GeneratorLike = None,
+    on_oom: ProbeFallback = "error",
 ) -> Estimate:
-    """‖H‖_F from at most `num_products` products: the root of the mean ‖Hz‖² over random sign vectors, options as in `trace`.
+    """‖H‖_F of an `operator` H, from at most `num_products` products with it: the root of the mean ‖Hz‖² over random z.
 
-    The error is that of the mean, carried through the root to first order.
+    The error is that of the mean, carried through the root to first order; `samples` are those of the square. `target_error`,
+    `probes`, `generator`, `on_oom` and what is raised are as in `trace`.
+
+    >>> frobenius_norm(torch.diag(torch.tensor([3.0, 4.0])))
+    Estimate(5 ± 0, 2 samples)
     """
+    operator = as_operator(operator)
+    _require_options("hutchinson", probes)
     if num_products >= operator.size and target_error is None:
         return _exact(operator)[1]
-    sampler = _Hutchinson(operator, generator_from(generator))
+    sampler = _Hutchinson(operator, probes, generator_from(generator))
     return _sampled(sampler, sampler.norm, min(num_products, operator.size), target_error, on_oom)
 
 
 def trace_and_frobenius_norm(
-    operator: CurvatureOperator,
+    operator: CurvatureOperator | Tensor,
     num_products: int = 100,
-    generator: GeneratorLike = None,
     *,
-    on_oom: OnOutOfMemory = "error",
+    probes: Probes = "rademacher",
+    generator: GeneratorLike = None,
+    on_oom: ProbeFallback = "error",
 ) -> tuple[Estimate, Estimate]:
-    """tr H by Hutchinson's method and ‖H‖_F, both from the same products."""
+    """tr H by Hutchinson's method and ‖H‖_F of an `operator` H, both from the same products, `num_products` at most.
+
+    `probes`, `generator`, `on_oom` and what is raised are as in `trace`.
+
+    >>> trace_and_frobenius_norm(torch.diag(torch.tensor([3.0, 4.0])))
+    (Estimate(7 ± 0, 2 samples), Estimate(5 ± 0, 2 samples))
+    """
+    operator = as_operator(operator)
+    _require_options("hutchinson", probes)
     if num_products >= operator.size:
         return _exact(operator)
-    sampler = _Hutchinson(operator, generator_from(generator))
+    sampler = _Hutchinson(operator, probes, generator_from(generator))
     total = _sampled(sampler, sampler.estimate, num_products, None, on_oom)
     return total, replace(sampler.norm(), note=total.note)
 
 
-def rademacher(operator: CurvatureOperator, generator: torch.Generator) -> Tensor:
-    """A vector [P] of random signs."""
-    signs = torch.randint(0, 2, (operator.size,), generator=generator, device=generator.device) * 2 - 1
-    return signs.to(operator.device, operator.dtype)
+def _require_options(method: TraceMethod, probes: Probes) -> None:
+    if method not in ("hutchinson", "hutch++", "xtrace"):
+        raise ValueError(f"method must be 'hutchinson', 'hutch++' or 'xtrace', got {method!r}")
+    require_known(probes)
+    if method == "xtrace" and probes == "normal":
+        raise ValueError("xtrace draws its vectors uniformly on a sphere; leave probes out")
 
 
-def unit_columns(operator: CurvatureOperator, first: int) -> Tensor:
-    """The columns of the identity [P, ≤ 8] from `first` on."""
-    columns = torch.zeros(operator.size, min(BLOCK, operator.size - first), dtype=operator.dtype, device=operator.device)
-    rows = torch.arange(columns.shape[1], device=operator.device)
-    columns[first + rows, rows] = 1
-    return columns
+def _sampler(method: TraceMethod, operator: CurvatureOperator, probes: Probes, generator: GeneratorLike) -> _Sampler:
+    if method == "xtrace":
+        return _XTrace(operator, generator_from(generator))
+    kind = _Hutchinson if method == "hutchinson" else _HutchPlusPlus
+    return kind(operator, probes, generator_from(generator))
 
 
 def _exact(operator: CurvatureOperator) -> tuple[Estimate, Estimate]:
@@ -124,7 +151,7 @@ def _sampled(
     estimate: Callable[[], Estimate],
     num_products: int,
     target_error: float | None,
-    on_oom: OnOutOfMemory,
+    on_oom: ProbeFallback,
 ) -> Estimate:
     """The estimate when the products are spent, its target is met or memory is out; NaN where a product is not finite."""
     _check(sampler, num_products, target_error, on_oom)
@@ -152,7 +179,7 @@ def _sampled(
     return found
 
 
-def _check(sampler: _Sampler, num_products: int, target_error: float | None, on_oom: OnOutOfMemory) -> None:
+def _check(sampler: _Sampler, num_products: int, target_error: float | None, on_oom: ProbeFallback) -> None:
     if num_products < sampler.least:
         raise ValueError(f"{sampler.name} needs num_products ≥ {sampler.least} to know its own error, got {num_products}")
     if target_error is not None and not target_error > 0:
@@ -162,16 +189,16 @@ def _check(sampler: _Sampler, num_products: int, target_error: float | None, on_
 
 
 def _is_met(sampler: _Sampler, estimate: Callable[[], Estimate], target_error: float | None) -> bool:
-    return target_error is not None and sampler.count >= FEWEST and estimate().standard_error <= target_error
+    return target_error is not None and sampler.count >= MIN_SAMPLES and estimate().standard_error <= target_error
 
 
 class _Hutchinson:
-    """zᵀHz and ‖Hz‖² of random sign vectors z; the variances are 2(‖H‖²_F − Σ H²ᵢᵢ) and, with H², the same."""
+    """zᵀHz and ‖Hz‖² of random vectors z; for signs the variances are 2(‖H‖²_F − Σ H²ᵢᵢ) and, with H², the same."""
 
     name, least, per_sample = "hutchinson", 2, 1
 
-    def __init__(self, operator: CurvatureOperator, generator: torch.Generator):
-        self.operator, self.generator = operator, generator
+    def __init__(self, operator: CurvatureOperator, probes: Probes, generator: torch.Generator):
+        self.operator, self.kind, self.generator = operator, probes, generator
         self.forms = self.squares = torch.zeros(0, dtype=torch.float64, device=operator.device)
 
     @property
@@ -179,7 +206,7 @@ class _Hutchinson:
         return len(self.forms)
 
     def extend(self, num_products: int) -> int:
-        probes = _signs(self.operator, num_products, self.generator)
+        probes = probe_columns(self.operator, num_products, self.kind, self.generator)
         images = self.operator @ probes
         self.forms = torch.cat([self.forms, _forms(probes, images)])
         self.squares = torch.cat([self.squares, _forms(images, images)])
@@ -197,8 +224,8 @@ class _HutchPlusPlus:
 
     name, least, per_sample = "hutch++", 6, 3
 
-    def __init__(self, operator: CurvatureOperator, generator: torch.Generator):
-        self.operator, self.generator = operator, generator
+    def __init__(self, operator: CurvatureOperator, probes: Probes, generator: torch.Generator):
+        self.operator, self.kind, self.generator = operator, probes, generator
         none = torch.zeros(operator.size, 0, dtype=operator.dtype, device=operator.device)
         self.basis = self.probes = self.images = none  # [P, n]: the range; what probes have beside it; H · those
         self.inside = 0.0
@@ -209,10 +236,10 @@ class _HutchPlusPlus:
 
     def extend(self, num_products: int) -> int:
         third = num_products // 3
-        added = _orthonormal(_finite(self.operator @ _signs(self.operator, third, self.generator)), self.basis)
+        added = _orthonormal(_finite(self.operator @ probe_columns(self.operator, third, self.kind, self.generator)), self.basis)
         added_images = _finite(self.operator @ added)
         basis = torch.cat([self.basis, added], dim=1)
-        fresh = _signs(self.operator, num_products - 2 * third, self.generator)
+        fresh = probe_columns(self.operator, num_products - 2 * third, self.kind, self.generator)
         fresh = fresh - basis @ (basis.T @ fresh)
         fresh_images = _finite(self.operator @ fresh)
         seen = added.T @ self.probes  # of the older probes, in what the sketch has learnt since
@@ -223,7 +250,8 @@ class _HutchPlusPlus:
 
     def estimate(self) -> Estimate:
         outside = Estimate.from_samples(_forms(self.probes, self.images))
-        return replace(outside, value=self.inside + outside.value)
+        samples = None if outside.samples is None else self.inside + outside.samples
+        return replace(outside, value=self.inside + outside.value, samples=samples)
 
 
 class _XTrace:
@@ -247,10 +275,7 @@ class _XTrace:
 
     def extend(self, num_products: int) -> int:
         count = num_products // 2
-        # uniform on a sphere, not signs: the correction `scale` below is exact for a direction that prefers none
-        drawn = (
-            torch.stack([_spherical(self.operator, self.generator) for _ in range(count)], dim=1) if count else self.drawn[:, :0]
-        )
+        drawn = self._directions(count)
         images = _finite(self.operator @ drawn)
         added = _orthonormal(images, self.basis)
         added_images = _finite(self.operator @ added)
@@ -273,39 +298,23 @@ class _XTrace:
             rest = rest - left_out * (left_out * rest).sum(dim=0)
             rank = rank - 1
         # (I − QᵢQᵢᵀ)ωᵢ, of squared length P − ‖rest‖², brought to that of a random vector in that space
-        left = (size - rest.square().sum(dim=0)).clamp_min(
-            1e-3 * size
-        )  # less is one that lies in the range: its outside is rounding
+        left = (size - rest.square().sum(dim=0)).clamp_min(1e-3 * size)  # less is rounding: one that lies in the range
         scale = (size - rank) / left
         samples = inside + scale * self._outside(rest)
         error = 1.3 * float(samples.std()) / math.sqrt(count) if count > 1 else math.nan
-        return Estimate(float(samples.mean()), error, count)
+        return Estimate(float(samples.mean()), error, count, samples=samples)
+
+    def _directions(self, count: int) -> Tensor:
+        """Test vectors [P, count] uniform on a sphere, not signs: the correction `scale` is exact for those alone."""
+        if not count:
+            return self.drawn[:, :0]
+        return torch.stack([spherical(self.operator, self.generator) for _ in range(count)], dim=1)
 
     def _outside(self, rest: Tensor) -> Tensor:
         """(ωᵢ − Q restᵢ)ᵀ H (ωᵢ − Q restᵢ), from HΩ = QR."""
         straight = (self.projected * self.triangle).sum(dim=0)
         crossed = (rest * self.triangle).sum(dim=0)
         return straight - 2 * crossed + (rest * (self.inner @ rest)).sum(dim=0)
-
-
-SAMPLERS: dict[str, Callable[[CurvatureOperator, torch.Generator], _Sampler]] = {
-    "hutchinson": _Hutchinson,
-    "hutch++": _HutchPlusPlus,
-    "xtrace": _XTrace,
-}
-
-
-def _signs(operator: CurvatureOperator, count: int, generator: torch.Generator) -> Tensor:
-    """Random sign vectors [P, count]."""
-    if not count:
-        return torch.zeros(operator.size, 0, dtype=operator.dtype, device=operator.device)
-    return torch.stack([rademacher(operator, generator) for _ in range(count)], dim=1)
-
-
-def _spherical(operator: CurvatureOperator, generator: torch.Generator) -> Tensor:
-    """A vector [P] of length √P in a random direction."""
-    drawn = torch.randn(operator.size, generator=generator, dtype=torch.float64, device=generator.device)
-    return (drawn * (operator.size**0.5 / drawn.norm())).to(operator.device, operator.dtype)
 
 
 def _orthonormal(vectors: Tensor, basis: Tensor) -> Tensor:

@@ -51,12 +51,13 @@ def spectrum_figure(density: Density, *, title: str, eigenvalues: Sequence[float
     left, right = figure.subplots(1, 2, gridspec_kw=MARGINS)
     marks = np.array([value for value in map(float, [] if eigenvalues is None else eigenvalues) if np.isfinite(value)])
     _draw_density(left, density, np.concatenate([nodes[weights > 0], marks]), marks)
-    _draw_tails(right, nodes, weights / len(weights), density.zero)
+    _draw_tails(right, nodes, weights / len(weights), density.zero_threshold)
     trace, negative = density.trace, density.negative_mass
     total = f"trace by quadrature {trace.value:.4g} ± {trace.standard_error:.2g}"
     smoothing = f"smoothed by σ = {density.default_sigma:.2g}"
     set_notes(left, [total, f"{len(nodes)} probes of {nodes.shape[1]} steps", smoothing], width=76)
-    rounding = f"{(weights * (np.abs(nodes) <= density.zero)).sum() / len(weights):.3g} within {density.zero:.1g} of 0"
+    near = (weights * (np.abs(nodes) <= density.zero_threshold)).sum() / len(weights)
+    rounding = f"{near:.3g} within {density.zero_threshold:.1g} of 0"
     set_notes(right, [f"share below 0: {negative.value:.3g} ± {negative.standard_error:.1g}", rounding], width=76)
     return figure
 

@@ -14,9 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from loss_landscape import LossSurface
-from loss_landscape.shards import Shard
-from loss_landscape.spectra.lanczos import Eigenpairs
+from loss_landscape import Eigenpairs, LossSurface, Shard
 from taskshift import randomness
 from taskshift.learners.learner import Learner
 from taskshift.shifts.task import Batch, Task

@@ -13,20 +13,20 @@ from torch import Tensor
 from torch.optim import SGD, Adam
 
 from loss_landscape import (
+    Density,
+    Eigenpairs,
+    Estimate,
     HessianOperator,
     PreconditionedOperator,
+    Shard,
     adam_preconditioner,
+    density_share,
     eigenpairs,
+    layer_curvature,
     spectral_density,
     stability_thresholds,
     trace,
 )
-from loss_landscape.results.density import Density
-from loss_landscape.results.estimate import Estimate
-from loss_landscape.shards import Shard
-from loss_landscape.spectra.density import density_share
-from loss_landscape.spectra.lanczos import Eigenpairs
-from loss_landscape.spectra.layers import layer_curvature
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Request, arrays_file, json_file
 from taskshift.metrics.signed_spectrum import SignedSpectrum
 
@@ -136,7 +136,8 @@ class Spectrum(Evaluator):
         if not (diagonal > 0).all() or not diagonal.isfinite().all():
             return math.nan
         draw = measurement.generator("preconditioned eigenpair")
-        return eigenpairs(PreconditionedOperator(hessian, diagonal), 1, 0, self.tolerance, draw).values[0].item()
+        scaled = PreconditionedOperator(hessian, diagonal)
+        return eigenpairs(scaled, 1, tolerance=self.tolerance, generator=draw).values[0].item()
 
     def _layers(self, measurement: Measurement) -> dict[str, float]:
         """The top eigenvalue and the trace of each layer's own block of the Hessian."""
@@ -156,7 +157,7 @@ class Spectrum(Evaluator):
 
     def _signed(self, density: Density) -> dict[str, float]:
         """The statistics of the two signs, each the mean over the probes, and the extreme nodes."""
-        signed = SignedSpectrum(density.nodes, density.weights, density.zero)
+        signed = SignedSpectrum(density.nodes, density.weights, density.zero_threshold)
         per_probe = {
             "negative_mass": signed.negative_mass(),
             "positive_mass": signed.positive_mass(),
@@ -239,8 +240,8 @@ def _details(pairs: Eigenpairs, density: Density) -> dict[str, Any]:
         "residuals": pairs.residuals.tolist(),
         "converged": pairs.converged.tolist(),
         "verified": pairs.verified,
-        "products": pairs.products,
-        "zero": density.zero,
+        "products": pairs.num_products,
+        "zero": density.zero_threshold,
         "smoothing_width": density.default_sigma if _is_finite(density) else math.nan,
     }
 

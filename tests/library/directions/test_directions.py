@@ -68,7 +68,7 @@ def axes_of(kind: str, width: int, **options: object) -> Directions:
         return gradient_directions(surface, 3, generator=torch.Generator().manual_seed(1), **options)
     if kind == "adam":
         return adam_directions(surface, net, optimizer, **options)
-    pairs = eigenpairs(HessianOperator(surface), 2, 1, 1e-3, max_products=40)
+    pairs = eigenpairs(HessianOperator(surface), 2, 1, tolerance=1e-3, max_products=40)
     return hessian_directions(surface, pairs, choice="extremes" if kind == "hessian_extremes" else "top2", **options)
 
 
@@ -210,7 +210,7 @@ def test_hessian_axes_are_eigenvectors():
     inputs, targets = torch.randn(16, 6), torch.randint(0, 3, (16,))
     surface = LossSurface(mlp().double(), nn.CrossEntropyLoss(), [(inputs.double(), targets)])
     operator = HessianOperator(surface)
-    pairs = eigenpairs(operator, 3, 2, 1e-9)
+    pairs = eigenpairs(operator, 3, 2, tolerance=1e-9)
     for choice, index in (("top2", [0, 1]), ("extremes", [0, 3])):
         axes = hessian_directions(surface, pairs, choice=choice)
         for axis, i in zip(axes, index, strict=True):

@@ -62,7 +62,7 @@ def test_a_quadratic_loss_is_under_its_chord_by_the_curvature(seed):
 
 def test_curvature_along_hessian_axes_is_the_eigenvalues():
     surface = quadratic([3.0, -2.0, 1.0, 0.5])
-    pairs = eigenpairs(HessianOperator(surface), 2, 1, 1e-10)
+    pairs = eigenpairs(HessianOperator(surface), 2, 1, tolerance=1e-10)
     axes = hessian_directions(surface, pairs, choice="extremes")
     losses = evaluate_grid(surface, axes, 3, (-0.5, 0.5)).losses
     curved = [

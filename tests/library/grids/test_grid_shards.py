@@ -308,20 +308,20 @@ def test_a_shard_is_one_of_its_count(index, count):
 
 
 def density_of(surface: LossSurface, file: Path | None):
-    return spectral_density(HessianOperator(surface), 5, 8, torch.Generator().manual_seed(3), partial=file)
+    return spectral_density(HessianOperator(surface), 5, 8, generator=torch.Generator().manual_seed(3), partial=file)
 
 
 def share_of(surface: LossSurface, file: Path, shard: Shard) -> int:
     """Compute a shard's probes; how many products that took."""
     operator = HessianOperator(surface)
-    density_share(operator, shard, file, 5, 8, torch.Generator().manual_seed(3))
-    return operator.products
+    density_share(operator, shard, partial=file, num_probes=5, lanczos_steps=8, generator=torch.Generator().manual_seed(3))
+    return operator.num_products
 
 
 def assert_same_density(one, other) -> None:
     assert one.nodes.numpy().tobytes() == other.nodes.numpy().tobytes()
     assert one.weights.numpy().tobytes() == other.weights.numpy().tobytes()
-    assert (one.size, one.zero, one.note) == (other.size, other.zero, other.note)
+    assert (one.size, one.zero_threshold, one.note) == (other.size, other.zero_threshold, other.note)
 
 
 @pytest.mark.parametrize("kind", SURFACES)
@@ -340,8 +340,8 @@ def test_a_missing_probe_is_all_that_is_computed(tmp_path: Path):
     for index in (0, 2):
         share_of(surface, file, Shard(index, 3))
     operator = HessianOperator(surface)
-    density = spectral_density(operator, 5, 8, torch.Generator().manual_seed(3), partial=file)
-    assert operator.products == 2 * 8 + 1
+    density = spectral_density(operator, 5, 8, generator=torch.Generator().manual_seed(3), partial=file)
+    assert operator.num_products == 2 * 8 + 1
     assert_same_density(density, density_of(surface, None))
 
 
@@ -351,16 +351,16 @@ def test_a_density_cut_off_goes_on_after_the_last_whole_probe(tmp_path: Path):
     original = operator.matmat
 
     def cut_off(vectors):
-        if operator.products > 20:
+        if operator.num_products > 20:
             raise Interrupted
         return original(vectors)
 
     operator.matmat = cut_off
     with pytest.raises(Interrupted):
-        spectral_density(operator, 5, 8, torch.Generator().manual_seed(3), partial=file)
+        spectral_density(operator, 5, 8, generator=torch.Generator().manual_seed(3), partial=file)
     operator = HessianOperator(surface)
-    density = spectral_density(operator, 5, 8, torch.Generator().manual_seed(3), partial=file)
-    assert operator.products == 3 * 8 + 1
+    density = spectral_density(operator, 5, 8, generator=torch.Generator().manual_seed(3), partial=file)
+    assert operator.num_products == 3 * 8 + 1
     assert_same_density(density, density_of(surface, None))
 
 
@@ -369,10 +369,10 @@ def test_probes_of_another_density_are_not_used(tmp_path: Path, change):
     file, draw = tmp_path / "density.npz", torch.Generator().manual_seed(0)
     matrix = torch.randn(40, 40, generator=draw, dtype=torch.float64)
     one, other = MatrixOperator(matrix + matrix.T), MatrixOperator(matrix + matrix.T + torch.eye(40) * (change == "operator"))
-    spectral_density(one, 3, 6, torch.Generator().manual_seed(1), partial=file)
+    spectral_density(one, 3, 6, generator=torch.Generator().manual_seed(1), partial=file)
     steps, seed = 6 + (change == "steps"), 1 + (change == "draws")
-    expected = spectral_density(other, 3, steps, torch.Generator().manual_seed(seed))
-    assert_same_density(spectral_density(other, 3, steps, torch.Generator().manual_seed(seed), partial=file), expected)
+    expected = spectral_density(other, 3, steps, generator=torch.Generator().manual_seed(seed))
+    assert_same_density(spectral_density(other, 3, steps, generator=torch.Generator().manual_seed(seed), partial=file), expected)
 
 
 def test_files_of_shards_are_told_from_others(tmp_path: Path):

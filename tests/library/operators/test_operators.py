@@ -253,11 +253,11 @@ def test_columns_are_products_with_single_vectors_and_are_counted(kind, device):
     case = copy.deepcopy(ALL["class_weights"]).to(device)
     operator = kind(LossSurface(case.model, case.loss_fn, case.batches))
     block = torch.randn(operator.size, 3, dtype=torch.float64, device=device)
-    assert operator.products == 0
+    assert operator.num_products == 0
     columns = torch.stack([operator @ column for column in block.T], dim=1)
-    assert operator.products == 3
+    assert operator.num_products == 3
     assert torch.equal(operator @ block, columns)
-    assert operator.products == 6
+    assert operator.num_products == 6
     with pytest.raises(ValueError, match=r"expected a vector \[P\] or columns \[P, K\] with P = 53, got \[2\]"):
         operator @ torch.zeros(2)
 

@@ -27,7 +27,7 @@ def test_papyans_toy_matrix():
     """Outliers at θ²/(θ−1) with θ the spike plus 1: 6.25, 5.33, 4.5 in the limit; the bulk ends near 4; the mean is 1 + 12/n."""
     matrix = papyan(500)
     exact = torch.linalg.eigvalsh(matrix)
-    density = spectral_density(MatrixOperator(matrix), 10, 60, torch.Generator().manual_seed(0))
+    density = spectral_density(MatrixOperator(matrix), 10, 60, generator=torch.Generator().manual_seed(0))
     outliers = exact.flip(0)[:3]
     assert outliers.tolist() == pytest.approx([6.25, 16 / 3, 4.5], abs=0.15)
     for outlier in outliers:
@@ -44,7 +44,7 @@ def test_papyans_toy_matrix():
 
 def test_quadrature_is_exact_on_polynomials_for_each_probe():
     matrix, steps = random_symmetric(40) / 5, 6
-    density = spectral_density(MatrixOperator(matrix), 3, steps, torch.Generator().manual_seed(5))
+    density = spectral_density(MatrixOperator(matrix), 3, steps, generator=torch.Generator().manual_seed(5))
     draw = torch.Generator().manual_seed(5)
     for probe in range(3):
         signs = (torch.randint(0, 2, (40,), generator=draw) * 2 - 1).double() / 40**0.5
@@ -58,7 +58,7 @@ def test_quadrature_is_exact_on_polynomials_for_each_probe():
 
 def test_as_many_steps_as_parameters_give_the_spectrum_without_copies():
     matrix = random_symmetric(30)
-    density = spectral_density(MatrixOperator(matrix), 1, 90, torch.Generator().manual_seed(0))
+    density = spectral_density(MatrixOperator(matrix), 1, 90, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(density.nodes[0], torch.linalg.eigvalsh(matrix), rtol=0, atol=1e-9)
 
 
@@ -66,7 +66,7 @@ def test_integrals_and_clusters():
     spread = 0.02 * torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     basis = torch.linalg.qr(random_symmetric(200))[0]
     values = torch.cat([1 + spread[:100], 5 + spread[100:]])
-    density = spectral_density(MatrixOperator((basis * values) @ basis.T), 10, 40, torch.Generator().manual_seed(0))
+    density = spectral_density(MatrixOperator((basis * values) @ basis.T), 10, 40, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(density.weights.sum(dim=1), torch.ones(10, dtype=torch.float64), atol=1e-12)
     x = torch.linspace(-1, 7, 2001, dtype=torch.float64)
     height = density.density(x, sigma=0.1)
@@ -82,7 +82,7 @@ def test_integrals_and_clusters():
 def test_statistics_are_within_their_errors(seed):
     matrix = random_symmetric(120)
     values = torch.linalg.eigvalsh(matrix)
-    density = spectral_density(MatrixOperator(matrix), 16, 120, torch.Generator().manual_seed(seed))
+    density = spectral_density(MatrixOperator(matrix), 16, 120, generator=torch.Generator().manual_seed(seed))
     exact = {
         density.trace: values.sum(),
         density.moment(2): values.square().mean(),
@@ -99,7 +99,7 @@ def test_statistics_are_within_their_errors(seed):
 def test_papyans_toy_numbers(size):
     """From its random state: outliers 6.230, 5.318, 4.405 and a bulk to 3.876; for 1000, 6.203, 5.210, 4.387 and 3.935."""
     numbers = {500: [6.230, 5.318, 4.405, 3.876], 1000: [6.203, 5.210, 4.387, 3.935]}[size]
-    density = spectral_density(MatrixOperator(papyan(size)), 2, 60, torch.Generator().manual_seed(0))
+    density = spectral_density(MatrixOperator(papyan(size)), 2, 60, generator=torch.Generator().manual_seed(0))
     for nodes in density.nodes:
         assert nodes[-4:].flip(0).tolist() == pytest.approx(numbers, abs=2e-2)
         assert nodes[-3:].flip(0).tolist() == pytest.approx(numbers[:3], abs=6e-4)
@@ -119,7 +119,7 @@ def test_clusters_are_found_once_at_full_length():
     close = torch.cat([torch.tensor([10.0, 9.0, 8.0]) + shift for shift in (0, 1e-3, 2e-3)]).double()
     values = torch.cat([close, 0.1 * torch.randn(31, generator=torch.Generator().manual_seed(0), dtype=torch.float64)])
     basis = torch.linalg.qr(random_symmetric(40))[0]
-    density = spectral_density(MatrixOperator((basis * values) @ basis.T), 3, 40, torch.Generator().manual_seed(0))
+    density = spectral_density(MatrixOperator((basis * values) @ basis.T), 3, 40, generator=torch.Generator().manual_seed(0))
     for nodes in density.nodes:
         torch.testing.assert_close(nodes, values.sort().values, rtol=0, atol=1e-9)
 
@@ -127,7 +127,7 @@ def test_clusters_are_found_once_at_full_length():
 def test_the_frobenius_norm_and_the_log_determinant_come_from_the_same_products():
     factor = random_symmetric(60)
     matrix = factor @ factor.T / 60
-    density = spectral_density(MatrixOperator(matrix), 12, 60, torch.Generator().manual_seed(1))
+    density = spectral_density(MatrixOperator(matrix), 12, 60, generator=torch.Generator().manual_seed(1))
     norm, shifted = density.frobenius_norm, density.log_determinant(0.1)
     assert abs(norm.value - float(matrix.norm())) < 4 * norm.standard_error
     exact = torch.linalg.slogdet(matrix + 0.1 * torch.eye(60, dtype=torch.float64)).logabsdet
@@ -151,7 +151,7 @@ class Forgetful(MatrixOperator):
         self.most = most
 
     def matmat(self, vectors: Tensor) -> Tensor:
-        if self.products > self.most:
+        if self.num_products > self.most:
             raise torch.OutOfMemoryError("not enough memory")
         return super().matmat(vectors)
 
@@ -171,7 +171,7 @@ def test_out_of_memory_it_ends_with_the_probes_it_has():
 
 def test_a_krylov_space_that_ends_early_is_a_shorter_row():
     matrix = torch.diag(torch.tensor([1.0, 1, 1, 3, 3, -1, -1, -1], dtype=torch.float64))
-    density = spectral_density(MatrixOperator(matrix), 4, 8, torch.Generator().manual_seed(0))
+    density = spectral_density(MatrixOperator(matrix), 4, 8, generator=torch.Generator().manual_seed(0))
     assert (density.weights > 0).sum(dim=1).max() <= 3
     assert density.trace.value == pytest.approx(6.0, abs=1e-12)
     assert density.negative_mass.value == pytest.approx(3 / 8, abs=1e-12)
@@ -180,7 +180,7 @@ def test_a_krylov_space_that_ends_early_is_a_shorter_row():
 def test_rounding_about_zero_is_not_negative_mass():
     draw = torch.Generator().manual_seed(0)
     factor = torch.randn(100, 5, generator=draw)
-    density = spectral_density(MatrixOperator(factor @ factor.T), 4, 30, draw)
+    density = spectral_density(MatrixOperator(factor @ factor.T), 4, 30, generator=draw)
     assert density.negative_mass.value < 1e-6
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from loss_landscape import MatrixOperator
-from loss_landscape.spectra.krylov import Basis, KrylovSpace, RitzPairs, Room, tridiagonal
+from loss_landscape.spectra.basis import Basis
+from loss_landscape.spectra.krylov import BasisBudget, KrylovSpace, RitzPairs, tridiagonal
 
 
 def symmetric(size: int, seed: int) -> Tensor:
@@ -17,10 +18,10 @@ def both_ends(values: Tensor, count: int) -> list[int]:
     return [*range(count // 2), *range(len(values) - count + count // 2, len(values))]
 
 
-def space(matrix: Tensor, rows: int, start: Tensor | None = None, places: tuple[float, ...] = ()) -> KrylovSpace:
+def space(matrix: Tensor, rows: int, start: Tensor | None = None, bound_points: tuple[float, ...] = ()) -> KrylovSpace:
     locked = torch.empty(0, len(matrix), dtype=matrix.dtype)
-    room = Room(rows, matrix.device, both_ends)
-    return KrylovSpace(MatrixOperator(matrix), locked, torch.Generator().manual_seed(0), room, start, places)
+    basis_budget = BasisBudget(rows, matrix.device, both_ends)
+    return KrylovSpace(MatrixOperator(matrix), locked, torch.Generator().manual_seed(0), basis_budget, start, bound_points)
 
 
 def never(ritz: RitzPairs) -> bool:
@@ -38,7 +39,7 @@ def test_the_projected_matrix_is_that_of_the_basis(rows):
         torch.testing.assert_close(basis @ matrix @ basis.T, krylov.matrix, rtol=0, atol=1e-12)
         vectors = krylov.vectors([0, len(basis) - 1])
         true = (vectors @ matrix - krylov.ritz.values[[0, -1], None] * vectors).norm(dim=1)
-        torch.testing.assert_close(true, krylov.ritz.estimates[[0, -1]], rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(true, krylov.ritz.residual_estimates[[0, -1]], rtol=1e-8, atol=1e-12)
         assert len(krylov.basis) <= rows
 
 
@@ -53,9 +54,9 @@ def test_a_start_hides_no_more_of_an_eigenvector_than_it_is_told(seed, rows):
     share = torch.stack([start @ vectors[:, -1], start @ vectors[:, 0]]).square()
     krylov = space(matrix, rows, start, (float(values[-1]), float(values[0])))
     bounds = []
-    while not bounds or krylov.ritz.estimates[[-1, 0]].min() > 1e-5:
-        krylov.extend(krylov.products + 1, never)
-        bounds.append(krylov.hidden_shares())
+    while not bounds or krylov.ritz.residual_estimates[[-1, 0]].min() > 1e-5:
+        krylov.extend(krylov.num_products + 1, never)
+        bounds.append(krylov.christoffel_bounds())
     assert (torch.stack(bounds) >= share * (1 - 1e-6)).all()
     torch.testing.assert_close(bounds[-1], share, rtol=0.05, atol=0)
 

@@ -10,7 +10,7 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
 from loss_landscape import HessianOperator, LossSurface, MatrixOperator, eigenpairs
-from loss_landscape.spectra.krylov import Basis
+from loss_landscape.spectra.basis import Basis
 from loss_landscape.spectra.lanczos import largest_magnitude_eigenpairs
 
 BULK = torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -54,7 +54,7 @@ def test_no_eigenvalue_is_missed_or_found_twice(name, seed):
     matrix = symmetric(SPECTRA[name], seed)
     scale = float(torch.linalg.eigvalsh(matrix).abs().max())
     for tolerance, error in ((1e-4, 1e-4), (1e-8, 1e-10)):
-        pairs = eigenpairs(MatrixOperator(matrix), 5, 3, tolerance, torch.Generator().manual_seed(seed))
+        pairs = eigenpairs(MatrixOperator(matrix), 5, 3, tolerance=tolerance, generator=torch.Generator().manual_seed(seed))
         assert pairs.verified
         assert pairs.converged.all()
         true = (matrix @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0)
@@ -70,7 +70,7 @@ def test_a_bounded_basis_finds_the_same(name, monkeypatch):
     monkeypatch.setattr(Basis, "append", lambda basis, row: (append(basis, row), lengths.append(_allocated(basis))))
     matrix = symmetric(SPECTRA[name], 0)
     budget = 26 * 8 * len(matrix) / 2**20
-    pairs = eigenpairs(MatrixOperator(matrix), 5, 3, 1e-8, max_products=3000, memory_budget_mb=budget)
+    pairs = eigenpairs(MatrixOperator(matrix), 5, 3, tolerance=1e-8, max_products=3000, memory_budget_mb=budget)
     assert pairs.verified
     assert pairs.converged.all()
     assert max(lengths) <= 26
@@ -83,7 +83,7 @@ def test_a_bounded_basis_takes_few_more_products():
     operator = MatrixOperator(symmetric(torch.linspace(0, 1, 300), 0))
     whole, bounded = (eigenpairs(operator, 5, 2, max_products=1000, memory_budget_mb=rows * 2400 / 2**20) for rows in (300, 22))
     assert bounded.converged.all()
-    assert whole.products < bounded.products < 1.4 * whole.products
+    assert whole.num_products < bounded.num_products < 1.4 * whole.num_products
 
 
 def _allocated(basis: Basis) -> int:
@@ -101,7 +101,7 @@ def test_a_budget_that_holds_too_few_vectors_is_refused():
 
 def test_the_basis_may_lie_on_the_cpu(device):
     matrix = symmetric(SPECTRA["repeated_top"], 0).to(device)
-    pairs = eigenpairs(MatrixOperator(matrix), 5, 2, 1e-8, basis_device="cpu")
+    pairs = eigenpairs(MatrixOperator(matrix), 5, 2, tolerance=1e-8, basis_device="cpu")
     torch.testing.assert_close(pairs.values, ends(matrix.cpu(), 5, 2), rtol=0, atol=1e-8)
     assert pairs.vectors.device.type == device.type
 
@@ -112,7 +112,7 @@ def test_the_largest_magnitudes_come_from_both_ends(name, tolerance):
     matrix = symmetric(SPECTRA[name], 0)
     values = np.linalg.eigvalsh(matrix.numpy())
     expected = np.sort(np.abs(values))[-6:]
-    pairs = largest_magnitude_eigenpairs(MatrixOperator(matrix), 6, tolerance)
+    pairs = largest_magnitude_eigenpairs(MatrixOperator(matrix), 6, tolerance=tolerance)
     assert pairs.verified
     assert pairs.converged.all()
     np.testing.assert_allclose(pairs.values.abs().sort().values.numpy(), expected, rtol=0, atol=tolerance * expected[-1])
@@ -135,7 +135,9 @@ def test_a_start_that_is_blind_to_the_ends_finds_them(seed):
     """Eigenvectors of the middle span an invariant subspace: nothing leads out of it but what is drawn at random."""
     matrix = symmetric([7.0, 6, 5, -4, *(0.1 * BULK)], seed)
     vectors = torch.linalg.eigh(matrix).eigenvectors
-    pairs = eigenpairs(MatrixOperator(matrix), 2, 1, 1e-6, torch.Generator().manual_seed(seed), start=vectors[:, 50:60])
+    pairs = eigenpairs(
+        MatrixOperator(matrix), 2, 1, tolerance=1e-6, generator=torch.Generator().manual_seed(seed), start=vectors[:, 50:60]
+    )
     assert pairs.verified
     assert pairs.values.tolist() == pytest.approx([7, 6, -4], abs=1e-5)
 
@@ -145,8 +147,8 @@ def test_what_a_first_pair_lacks_is_not_left_out_of_the_second():
     matrix = torch.diag(torch.tensor([10.0, 5.0, *([0.0] * 100)], dtype=torch.float64))
     start = torch.zeros(102, dtype=torch.float64)
     start[:2] = torch.tensor([0.009, 1.0])
-    pairs = eigenpairs(MatrixOperator(matrix), 1, 0, 1e-2, start=start)
-    assert pairs.products > 1
+    pairs = eigenpairs(MatrixOperator(matrix), 1, 0, tolerance=1e-2, start=start)
+    assert pairs.num_products > 1
     assert float((matrix @ pairs.vectors - 10 * pairs.vectors).norm()) < 1e-9
     assert pairs.residuals.max() < 1e-2
 
@@ -169,14 +171,14 @@ def test_out_of_memory_moves_the_basis_to_the_cpu_once(device):
     matrix = symmetric(SPECTRA["repeated_top"], 0).to(device)
     once, always = Forgetful(matrix, range(20, 21)), Forgetful(matrix, range(20, 1000))
     if device.type != "cpu":
-        pairs = eigenpairs(once, 5, 2, 1e-8)
+        pairs = eigenpairs(once, 5, 2, tolerance=1e-8)
         assert pairs.note == "out of memory at product 20: the basis was moved to the CPU"
         torch.testing.assert_close(pairs.values, ends(matrix.cpu(), 5, 2), rtol=0, atol=1e-8)
         assert pairs.select(1, 1).note == pairs.note
     with pytest.raises(
         torch.OutOfMemoryError, match="product 20 with the operator .* on the CPU already; make the batches smaller"
     ):
-        eigenpairs(always, 5, 2, 1e-8)
+        eigenpairs(always, 5, 2, tolerance=1e-8)
 
 
 def convnet_hessian(seed: int) -> HessianOperator:
@@ -197,8 +199,8 @@ def convnet_hessian(seed: int) -> HessianOperator:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_convnets_ends_take_at_most_seventy_products_and_none_is_missed(seed):
     operator = convnet_hessian(seed)
-    pairs = eigenpairs(operator, 5, 2, 1e-3, torch.Generator().manual_seed(seed))
-    assert pairs.products == operator.products <= 70
+    pairs = eigenpairs(operator, 5, 2, tolerance=1e-3, generator=torch.Generator().manual_seed(seed))
+    assert pairs.num_products == operator.num_products <= 70
     assert pairs.converged.all()
     top, bottom = (
         np.sort(eigsh(operator.to_scipy(), k=k, which=which, return_eigenvectors=False, tol=1e-8))
@@ -212,7 +214,7 @@ def test_a_convnets_ends_take_at_most_seventy_products_and_none_is_missed(seed):
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
 def test_residuals_are_the_true_ones_in_float32(seed, tolerance):
     matrix = symmetric(SPECTRA["repeated_top"], seed)
-    pairs = eigenpairs(MatrixOperator(matrix.float()), 6, 2, tolerance, torch.Generator().manual_seed(seed))
+    pairs = eigenpairs(MatrixOperator(matrix.float()), 6, 2, tolerance=tolerance, generator=torch.Generator().manual_seed(seed))
     vectors = pairs.vectors.double()
     true = (matrix @ vectors - vectors * pairs.values).norm(dim=0) / pairs.values.abs().max()
     assert (true <= 3 * pairs.residuals).all()
@@ -224,7 +226,7 @@ def test_random_matrices(kind):
     draw = torch.Generator().manual_seed(4)
     factor = torch.randn(80, 80, generator=draw, dtype=torch.float64)
     matrix = factor @ factor.T / 80 if kind == "wishart" else (factor + factor.T) / 2
-    pairs = eigenpairs(MatrixOperator(matrix), 4, 4, 1e-10, draw)
+    pairs = eigenpairs(MatrixOperator(matrix), 4, 4, tolerance=1e-10, generator=draw)
     torch.testing.assert_close(pairs.values, ends(matrix, 4, 4), rtol=0, atol=1e-9)
 
 
@@ -232,10 +234,10 @@ def test_random_matrices(kind):
 def test_all_pairs_of_a_small_matrix(size):
     """Sixty Ritz values of a 49-parameter net, five copies of the top one, is what no reorthogonalisation gives."""
     matrix = symmetric(BULK[:size], 1)
-    pairs = eigenpairs(MatrixOperator(matrix), size + 3, 4, 1e-9, torch.Generator().manual_seed(0))
+    pairs = eigenpairs(MatrixOperator(matrix), size + 3, 4, tolerance=1e-9, generator=torch.Generator().manual_seed(0))
     assert pairs.values.shape == (size,)
     assert pairs.num_top == size
-    assert pairs.products == size
+    assert pairs.num_products == size
     torch.testing.assert_close(pairs.values, ends(matrix, size, 0), rtol=1e-10, atol=1e-12)
 
 
@@ -254,7 +256,7 @@ def test_largest_is_meant_algebraically():
 def test_it_is_a_function_of_the_generators_state():
     operator = MatrixOperator(symmetric(SPECTRA["repeated_top"], 0))
     before = torch.get_rng_state()
-    first, again = (eigenpairs(operator, 3, 1, 1e-6, torch.Generator().manual_seed(3)) for _ in range(2))
+    first, again = (eigenpairs(operator, 3, 1, tolerance=1e-6, generator=torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first.vectors, again.vectors)
     assert torch.equal(first.values, again.values)
     assert torch.equal(eigenpairs(operator, 3).vectors, eigenpairs(operator, 3).vectors)
@@ -264,21 +266,21 @@ def test_it_is_a_function_of_the_generators_state():
 def test_a_warm_start_takes_fewer_products_and_finds_the_same():
     matrix = symmetric(torch.linspace(-1, 1, 300).double() ** 3, 0)
     change = 1e-3 * symmetric(torch.randn(300, generator=torch.Generator().manual_seed(1)), 2)
-    old = eigenpairs(MatrixOperator(matrix), 3, 0, 1e-4)
-    cold, warm = (eigenpairs(MatrixOperator(matrix + change), 3, 0, 1e-4, start=start) for start in (None, old.vectors))
-    assert warm.products < cold.products
+    old = eigenpairs(MatrixOperator(matrix), 3, 0, tolerance=1e-4)
+    cold, warm = (eigenpairs(MatrixOperator(matrix + change), 3, 0, tolerance=1e-4, start=start) for start in (None, old.vectors))
+    assert warm.num_products < cold.num_products
     torch.testing.assert_close(warm.values, cold.values, rtol=0, atol=1e-6)
-    single = eigenpairs(MatrixOperator(matrix + change), 3, 0, 1e-4, start=old.vectors[:, 0])
+    single = eigenpairs(MatrixOperator(matrix + change), 3, 0, tolerance=1e-4, start=old.vectors[:, 0])
     torch.testing.assert_close(single.values, cold.values, rtol=0, atol=1e-6)
-    exact = eigenpairs(MatrixOperator(matrix), 3, 0, 1e-8)
-    again = eigenpairs(MatrixOperator(matrix), 3, 0, 1e-8, start=exact.vectors[:, :1])
+    exact = eigenpairs(MatrixOperator(matrix), 3, 0, tolerance=1e-8)
+    again = eigenpairs(MatrixOperator(matrix), 3, 0, tolerance=1e-8, start=exact.vectors[:, :1])
     torch.testing.assert_close(again.values, exact.values, rtol=0, atol=1e-9)
 
 
 def test_what_has_not_converged_says_so():
     operator = MatrixOperator(symmetric(torch.linspace(0, 1, 300), 0))
-    pairs = eigenpairs(operator, 3, 1, 1e-10, max_products=12)
-    assert pairs.products == operator.products == 12
+    pairs = eigenpairs(operator, 3, 1, tolerance=1e-10, max_products=12)
+    assert pairs.num_products == operator.num_products == 12
     assert not pairs.converged.any()
     assert not pairs.verified
     assert (pairs.residuals > 1e-10).all()
@@ -286,7 +288,7 @@ def test_what_has_not_converged_says_so():
 
 def test_products_are_counted():
     operator = MatrixOperator(symmetric(SPECTRA["repeated_top"], 0))
-    assert eigenpairs(operator, 5, 2).products == operator.products
+    assert eigenpairs(operator, 5, 2).num_products == operator.num_products
 
 
 def test_a_spectrum_of_zeros():
@@ -311,7 +313,7 @@ def test_select_takes_some_of_each_end():
     chosen = pairs.select(2, 1)
     assert torch.equal(chosen.values, pairs.values[[0, 1, 4]])
     assert torch.equal(chosen.vectors, pairs.vectors[:, [0, 1, 4]])
-    assert (chosen.num_top, chosen.products) == (2, pairs.products)
+    assert (chosen.num_top, chosen.num_products) == (2, pairs.num_products)
     assert pairs.select(0, 2).num_top == 0
     with pytest.raises(ValueError, match="asked for 5 largest and 0 smallest eigenpairs, but 4 and 2 were solved for"):
         pairs.select(5, 0)

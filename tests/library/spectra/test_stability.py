@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from loss_landscape import HessianOperator, LossSurface, MatrixOperator, eigenpairs
-from loss_landscape.spectra.stability import PreconditionedOperator, adam_preconditioner, stability_thresholds
+from loss_landscape.operators.preconditioned import PreconditionedOperator
+from loss_landscape.spectra.stability import adam_preconditioner, stability_thresholds
 
 BATCH = torch.randn(32, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64), torch.arange(32) % 3
 
@@ -131,9 +132,9 @@ def test_the_preconditioned_operator_has_the_eigenvalues_of_the_quotient():
     inner = MatrixOperator(matrix)
     operator = PreconditionedOperator(inner, diagonal)
     true = torch.linalg.eigvals(matrix / diagonal[:, None]).real.sort(descending=True).values
-    pairs = eigenpairs(operator, 2, 1, 1e-9)
+    pairs = eigenpairs(operator, 2, 1, tolerance=1e-9)
     assert pairs.values.tolist() == pytest.approx([*true[:2].tolist(), float(true[-1])], rel=1e-8)
-    assert inner.products == operator.products
+    assert inner.num_products == operator.num_products
 
 
 def test_what_gives_no_threshold_or_preconditioner_is_refused(trained):

@@ -28,7 +28,7 @@ def decaying(size: int, seed: int = 0) -> Tensor:
 def test_estimates_are_unbiased_and_their_errors_honest(method, matrix):
     operator, exact = MatrixOperator(matrix), matrix.trace().item()
     draw = torch.Generator().manual_seed(1)
-    found = [trace(operator, method, 18, draw) for _ in range(300)]
+    found = [trace(operator, method, num_products=18, generator=draw) for _ in range(300)]
     values = torch.tensor([estimate.value for estimate in found], dtype=torch.float64)
     spread = float(values.std())
     assert abs(float(values.mean()) - exact) < 4 * spread / 300**0.5
@@ -39,7 +39,10 @@ def test_estimates_are_unbiased_and_their_errors_honest(method, matrix):
 def test_hutchinsons_variance_is_the_formulas():
     matrix = random_symmetric(20)
     draw = torch.Generator().manual_seed(0)
-    samples = torch.tensor([trace(MatrixOperator(matrix), "hutchinson", 2, draw).value for _ in range(4000)], dtype=torch.float64)
+    samples = torch.tensor(
+        [trace(MatrixOperator(matrix), "hutchinson", num_products=2, generator=draw).value for _ in range(4000)],
+        dtype=torch.float64,
+    )
     expected = 2 * (matrix.square().sum() - matrix.diagonal().square().sum()) / 2
     assert float(samples.var()) == pytest.approx(float(expected), rel=0.1)
 
@@ -49,7 +52,10 @@ def test_sketches_beat_hutchinson_where_few_eigenvalues_dominate():
     errors = {}
     for method in METHODS:
         draw = torch.Generator().manual_seed(0)
-        found = [trace(MatrixOperator(matrix), method, 30, draw).value - matrix.trace().item() for _ in range(30)]
+        found = [
+            trace(MatrixOperator(matrix), method, num_products=30, generator=draw).value - matrix.trace().item()
+            for _ in range(30)
+        ]
         errors[method] = torch.tensor(found).abs().mean()
     assert errors["hutch++"] < errors["hutchinson"] / 2
     assert errors["xtrace"] < errors["hutchinson"] / 2
@@ -59,24 +65,24 @@ def test_sketches_beat_hutchinson_where_few_eigenvalues_dominate():
 def test_enough_products_give_the_exact_trace(method):
     matrix = random_symmetric(21)
     operator = MatrixOperator(matrix)
-    estimate = trace(operator, method, 21)
+    estimate = trace(operator, method, num_products=21)
     assert estimate.value == pytest.approx(matrix.trace().item(), rel=1e-12)
-    assert (estimate.standard_error, estimate.num_samples, operator.products) == (0.0, 21, 21)
+    assert (estimate.standard_error, estimate.num_samples, operator.num_products) == (0.0, 21, 21)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("budget", [7, 20, 33])
 def test_no_more_products_are_spent_than_allowed(method, budget):
     operator = MatrixOperator(random_symmetric(50))
-    trace(operator, method, budget)
-    assert budget - 2 < operator.products <= budget
+    trace(operator, method, num_products=budget)
+    assert budget - 2 < operator.num_products <= budget
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3])
 def test_xtrace_is_exact_on_a_matrix_its_sketch_holds(rank):
     factor = torch.randn(50, rank, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     matrix = factor @ factor.T
-    estimate = trace(MatrixOperator(matrix), "xtrace", 20)
+    estimate = trace(MatrixOperator(matrix), "xtrace", num_products=20)
     assert estimate.value == pytest.approx(matrix.trace().item(), rel=1e-10, abs=1e-12)
     assert estimate.standard_error <= 1e-10 * (1 + estimate.value)
 
@@ -88,7 +94,9 @@ def test_xtrace_does_not_take_a_steep_spectrum_for_an_exhausted_one():
     values[:4] = torch.tensor([8.0, 4.0, 2.0, 1.0])
     exact = float(values.double().sum())
     for seed in range(3):
-        estimate = trace(MatrixOperator(torch.diag(values)), "xtrace", 20, torch.Generator().manual_seed(seed))
+        estimate = trace(
+            MatrixOperator(torch.diag(values)), "xtrace", num_products=20, generator=torch.Generator().manual_seed(seed)
+        )
         assert estimate.standard_error > 0
         assert abs(estimate.value - exact) < 4 * estimate.standard_error + 1e-6 * exact
 
@@ -97,7 +105,7 @@ def test_xtrace_does_not_take_a_steep_spectrum_for_an_exhausted_one():
 def test_rounds_make_no_difference(method):
     """As one long sketch and one long residual: the formulas of the papers, from the same draws."""
     matrix, draw = random_symmetric(90), torch.Generator().manual_seed(3)
-    estimate = trace(MatrixOperator(matrix), method, 48, torch.Generator().manual_seed(3))
+    estimate = trace(MatrixOperator(matrix), method, num_products=48, generator=torch.Generator().manual_seed(3))
     if method == "hutchinson":
         signs = drawn_signs(draw, 90, 48)
         assert estimate.value == pytest.approx(float((signs * (matrix @ signs)).sum() / 48), rel=1e-12)
@@ -119,22 +127,27 @@ def drawn_signs(draw: torch.Generator, size: int, count: int) -> Tensor:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_target_error_is_met_with_no_more_products_than_that_takes(method):
     matrix = decaying(200)
-    rough = trace(MatrixOperator(matrix), method, 96, torch.Generator().manual_seed(0))
+    rough = trace(MatrixOperator(matrix), method, num_products=96, generator=torch.Generator().manual_seed(0))
     operator = MatrixOperator(matrix)
     target = 1.2 * rough.standard_error
-    estimate = trace(operator, method, 190, torch.Generator().manual_seed(0), target_error=target)
+    estimate = trace(operator, method, num_products=190, generator=torch.Generator().manual_seed(0), target_error=target)
     assert estimate.standard_error <= target
-    assert operator.products <= 96
+    assert operator.num_products <= 96
     assert estimate.num_samples >= 16
-    assert trace(MatrixOperator(matrix), method, 190, target_error=1e9).num_samples == 16  # fewer might not know their error
+    assert (
+        trace(MatrixOperator(matrix), method, num_products=190, target_error=1e9).num_samples == 16
+    )  # fewer might not know their error
     capped = MatrixOperator(matrix)
-    unmet = trace(capped, method, 30, torch.Generator().manual_seed(0), target_error=1e-9)
-    assert capped.products == 30
-    untold = trace(MatrixOperator(matrix), method, 30, torch.Generator().manual_seed(0))
+    unmet = trace(capped, method, num_products=30, generator=torch.Generator().manual_seed(0), target_error=1e-9)
+    assert capped.num_products == 30
+    untold = trace(MatrixOperator(matrix), method, num_products=30, generator=torch.Generator().manual_seed(0))
     assert unmet == replace(untold, note="30 products did not bring the standard error to 1e-09")
     enough = MatrixOperator(matrix)  # for every column, but the target takes fewer
-    assert trace(enough, method, 500, torch.Generator().manual_seed(0), target_error=target).standard_error <= target
-    assert enough.products <= 96
+    assert (
+        trace(enough, method, num_products=500, generator=torch.Generator().manual_seed(0), target_error=target).standard_error
+        <= target
+    )
+    assert enough.num_products <= 96
 
 
 def test_errors_cover_where_a_target_ends_the_sampling():
@@ -151,7 +164,7 @@ def test_errors_cover_where_a_target_ends_the_sampling():
 def test_the_frobenius_norm_and_its_error(matrix):
     exact = float(matrix.norm())
     draw = torch.Generator().manual_seed(2)
-    found = [frobenius_norm(MatrixOperator(matrix), 40, draw) for _ in range(300)]
+    found = [frobenius_norm(MatrixOperator(matrix), 40, generator=draw) for _ in range(300)]
     values = torch.tensor([estimate.value for estimate in found])
     told = torch.tensor([estimate.standard_error for estimate in found]).square().mean().sqrt()
     spread = float((values - exact).square().mean().sqrt())
@@ -163,10 +176,10 @@ def test_the_frobenius_norm_and_its_error(matrix):
 
 def test_trace_and_norm_come_from_one_pass():
     operator = MatrixOperator(random_symmetric(60))
-    total, norm = trace_and_frobenius_norm(operator, 20, torch.Generator().manual_seed(4))
-    assert operator.products == 20
+    total, norm = trace_and_frobenius_norm(operator, 20, generator=torch.Generator().manual_seed(4))
+    assert operator.num_products == 20
     assert total == trace(operator, num_products=20, generator=torch.Generator().manual_seed(4))
-    assert norm == frobenius_norm(operator, 20, torch.Generator().manual_seed(4))
+    assert norm == frobenius_norm(operator, 20, generator=torch.Generator().manual_seed(4))
     exact = trace_and_frobenius_norm(operator, 60)
     assert exact == (trace(operator, num_products=60), frobenius_norm(operator, 60))
 
@@ -179,16 +192,17 @@ def test_curvlinops_cases_the_mean_of_estimates_goes_to_the_trace(method, tolera
     operator, draw = MatrixOperator(matrix), torch.Generator().manual_seed(0)
     total, count = 0.0, 0
     while count < 100 or abs(total / count - matrix.trace().item()) > tolerance * matrix.trace().item():
-        total, count = total + trace(operator, method, 6, draw).value, count + 1
-        assert operator.products < 1e5
+        total, count = total + trace(operator, method, num_products=6, generator=draw).value, count + 1
+        assert operator.num_products < 1e5
 
 
 def test_curvlinops_docstring_matrix():
     torch.manual_seed(0)
     matrix = torch.rand(50, 50)
+    matrix = (matrix + matrix.T) / 2  # of the same trace
     assert trace(MatrixOperator(matrix), num_products=50).value == pytest.approx(23.7836, abs=1e-4)
     for products in (6, 30):
-        estimate = trace(MatrixOperator(matrix), "hutch++", products)
+        estimate = trace(MatrixOperator(matrix), "hutch++", num_products=products)
         assert abs(estimate.value - 23.7836) < 4 * estimate.standard_error
 
 
@@ -209,16 +223,16 @@ class Forgetful(MatrixOperator):
 @pytest.mark.parametrize("method", METHODS)
 def test_out_of_memory_it_ends_with_the_samples_it_has(method):
     matrix = random_symmetric(100)
-    estimate = trace(Forgetful(matrix, 31), method, 90, on_oom="fewer_probes")
+    estimate = trace(Forgetful(matrix, 31), method, num_products=90, on_oom="fewer_probes")
     samples, spent = {"hutchinson": (31, 31), "hutch++": (10, 30), "xtrace": (11, 22)}[method]
     assert estimate.num_samples == samples
     assert estimate.note == f"out of memory: {spent} of 90 products"
     assert abs(estimate.value - matrix.trace().item()) < 4 * estimate.standard_error
-    assert trace(Forgetful(matrix, 90), method, 90, on_oom="fewer_probes").note == ""
+    assert trace(Forgetful(matrix, 90), method, num_products=90, on_oom="fewer_probes").note == ""
     with pytest.raises(torch.OutOfMemoryError):
-        trace(Forgetful(matrix, 31), method, 90)
+        trace(Forgetful(matrix, 31), method, num_products=90)
     with pytest.raises(torch.OutOfMemoryError):
-        trace(Forgetful(matrix, 1), method, 90, on_oom="fewer_probes")
+        trace(Forgetful(matrix, 1), method, num_products=90, on_oom="fewer_probes")
 
 
 def test_out_of_memory_both_of_one_pass_say_so():
@@ -245,7 +259,7 @@ def test_the_callers_random_state_is_left_alone():
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_not_finite_stays_so(method):
     matrix = torch.full((50, 50), math.nan, dtype=torch.float64)
-    assert math.isnan(trace(MatrixOperator(matrix), method, 12).value)
+    assert math.isnan(trace(MatrixOperator(matrix), method, num_products=12).value)
 
 
 def test_bad_options_are_refused():
@@ -253,7 +267,7 @@ def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="method must be 'hutchinson', 'hutch"):
         trace(operator, "exact")
     with pytest.raises(ValueError, match="xtrace needs num_products ≥ 4"):
-        trace(operator, "xtrace", 3)
+        trace(operator, "xtrace", num_products=3)
     with pytest.raises(ValueError, match="target_error must be > 0, in the units of what is estimated, got 0"):
         trace(operator, num_products=9, target_error=0)
     with pytest.raises(ValueError, match="on_oom must be 'error' or 'fewer_probes', got 'cpu'"):

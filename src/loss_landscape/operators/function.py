@@ -1,0 +1,56 @@
+"""A symmetric matrix known by a plain function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from loss_landscape.operators.base import SYMMETRY, CurvatureOperator
+
+
+class FunctionOperator(CurvatureOperator):
+    """A symmetric matrix given by a `function` that multiplies it with a vector [P], giving [P].
+
+    `size` is P, `dtype` and `device` are those of the vectors that the function is given. `check_symmetry` compares uᵀHv with
+    vᵀHu for one random pair, which takes two products, and raises ValueError where they differ by more than rounding.
+
+    >>> hilbert = 1 / (torch.arange(3)[:, None] + torch.arange(3) + 1)
+    >>> operator = FunctionOperator(lambda vector: hilbert @ vector, size=3)
+    >>> operator.columns([0]).T
+    tensor([[1.0000, 0.5000, 0.3333]])
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        *,
+        size: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        check_symmetry: bool = True,
+    ):
+        super().__init__(size, dtype, torch.device(device))
+        self._function = function
+        if check_symmetry:
+            self._require_symmetry()
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        return torch.stack([self._product(vector) for vector in vectors.T.contiguous()], dim=1) if vectors.shape[1] else vectors
+
+    def _product(self, vector: Tensor) -> Tensor:
+        product = self._function(vector)
+        if not isinstance(product, Tensor) or product.shape != vector.shape:
+            given = list(product.shape) if isinstance(product, Tensor) else type(product).__name__
+            raise ValueError(f"the function must give a tensor [P] for a vector [P], P = {self.size}, but gave {given}")
+        return product.detach().to(vector)
+
+    def _require_symmetry(self) -> None:
+        draw = torch.Generator().manual_seed(0)
+        pair = torch.randn(self.size, 2, generator=draw, dtype=torch.float64).to(self.device, self.dtype)
+        images = self.matmat(pair).double()
+        there, back = pair[:, 0].double() @ images[:, 1], pair[:, 1].double() @ images[:, 0]
+        scale = images.norm() * pair.double().norm() / self.size**0.5  # of a product with an unrelated vector
+        if bool((there - back).abs() > SYMMETRY * scale):
+            raise ValueError(f"the function's matrix is not symmetric: uᵀHv = {float(there):.6g}, vᵀHu = {float(back):.6g}")
