@@ -31,8 +31,10 @@ from loss_landscape.grids.evaluate import evaluate_grid
 from loss_landscape.grids.span import AutoSpan
 from loss_landscape.operators.base import CurvatureOperator, MatrixOperator
 from loss_landscape.operators.determinism import check_deterministic
+from loss_landscape.operators.empirical_fisher import EmpiricalFisherOperator
 from loss_landscape.operators.function import FunctionOperator
-from loss_landscape.operators.hessian import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator
+from loss_landscape.operators.gauss_newton import GaussNewtonOperator
+from loss_landscape.operators.hessian import HessianOperator
 from loss_landscape.operators.preconditioned import PreconditionedOperator
 from loss_landscape.operators.sampled_fisher import KroneckerFactoredOperator, SampledFisherOperator
 from loss_landscape.paths.connectivity import barrier, path_losses

@@ -90,7 +90,12 @@ class CurvatureOperator(ABC):
         return LinearOperator(self.shape, matvec=product, matmat=product, rmatvec=product, dtype=kind)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(P={self.size}, {str(self.dtype).removeprefix('torch.')}, {self.device})"
+        return self._told()
+
+    def _told(self, *facts: str) -> str:
+        """The repr, with `facts` of a subclass."""
+        parts = [f"P={self.size}", *facts, str(self.dtype).removeprefix("torch."), str(self.device)]
+        return f"{type(self).__name__}({', '.join(parts)})"
 
 
 class MatrixOperator(CurvatureOperator):
@@ -121,12 +126,13 @@ def as_operator(given: CurvatureOperator | Tensor | np.ndarray) -> CurvatureOper
     if isinstance(given, Tensor):
         return MatrixOperator(given)
     raise TypeError(
-        f"expected a curvature operator or a square tensor, got {_kind(given)}; write HessianOperator(surface), with "
+        f"expected a curvature operator or a square tensor, got {kind_of(given)}; write HessianOperator(surface), with "
         "surface = LossSurface(net, loss_fn, batches) for a net, or FunctionOperator(function, size=P) for a function v ↦ Hv"
     )
 
 
-def _kind(thing: object) -> str:
+def kind_of(thing: object) -> str:
+    """What a thing is, for a sentence."""
     if isinstance(thing, torch.nn.Module):
         return f"a net ({type(thing).__name__})"
     return f"a {type(thing).__name__}"

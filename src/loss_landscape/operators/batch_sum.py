@@ -14,11 +14,11 @@ from loss_landscape.surface.surface import LossSurface
 
 TENSORS_KEPT_AN_ACTIVATION = 4  # by the forward pass, the backward pass, and functions that are no module
 
-OnOutOfMemory = Literal["error", "cpu"]
+DeviceFallback = Literal["error", "cpu"]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class BatchMatrix:
     """A term's matrix, ready to be multiplied with a vector [P]; `num_bytes` is what it holds meanwhile."""
 
     product: Callable[[Tensor], Tensor]
@@ -26,34 +26,35 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Summand:
+class WeightedTerm:
     """A term's weight and two ways to prepare its matrix: for many products, and for those of a single pass."""
 
     weight: float
-    lasting: Callable[[], Prepared]
-    passing: Callable[[], Prepared]
+    lasting: Callable[[], BatchMatrix]
+    passing: Callable[[], BatchMatrix]
 
 
-Summands = Callable[[LossSurface], Iterator[Summand]]
+Terms = Callable[[LossSurface], Iterator[WeightedTerm]]
 
 
-class SummedProducts:
-    """Products with Σ weight · matrix over the `summands` of a surface.
+class BatchSum:
+    """Products with Σ weight · matrix over the `terms` of a surface.
 
-    As many terms as fit into `memory_budget_mb` are kept ready between products, the others are prepared anew for each. Where
+    As many terms as fit into `memory_budget_mb` are kept ready between products, by their place among the terms, which come in
+    the same order each time; the others are prepared anew for each. Where
     memory runs out nothing is kept any more; then every batch is cut into halves, down to one example, which gives the same sum;
     then `on_oom` decides: an error, or the CPU. `note` says what was done.
     """
 
-    def __init__(self, surface: LossSurface, summands: Summands, memory_budget_mb: int, on_oom: OnOutOfMemory):
+    def __init__(self, surface: LossSurface, terms: Terms, memory_budget_mb: int, on_oom: DeviceFallback):
         if on_oom not in ("error", "cpu"):
             raise ValueError(f"on_oom must be 'error' or 'cpu', got {on_oom!r}")
         self._surface = self._whole = surface
-        self._summands, self._on_oom = summands, on_oom
+        self._terms, self._on_oom = terms, on_oom
         self._budget = memory_budget_mb * 2**20
         self._parts = 1
         self._moved = False
-        self._kept: list[Prepared] = []
+        self._kept: list[BatchMatrix] = []
         self._full = False
         self.note = ""
 
@@ -74,23 +75,23 @@ class SummedProducts:
         columns = vectors.T.contiguous()
         with undisturbed(self._surface.device):
             total = torch.zeros_like(columns)
-            for index, summand in enumerate(self._summands(self._surface)):
-                prepared = self._prepared(index, summand)
+            for index, term in enumerate(self._terms(self._surface)):
+                prepared = self._prepared(index, term)
                 for column, out in zip(columns, total, strict=True):
-                    out.add_(prepared.product(column), alpha=summand.weight)
+                    out.add_(prepared.product(column), alpha=term.weight)
         return total.T
 
-    def _prepared(self, index: int, summand: Summand) -> Prepared:
+    def _prepared(self, index: int, term: WeightedTerm) -> BatchMatrix:
         if index < len(self._kept):
             return self._kept[index]
         expected = TENSORS_KEPT_AN_ACTIVATION * self._surface.objective.activation_bytes
         if not self._full and self._held + expected <= self._budget:
-            prepared = summand.lasting()
+            prepared = term.lasting()
             if self._held + prepared.num_bytes <= self._budget:
                 self._kept.append(prepared)
                 return prepared
         self._full = True
-        return summand.passing()
+        return term.passing()
 
     @property
     def _held(self) -> int:

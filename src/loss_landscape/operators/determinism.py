@@ -19,15 +19,24 @@ DROPOUTS = (nn.modules.dropout._DropoutNd,)
 
 
 def check_deterministic(surface: LossSurface) -> None:
-    """Nothing, where the batches, the loss, its gradient and a product with its Hessian are the same twice.
+    """Check that a `surface`'s batches, loss, gradient and products with its Hessian are the same twice.
 
-    Otherwise a ValueError that names the culprit: batches that differ between passes, a dropout that is active in eval mode, a
-    batch norm in training mode, another module that draws random numbers, or, where none of them is found, how far two
+    Otherwise it raises a ValueError that names the culprit: batches that differ between passes, a dropout that is active in eval
+    mode, a batch norm in training mode, another module that draws random numbers, or, where none of them is found, how far two
     evaluations differ. Costs three passes over the data for the loss, two for the gradient and two products, so it is run on
     request: what it finds changes a number in silence, an operator's own kept graphs do not.
+
+    >>> check_deterministic(surface)
+    >>> class Noisy(nn.Linear):
+    ...     def forward(self, inputs):
+    ...         return nn.functional.dropout(super().forward(inputs))
+    >>> check_deterministic(LossSurface(Noisy(2, 1), nn.MSELoss(), batches))
+    Traceback (most recent call last):
+    ...
+    ValueError: the net (Noisy) draws random numbers (aten...), so the loss is another one each time; ...
     """
     _require_same_batches(surface)
-    _require_a_quiet_net(surface)
+    _require_no_randomness(surface)
     direction = torch.ones_like(surface.origin)
     _require_same("loss", lambda: surface.losses(points=surface.origin[None]))
     _require_same("gradient", surface.gradient)
@@ -35,7 +44,7 @@ def check_deterministic(surface: LossSurface) -> None:
     _require_same("product with the Hessian", lambda: operator @ direction)
 
 
-class _Watch(TorchDispatchMode):
+class _RandomnessDetector(TorchDispatchMode):
     """A context that raises where a module of the net draws random numbers, or normalises by the batch unasked."""
 
     def __init__(self, net: nn.Module):
@@ -44,7 +53,7 @@ class _Watch(TorchDispatchMode):
         self._inside: list[nn.Module] = []
         self._hooks: list[Any] = []
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _RandomnessDetector:
         for module in self._names:
             self._hooks.append(module.register_forward_pre_hook(lambda module, _: self._inside.append(module), prepend=True))
             self._hooks.append(module.register_forward_hook(lambda *_: self._leave(), always_call=True))
@@ -104,9 +113,9 @@ def _equal(first: Any, second: Any) -> bool:
     return all(a is not None and b is not None and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
 
 
-def _require_a_quiet_net(surface: LossSurface) -> None:
+def _require_no_randomness(surface: LossSurface) -> None:
     parameters = surface.layout.unflatten(surface.origin)
-    with undisturbed(surface.device), torch.no_grad(), _Watch(surface.objective.net.module):
+    with undisturbed(surface.device), torch.no_grad(), _RandomnessDetector(surface.objective.net.module):
         for _, loss in surface.objective.terms():
             loss(parameters)
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from loss_landscape.objective.functional_net import Parameters
-from loss_landscape.operators.batch_sum import Prepared, Summand
+from loss_landscape.operators.batch_sum import BatchMatrix, WeightedTerm
 from loss_landscape.surface.surface import LossSurface
 
 STEPS = {torch.float64: 1e-7, torch.float32: 2e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
 
-def difference_summands(surface: LossSurface) -> Iterator[Summand]:
+def difference_terms(surface: LossSurface) -> Iterator[WeightedTerm]:
     """Each term's central difference of the gradient, (g(θ + hv) − g(θ − hv)) / 2h with h = step · (1 + ‖θ‖) / ‖v‖.
 
     In float64 the step is smaller than the one of least error on a smooth loss, at which a net with kinks is already wrong: there
@@ -23,10 +23,10 @@ def difference_summands(surface: LossSurface) -> Iterator[Summand]:
     reach = STEPS[surface.dtype] * (1 + surface.origin.double().norm())
     for weight, loss in surface.objective.terms():
 
-        def prepared(loss: Callable[[Parameters], Tensor] = loss) -> Prepared:
-            return Prepared(lambda vector: _difference(surface, loss, vector, reach), num_bytes=0)
+        def prepared(loss: Callable[[Parameters], Tensor] = loss) -> BatchMatrix:
+            return BatchMatrix(lambda vector: _difference(surface, loss, vector, reach), num_bytes=0)
 
-        yield Summand(weight, prepared, prepared)
+        yield WeightedTerm(weight, prepared, prepared)
 
 
 def in_exact_dtype(surface: LossSurface) -> LossSurface:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape.operators.base import SYMMETRY, CurvatureOperator
+from loss_landscape.operators.symmetry import asymmetry
 
 
 class FunctionOperator(CurvatureOperator):
@@ -47,10 +48,6 @@ class FunctionOperator(CurvatureOperator):
         return product.detach().to(vector)
 
     def _require_symmetry(self) -> None:
-        draw = torch.Generator().manual_seed(0)
-        pair = torch.randn(self.size, 2, generator=draw, dtype=torch.float64).to(self.device, self.dtype)
-        images = self.matmat(pair).double()
-        there, back = pair[:, 0].double() @ images[:, 1], pair[:, 1].double() @ images[:, 0]
-        scale = images.norm() * pair.double().norm() / self.size**0.5  # of a product with an unrelated vector
-        if bool((there - back).abs() > SYMMETRY * scale):
-            raise ValueError(f"the function's matrix is not symmetric: uᵀHv = {float(there):.6g}, vᵀHu = {float(back):.6g}")
+        there, back, size = asymmetry(self.matmat, torch.empty(self.size, dtype=self.dtype, device=self.device))
+        if abs(there - back) > SYMMETRY * size:
+            raise ValueError(f"the function's matrix is not symmetric: uᵀHv = {there:.6g}, vᵀHu = {back:.6g} for random u, v")

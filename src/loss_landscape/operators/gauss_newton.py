@@ -1,96 +1,174 @@
-"""Products with matrices JᵀMJ, J the derivative of a net's outputs or of its examples' losses."""
+"""The generalised Gauss–Newton matrix of a loss surface."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from loss_landscape.objective.functional_net import Parameters
-from loss_landscape.operators.batch_sum import TENSORS_KEPT_AN_ACTIVATION, Prepared, Summand
-from loss_landscape.operators.hessian_products import flat, pulled_back, require_twice_differentiable, retained
+from loss_landscape.nested import tensors_in
+from loss_landscape.objective.functional_net import undisturbed
+from loss_landscape.operators.batch_sum import BatchMatrix, BatchSum, DeviceFallback, WeightedTerm
+from loss_landscape.operators.hessian_products import flat, retained_hessian, vjp
+from loss_landscape.operators.jacobian_products import Middle, retained_product, streamed_product
+from loss_landscape.operators.surface_operator import SummedOperator, require_criterion, require_surface
 from loss_landscape.surface.surface import LossSurface
 
+JacobianMethod = Literal["retained", "streamed"]
+MANY_OUTPUTS = 4096  # an example's; where there are more, they and not the activations fill the memory
 
-def gauss_newton_summands(surface: LossSurface) -> Iterator[Summand]:
+
+class GaussNewtonOperator(SummedOperator):
+    """The generalised Gauss–Newton matrix Σ Jᵀ∇²ℓ J of a `surface`: the net linearised, the loss of its outputs in full.
+
+    Positive semi-definite where the loss is convex in the outputs, and the true Fisher matrix under cross entropy. A regulariser
+    adds its own Hessian (Schraudolph 2002).
+
+    `method` is one of `retained` (the graphs of the outputs and of Jᵀu, kept between products as far as `memory_budget_mb`, in
+    MiB, goes) and `streamed` (Jv by forward differentiation, then one backward pass, a quarter of each batch at a time: about a
+    training step's memory). `auto` retains, and streams where an example has more than 4096 outputs; where a forward derivative
+    is missing it retains there too. `.method` says what it took. Out of memory, `on_oom` decides as in `HessianOperator`.
+
+    Raises TypeError for what is no surface, or a net that gives more than one tensor, ValueError for a surface with `batch_loss`.
+
+    >>> curvature = GaussNewtonOperator(surface)
+    >>> curvature @ {"weight": torch.ones(1, 2)}
+    {'weight': tensor([[4., 1.]])}
+    >>> curvature.diagonal()
+    tensor([4., 1.])
+    """
+
+    def __init__(
+        self,
+        surface: LossSurface,
+        *,
+        method: JacobianMethod | Literal["auto"] = "auto",
+        memory_budget_mb: int = 2048,
+        on_oom: DeviceFallback = "error",
+    ):
+        require_surface(surface, type(self))
+        require_criterion(surface, "the Gauss–Newton matrix")
+        if method not in ("auto", "retained", "streamed"):
+            raise ValueError(f"method must be 'auto', 'retained' or 'streamed', got {method!r}")
+        self.method: JacobianMethod = _by_rule(surface) if method == "auto" else method
+        parts = _in_quarters(surface) if self.method == "streamed" else surface
+        super().__init__(surface, BatchSum(parts, partial(_terms, method=self.method), memory_budget_mb, on_oom))
+
+    def diagonal(self) -> Tensor:
+        """The diagonal [P], exact: Σ (Jᵀeᵢ) ∘ (JᵀMeᵢ) over all outputs i, two backward passes for each, example by example.
+
+        Cheaper than P products where the data have fewer outputs in all than the net has parameters. ValueError where batches
+        can't be cut into examples. A regulariser's part takes a product with its Hessian for each parameter.
+        """
+        with undisturbed(self.device):
+            return _diagonal(self.surface)
+
+    def __repr__(self) -> str:
+        return self._told(f"method={self.method!r}")
+
+
+def _terms(surface: LossSurface, method: JacobianMethod) -> Iterator[WeightedTerm]:
     """For each batch J the outputs' derivative and M the loss's Hessian in them; for the regulariser its own Hessian."""
     for weight, batch in surface.objective.weighted_batches():
-        prepared = partial(_gauss_newton, surface, batch)
-        yield Summand(weight, prepared, prepared)
+        prepared = partial(_retained if method == "retained" else _streamed, surface, batch)
+        yield WeightedTerm(weight, prepared, prepared)
     if surface.objective.regularizer is not None:
-        prepared = partial(retained, surface, surface.objective.penalty)
-        yield Summand(1.0, prepared, prepared)
+        prepared = partial(retained_hessian, surface, surface.objective.penalty)
+        yield WeightedTerm(1.0, prepared, prepared)
 
 
-def fisher_summands(surface: LossSurface) -> Iterator[Summand]:
-    """For each batch J the derivative of the examples' own losses and M the diagonal of their shares."""
-    for weight, batch in surface.objective.weighted_batches():
-        prepared = partial(_fisher, surface, batch)
-        yield Summand(weight, prepared, prepared)
+def _diagonal(surface: LossSurface) -> Tensor:
+    total = torch.zeros_like(surface.origin)
+    for weight, batch in _cut_into_examples(surface).objective.weighted_batches():
+        total.add_(_batch_diagonal(surface, batch), alpha=weight)
+    if surface.objective.regularizer is not None:
+        total.add_(_diagonal_by_columns(retained_hessian(surface, surface.objective.penalty), total))
+    return total
 
 
-@dataclass
-class _Linearised:
-    """A map y(θ) with the graphs of its two products, and the matrix M in the middle of JᵀMJ."""
+def _by_rule(surface: LossSurface) -> JacobianMethod:
+    _, batch = next(surface.objective.weighted_batches())
+    parameters = surface.layout.unflatten(surface.origin)
+    with undisturbed(surface.device), torch.no_grad():
+        outputs = surface.objective.outputs(parameters, batch)
+        require_one_tensor(outputs)
+        if outputs.numel() <= MANY_OUTPUTS * len(tensors_in(batch[0])[0]):
+            return "retained"
+        try:
+            _streamed(surface, batch).product(torch.zeros_like(surface.origin))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # an operation without a forward derivative
+            return "retained"
+    return "streamed"
 
-    leaves: list[Tensor]
-    values: Tensor  # y
-    dual: Tensor  # u, like y
-    pulled: list[Tensor]  # Jᵀu as a function of u; its derivative along v is Jv
-    middle: Callable[[Tensor], Tensor]  # M
 
-    def product(self, vector: Parameters) -> Tensor:
-        """JᵀMJ · vector, [P]."""
-        live = [(pulled, part) for pulled, part in zip(self.pulled, vector.values(), strict=True) if pulled.requires_grad]
-        pulled, parts = zip(*live, strict=True)
-        (pushed,) = pulled_back(pulled, [self.dual], parts)
-        return flat(pulled_back([self.values], self.leaves, [self.middle(pushed)]))
+def _in_quarters(surface: LossSurface) -> LossSurface:
+    """The surface with each batch cut in four, where that is the same loss: ∇²ℓ in float64 takes what four outputs do."""
+    for _ in range(2):
+        try:
+            surface = surface.in_halves()
+        except ValueError:
+            break
+    return surface
 
 
-def _gauss_newton(surface: LossSurface, batch: Any) -> Prepared:
+def _retained(surface: LossSurface, batch: Any) -> BatchMatrix:
     leaves = surface.leaves()
     with torch.enable_grad():
         outputs = surface.objective.outputs(leaves, batch)
-        _require_one_tensor(outputs)
+        require_one_tensor(outputs)
+    return retained_product(surface, leaves, outputs, _loss_hessian(surface, batch, outputs))
+
+
+def _streamed(surface: LossSurface, batch: Any) -> BatchMatrix:
+    return streamed_product(
+        surface, lambda parameters: surface.objective.outputs(parameters, batch), partial(_loss_hessian, surface, batch)
+    )
+
+
+def _loss_hessian(surface: LossSurface, batch: Any, outputs: Tensor) -> Middle:
+    """Products with the Hessian of the batch's loss in the net's outputs."""
+    with torch.enable_grad():
         point = outputs.detach().requires_grad_()
         (slope,) = torch.autograd.grad(surface.objective.criterion(point, batch[1]), [point], create_graph=True)
-
-    def middle(vector: Tensor) -> Tensor:
-        return pulled_back([slope], [point], [vector])[0] if slope.requires_grad else torch.zeros_like(vector)
-
-    return _prepared(surface, leaves, outputs, middle)
+    return lambda vector: vjp([slope], [point], [vector])[0] if slope.requires_grad else torch.zeros_like(vector)
 
 
-def _fisher(surface: LossSurface, batch: Any) -> Prepared:
+def _cut_into_examples(surface: LossSurface) -> LossSurface:
+    while any(len(tensors_in(batch[0])[0]) > 1 for batch in surface.objective.batches):
+        surface = surface.in_halves()
+    return surface
+
+
+def _batch_diagonal(surface: LossSurface, batch: Any) -> Tensor:
     leaves = surface.leaves()
     with torch.enable_grad():
         outputs = surface.objective.outputs(leaves, batch)
-        _require_one_tensor(outputs)
-        losses, shares = surface.objective.criterion.example_losses(outputs, batch[1])
-    if surface.objective.criterion.reduction != "sum":
-        shares = shares / shares.sum()
-    return _prepared(surface, leaves, losses, lambda vector: shares * vector)
+        require_one_tensor(outputs)
+    total, middle = torch.zeros_like(surface.origin), _loss_hessian(surface, batch, outputs)
+    for index in range(outputs.numel() if outputs.requires_grad else 0):
+        unit = torch.zeros_like(outputs)
+        unit.view(-1)[index] = 1
+        row, image = (flat(vjp([outputs], list(leaves.values()), [along])) for along in (unit, middle(unit)))
+        total.addcmul_(row, image)
+    return total
 
 
-def _prepared(surface: LossSurface, leaves: Parameters, values: Tensor, middle: Callable[[Tensor], Tensor]) -> Prepared:
-    held = TENSORS_KEPT_AN_ACTIVATION * surface.objective.activation_bytes
-    if not values.requires_grad:  # this batch depends on none of the parameters that move
-        return Prepared(torch.zeros_like, held)
-    dual = torch.zeros_like(values, requires_grad=True)
-    with torch.enable_grad():
-        pulled = torch.autograd.grad(
-            values, list(leaves.values()), grad_outputs=dual, create_graph=True, allow_unused=True, materialize_grads=True
-        )
-    require_twice_differentiable(pulled)
-    linearised = _Linearised(list(leaves.values()), values, dual, list(pulled), middle)
-    return Prepared(lambda vector: linearised.product(surface.layout.unflatten(vector)), held)
+def _diagonal_by_columns(matrix: BatchMatrix, like: Tensor) -> Tensor:
+    found = torch.zeros_like(like)
+    for index in range(len(like)):
+        unit = torch.zeros_like(like)
+        unit[index] = 1
+        found[index] = matrix.product(unit)[index]
+    return found
 
 
-def _require_one_tensor(outputs: Any) -> None:
+def require_one_tensor(outputs: Any) -> None:
+    """Raise TypeError where a net gives something else than one tensor."""
     if not isinstance(outputs, Tensor):
         raise TypeError(
             f"the Gauss–Newton and Fisher matrices need a net that gives one tensor, got {type(outputs).__name__}; wrap the net "

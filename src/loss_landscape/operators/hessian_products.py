@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,26 +14,26 @@ from torch.func import grad, jvp
 from loss_landscape.graphs.recording import Recording
 from loss_landscape.graphs.tracing import UntraceableError
 from loss_landscape.objective.functional_net import Parameters
-from loss_landscape.operators.batch_sum import TENSORS_KEPT_AN_ACTIVATION, Prepared, Summand
+from loss_landscape.operators.batch_sum import TENSORS_KEPT_AN_ACTIVATION, BatchMatrix, WeightedTerm
 from loss_landscape.surface.surface import LossSurface
 
-Loss = Callable[[Parameters], Tensor]
+TermLoss = Callable[[Parameters], Tensor]
 
 
-def traced_summands(surface: LossSurface) -> Iterator[Summand]:
+def traced_terms(surface: LossSurface) -> Iterator[WeightedTerm]:
     """Forward over reverse: the gradient's derivative along a vector, with all that does not depend on the vector kept."""
     for weight, loss in surface.objective.terms():
-        yield Summand(weight, partial(_traced, surface, loss), partial(retained, surface, loss))
+        yield WeightedTerm(weight, partial(_traced, surface, loss), partial(retained_hessian, surface, loss))
 
 
-def retained_summands(surface: LossSurface) -> Iterator[Summand]:
+def retained_terms(surface: LossSurface) -> Iterator[WeightedTerm]:
     """Reverse over reverse: the gradient with its graph, differentiated backwards."""
     for weight, loss in surface.objective.terms():
-        prepared = partial(retained, surface, loss)
-        yield Summand(weight, prepared, prepared)
+        prepared = partial(retained_hessian, surface, loss)
+        yield WeightedTerm(weight, prepared, prepared)
 
 
-def retained(surface: LossSurface, loss: Loss) -> Prepared:
+def retained_hessian(surface: LossSurface, loss: TermLoss) -> BatchMatrix:
     """A term's Hessian by the graph of its gradient."""
     leaves = surface.leaves()
     with torch.enable_grad():
@@ -45,26 +45,26 @@ def retained(surface: LossSurface, loss: Loss) -> Prepared:
             else [torch.zeros_like(part) for part in parts]
         )
     require_twice_differentiable(slopes)
-    slope = _Slope(parts, list(slopes), surface.layout.names)
+    graph = GradientGraph(parts, list(slopes), surface.layout.names)
     held = TENSORS_KEPT_AN_ACTIVATION * surface.objective.activation_bytes
-    return Prepared(lambda vector: slope.pushed(surface.layout.unflatten(vector)), held)
+    return BatchMatrix(lambda vector: graph.hvp(surface.layout.unflatten(vector)), held)
 
 
 @dataclass
-class _Slope:
+class GradientGraph:
     """A term's gradient with its graph; its derivative along a vector is a product with the Hessian."""
 
     leaves: list[Tensor]
     slopes: list[Tensor]
     names: tuple[str, ...]
 
-    def pushed(self, vector: Parameters) -> Tensor:
-        """The derivative of ⟨gradient, vector⟩, [P]."""
+    def hvp(self, vector: Parameters) -> Tensor:
+        """The Hessian–vector product, the derivative of ⟨gradient, vector⟩, [P]."""
         live = [(slope, vector[name]) for slope, name in zip(self.slopes, self.names, strict=True) if slope.requires_grad]
         if not live:  # the term is linear in the parameters
             return torch.cat([torch.zeros_like(leaf).reshape(-1) for leaf in self.leaves])
         slopes, parts = zip(*live, strict=True)
-        return flat(pulled_back(slopes, self.leaves, parts))
+        return flat(vjp(slopes, self.leaves, parts))
 
 
 def require_twice_differentiable(slopes: Iterable[Tensor]) -> None:
@@ -83,8 +83,8 @@ def require_twice_differentiable(slopes: Iterable[Tensor]) -> None:
         waiting += new
 
 
-def pulled_back(values: object, leaves: list[Tensor], along: object) -> tuple[Tensor, ...]:
-    """The derivative of ⟨values, along⟩ with respect to `leaves`, with the graph kept for the next one."""
+def vjp(values: Sequence[Tensor], leaves: Sequence[Tensor], along: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The vector–Jacobian product: the derivative of ⟨values, along⟩ in `leaves`, with the graph kept for the next one."""
     return torch.autograd.grad(values, leaves, grad_outputs=along, retain_graph=True, allow_unused=True, materialize_grads=True)
 
 
@@ -93,7 +93,7 @@ def flat(parts: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([part.reshape(-1) for part in parts])
 
 
-def _traced(surface: LossSurface, loss: Loss) -> Prepared:
+def _traced(surface: LossSurface, loss: TermLoss) -> BatchMatrix:
     point = surface.layout.unflatten(surface.origin)
 
     def product(*parts: Tensor) -> tuple[Tensor, ...]:
@@ -101,7 +101,7 @@ def _traced(surface: LossSurface, loss: Loss) -> Prepared:
         return tuple(jvp(grad(loss), (point,), (vector,))[1].values())
 
     recording = _recorded(product, list(point.values()))
-    return Prepared(lambda vector: flat(recording(*surface.layout.unflatten(vector).values())), recording.num_bytes)
+    return BatchMatrix(lambda vector: flat(recording(*surface.layout.unflatten(vector).values())), recording.num_bytes)
 
 
 def _recorded(product: Callable[..., tuple[Tensor, ...]], like: list[Tensor]) -> Recording:

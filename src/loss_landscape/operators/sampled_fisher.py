@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from loss_landscape.nested import tensors_in
 from loss_landscape.objective.functional_net import called, undisturbed
-from loss_landscape.operators.base import CurvatureOperator
-from loss_landscape.operators.hessian import require_criterion
+from loss_landscape.operators.surface_operator import SurfaceOperator, require_criterion, require_surface
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.surface.surface import LossSurface
 
@@ -30,19 +29,24 @@ FUNCTIONS = {
 }
 
 
-class SampledFisherOperator(CurvatureOperator):
-    """The Fisher matrix with `num_samples` labels an example drawn from the net's own predictions.
+class SampledFisherOperator(SurfaceOperator):
+    """The Fisher matrix of a `surface` with `num_samples` labels an example drawn from the net's own predictions.
 
     Its mean over draws is the Gauss–Newton matrix. The draws are made once, from `generator` (None: the same ones at every call).
     For MSELoss (a Gaussian of variance 1/2), CrossEntropyLoss and BCEWithLogitsLoss without weights; a regulariser is left out.
-    Needs the extra `curvature`. Raises ValueError for another loss or other weights of batches.
+    Needs the extra `curvature`. Raises TypeError for what is no surface, ValueError for another loss or other weights of batches,
+    ImportError without curvlinops.
+
+    >>> sampled = SampledFisherOperator(surface, num_samples=4)
+    >>> sampled.columns([0, 1]).diagonal() >= 0
+    tensor([True, True])
     """
 
     def __init__(self, surface: LossSurface, *, num_samples: int = 1, generator: GeneratorLike = None):
-        super().__init__(surface.size, surface.dtype, surface.device)
+        require_surface(surface, type(self))
+        super().__init__(surface)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-        self.surface = surface
         source = _Source(surface, "the sampled Fisher matrix")
         self._theirs = source.given_to("FisherMCLinearOperator", seed=_seed(generator), mc_samples=num_samples)
 
@@ -50,19 +54,23 @@ class SampledFisherOperator(CurvatureOperator):
         return _one_by_one(self._theirs, vectors)
 
 
-class KroneckerFactoredOperator(CurvatureOperator):
-    """K-FAC: a Kronecker product for each layer, of the second moments of its inputs and of its outputs' gradients.
+class KroneckerFactoredOperator(SurfaceOperator):
+    """K-FAC of a `surface`: a Kronecker product a layer, of the second moments of its inputs and of its outputs' gradients.
 
     Martens & Grosse 2015. Approximates the Gauss–Newton matrix block by block, weights and biases apart; shared positions
     (pixels, tokens) count as examples (Eschenhagen et al. 2023, "expand"). The gradients' moments are exact, by as many backward
-    passes as there are outputs, or from `num_samples` labels drawn from the net's own predictions. For nn.Linear and nn.Conv2d
-    that are used once, and losses as in `SampledFisherOperator`; restrict the surface to such layers. It needs the extra
-    `curvature`.
+    passes as there are outputs, or from `num_samples` labels drawn from the net's own predictions by `generator`. For nn.Linear
+    and nn.Conv2d that are used once, and losses as in `SampledFisherOperator`; restrict the surface to such layers. It needs the
+    extra `curvature`, and raises as that does.
+
+    >>> (KroneckerFactoredOperator(surface) @ torch.eye(2)).round(decimals=3)  # one layer, one output: Gauss–Newton itself
+    tensor([[4., 0.],
+            [0., 1.]])
     """
 
     def __init__(self, surface: LossSurface, *, num_samples: int | None = None, generator: GeneratorLike = None):
-        super().__init__(surface.size, surface.dtype, surface.device)
-        self.surface = surface
+        require_surface(surface, type(self))
+        super().__init__(surface)
         source = _Source(surface, "K-FAC")
         source.require_plain_layers()
         kind = {"fisher_type": "type-2"} if num_samples is None else {"fisher_type": "mc", "mc_samples": num_samples}

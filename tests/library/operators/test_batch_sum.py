@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from loss_landscape import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator, LossSurface
 from loss_landscape.graphs.recording import Recording
-from loss_landscape.operators.batch_sum import SummedProducts
-from loss_landscape.operators.hessian_products import retained_summands, traced_summands
+from loss_landscape.operators.batch_sum import BatchSum
+from loss_landscape.operators.hessian_products import retained_terms, traced_terms
 
 ALL = {case.name: case for case in cases()}
 OPERATORS = [HessianOperator, GaussNewtonOperator, EmpiricalFisherOperator]
@@ -43,7 +43,7 @@ def test_graphs_beyond_the_memory_budget_are_rebuilt_with_the_same_result(kind, 
 def test_as_many_graphs_are_kept_as_fit_into_the_budget(budget, num_kept):
     surface = surface_of("cross_entropy")
     surface.objective = replace(surface.objective, activation_bytes=2**20)  # 4 MiB a graph, by the rule
-    products = SummedProducts(surface, retained_summands, budget, "error")
+    products = BatchSum(surface, retained_terms, budget, "error")
     vector = torch.ones(surface.size, 1, dtype=torch.float64)
     first = products(vector)
     assert len(products._kept) == num_kept
@@ -52,7 +52,7 @@ def test_as_many_graphs_are_kept_as_fit_into_the_budget(budget, num_kept):
 
 def test_what_is_traced_counts_as_what_it_holds(monkeypatch):
     surface = surface_of("conv")
-    held = [summand.lasting().num_bytes for summand in traced_summands(surface)]
+    held = [term.lasting().num_bytes for term in traced_terms(surface)]
     assert all(1000 < size < 100_000 for size in held)
     monkeypatch.setattr("loss_landscape.operators.batch_sum.TENSORS_KEPT_AN_ACTIVATION", 0)
     traced: list[str] = []
@@ -63,7 +63,7 @@ def test_what_is_traced_counts_as_what_it_holds(monkeypatch):
             super().__init__(*ingredients)
 
     monkeypatch.setattr("loss_landscape.operators.hessian_products.Recording", Counted)
-    products = SummedProducts(surface, traced_summands, 1, "error")
+    products = BatchSum(surface, traced_terms, 1, "error")
     products._budget = held[0] + held[1]
     vector = torch.ones(surface.size, 1, dtype=torch.float64)
     first = products(vector)

@@ -117,7 +117,7 @@ def test_small_convolution_nets_are_traced_and_others_retained(monkeypatch):
         case = copy.deepcopy(ALL[name])
         methods[name] = HessianOperator(LossSurface(case.model, case.loss_fn, case.batches)).method
     assert methods == {"conv": "traced", "cross_entropy": "retained", "tied": "retained"}
-    monkeypatch.setattr("loss_landscape.operators.hessian.MOST_PARAMETERS_TRACED", 10)
+    monkeypatch.setattr("loss_landscape.operators.hessian.MAX_PARAMETERS_TRACED", 10)
     case = ALL["conv"]
     assert HessianOperator(LossSurface(case.model, case.loss_fn, case.batches)).method == "retained"
 
