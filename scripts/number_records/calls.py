@@ -12,6 +12,7 @@ from loss_landscape import (
     Alignment,
     Checkpointing,
     Curve,
+    Density,
     Directions,
     Eigenpairs,
     Evaluation,
@@ -119,5 +120,11 @@ def of_alignment(alignment: Alignment) -> dict[str, Any]:
 
 def of_pairs(pairs: Eigenpairs) -> dict[str, Any]:
     """The parts of eigenpairs."""
-    names = ("values", "vectors", "residuals", "converged", "num_top", "products", "verified", "note")
-    return {name: getattr(pairs, name) for name in names}
+    names = ("values", "vectors", "residuals", "converged", "num_top", "verified", "note")
+    return {"products": pairs.num_products} | {name: getattr(pairs, name) for name in names}
+
+
+def of_density(density: Density) -> dict[str, Any]:
+    """The parts of a spectral density."""
+    names = ("nodes", "weights", "size", "note")
+    return {"zero": density.zero_threshold} | {name: getattr(density, name) for name in names}

@@ -58,7 +58,7 @@ def curvature(case: Case, record: Record) -> None:
             spectrum(operator, f"matrix/{name}", record)
     estimates(case, record)
     density(case.hessian(surface), record)
-    record.take("layers", lambda: layer_curvature(surface, num_products=6, tolerance=1e-2, generator=drawn(12)))
+    record.take("layers", lambda: [*layer_curvature(surface, num_products=6, tolerance=1e-2, generator=drawn(12))])
     for how in ("batch", "recompute") if case.has_batch_norm else ():
         record.take(
             f"matrix/hessian/batch_norm_{how}",
@@ -117,7 +117,7 @@ def estimates(case: Case, record: Record) -> None:
 def density(operator: CurvatureOperator, record: Record) -> None:
     """The spectral density, in one and from shares, and what is read off it."""
     how = {"num_probes": 2, "lanczos_steps": 10}
-    found = record.take("density", lambda: spectral_density(operator, generator=drawn(24), **how))
+    found = record.take("density", lambda: spectral_density(operator, generator=drawn(24), **how), calls.of_density)
     record.take(
         "density/of",
         lambda: {
@@ -136,8 +136,9 @@ def density(operator: CurvatureOperator, record: Record) -> None:
     with tempfile.TemporaryDirectory() as folder:
         partial = Path(folder) / "density.npz"
         for number in range(2):
-            density_share(operator, Shard(number, 2), partial, generator=drawn(24), **how)
-        record.take("density/of_shards", lambda: spectral_density(operator, generator=drawn(24), partial=partial, **how))
+            density_share(operator, Shard(number, 2), partial=partial, generator=drawn(24), **how)
+        whole = {"generator": drawn(24), "partial": partial, **how}
+        record.take("density/of_shards", lambda: spectral_density(operator, **whole), calls.of_density)
 
 
 def sharpness(case: Case, record: Record) -> None:
