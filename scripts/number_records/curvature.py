@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from loss_landscape import (
+    Checkpointing,
     CurvatureOperator,
     EmpiricalFisherOperator,
     GaussNewtonOperator,
@@ -136,8 +137,8 @@ def density(operator: CurvatureOperator, record: Record) -> None:
     with tempfile.TemporaryDirectory() as folder:
         partial = Path(folder) / "density.npz"
         for number in range(2):
-            density_share(operator, Shard(number, 2), partial=partial, generator=drawn(24), **how)
-        whole = {"generator": drawn(24), "partial": partial, **how}
+            density_share(operator, checkpointing=Checkpointing(partial, Shard(number, 2)), generator=drawn(24), **how)
+        whole = {"generator": drawn(24), "checkpointing": Checkpointing(partial), **how}
         record.take("density/of_shards", lambda: spectral_density(operator, **whole), calls.of_density)
 
 

@@ -141,7 +141,7 @@ def digest(parts: Iterable[Tensor | np.ndarray | str]) -> str:
     """A fingerprint of tensors, arrays and words, by blake2b, 32 hexadecimal digits."""
     hasher = hashlib.blake2b(digest_size=16)
     for part in parts:
-        content = part.encode() if isinstance(part, str) else _bytes_of(part)
+        content: bytes | memoryview = part.encode() if isinstance(part, str) else _bytes_of(part)
         hasher.update(len(content).to_bytes(8, "little"))
         hasher.update(content)
     return hasher.hexdigest()

@@ -14,6 +14,8 @@ from loss_landscape.operators.jacobian_products import retained_product
 from loss_landscape.operators.surface_operator import SummedOperator, require_criterion, require_surface
 from loss_landscape.surface.surface import LossSurface
 
+THE_MATRIX = "the empirical Fisher matrix"
+
 
 class EmpiricalFisherOperator(SummedOperator):
     """Σ wᵢ gᵢgᵢᵀ / Σ wᵢ over a `surface`'s examples: gᵢ the gradient of an example's own loss.
@@ -29,7 +31,7 @@ class EmpiricalFisherOperator(SummedOperator):
 
     def __init__(self, surface: LossSurface, *, memory_budget_mb: int = 2048, on_oom: DeviceFallback = "error"):
         require_surface(surface, type(self))
-        require_criterion(surface, "the empirical Fisher matrix")
+        require_criterion(surface, THE_MATRIX)
         super().__init__(surface, BatchSum(surface, _terms, memory_budget_mb, on_oom))
 
 
@@ -41,11 +43,11 @@ def _terms(surface: LossSurface) -> Iterator[WeightedTerm]:
 
 
 def _retained(surface: LossSurface, batch: Any) -> BatchMatrix:
-    leaves = surface.leaves()
+    criterion, leaves = require_criterion(surface, THE_MATRIX), surface.leaves()
     with torch.enable_grad():
         outputs = surface.objective.outputs(leaves, batch)
         require_one_tensor(outputs)
-        losses, shares = surface.objective.criterion.example_losses(outputs, batch[1])
-    if surface.objective.criterion.reduction != "sum":
+        losses, shares = criterion.example_losses(outputs, batch[1])
+    if criterion.reduction != "sum":
         shares = shares / shares.sum()
     return retained_product(surface, leaves, losses, lambda vector: shares * vector)

@@ -18,6 +18,7 @@ from loss_landscape.operators.surface_operator import SummedOperator, require_cr
 from loss_landscape.surface.surface import LossSurface
 
 JacobianMethod = Literal["retained", "streamed"]
+THE_MATRIX = "the Gauss–Newton matrix"
 MANY_OUTPUTS = 4096  # an example's; where there are more, they and not the activations fill the memory
 
 
@@ -50,7 +51,7 @@ class GaussNewtonOperator(SummedOperator):
         on_oom: DeviceFallback = "error",
     ):
         require_surface(surface, type(self))
-        require_criterion(surface, "the Gauss–Newton matrix")
+        require_criterion(surface, THE_MATRIX)
         if method not in ("auto", "retained", "streamed"):
             raise ValueError(f"method must be 'auto', 'retained' or 'streamed', got {method!r}")
         self.method: JacobianMethod = _by_rule(surface) if method == "auto" else method
@@ -132,9 +133,10 @@ def _streamed(surface: LossSurface, batch: Any) -> BatchMatrix:
 
 def _loss_hessian(surface: LossSurface, batch: Any, outputs: Tensor) -> Middle:
     """Products with the Hessian of the batch's loss in the net's outputs."""
+    criterion = require_criterion(surface, THE_MATRIX)
     with torch.enable_grad():
         point = outputs.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(surface.objective.criterion(point, batch[1]), [point], create_graph=True)
+        (slope,) = torch.autograd.grad(criterion(point, batch[1]), [point], create_graph=True)
     return lambda vector: vjp([slope], [point], [vector])[0] if slope.requires_grad else torch.zeros_like(vector)
 
 

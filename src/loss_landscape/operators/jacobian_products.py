@@ -42,8 +42,8 @@ def streamed_product(
         """M Jv."""
         point = surface.layout.unflatten(surface.origin)
         with torch.no_grad():
-            there, along = jvp(values, (point,), (surface.layout.unflatten(vector),))
-        return middle_at(there)(along)
+            found = jvp(values, (point,), (surface.layout.unflatten(vector),))
+        return middle_at(found[0])(found[1])
 
     def product(vector: Tensor) -> Tensor:
         along = pushed(vector)

@@ -86,7 +86,7 @@ class _Source:
     """A surface as curvlinops wants it: a real net at the origin, a loss it knows, the moving parameters in order, batches."""
 
     def __init__(self, surface: LossSurface, what: str):
-        require_criterion(surface, what)
+        self.criterion = require_criterion(surface, what)
         self._curvlinops = _curvlinops()
         self.surface, self.what = surface, what
         self.loss_fn = self._known_loss()
@@ -135,20 +135,20 @@ class _Source:
         return calls
 
     def _known_loss(self) -> nn.Module:
-        given = self.surface.objective.criterion.function
+        given = self.criterion.function
         kind = FUNCTIONS.get(given) if not isinstance(given, nn.Module) else type(given)
         plain = all(getattr(given, name, None) is None for name in ("weight", "pos_weight"))
-        if kind not in KNOWN or not plain or getattr(given, "label_smoothing", 0):
+        if kind not in KNOWN or not plain or getattr(given, "label_smoothing", 0.0) > 0:
             raise ValueError(
                 f"{self.what} is known for MSELoss, CrossEntropyLoss and BCEWithLogitsLoss without weights or label smoothing, "
                 f"got {given}; use GaussNewtonOperator, which is its mean over the net's own labels"
             )
-        return kind(reduction=self.surface.objective.criterion.reduction)
+        return kind(reduction=str(self.criterion.reduction))
 
     def _require_plain_targets(self) -> None:
         for _, targets in self.batches:
             if isinstance(self.loss_fn, nn.CrossEntropyLoss):
-                ignored = getattr(self.surface.objective.criterion.function, "ignore_index", -100)
+                ignored = getattr(self.criterion.function, "ignore_index", -100)
                 plain = not targets.is_floating_point() and bool((targets != ignored).all())
             else:
                 plain = isinstance(self.loss_fn, nn.MSELoss) or bool(((targets == 0) | (targets == 1)).all())

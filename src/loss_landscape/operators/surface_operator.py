@@ -8,6 +8,7 @@ from typing import overload
 import numpy as np
 from torch import Tensor
 
+from loss_landscape.objective.criterion import Criterion
 from loss_landscape.operators.base import CurvatureOperator, kind_of
 from loss_landscape.operators.batch_sum import BatchSum
 from loss_landscape.surface.surface import LossSurface
@@ -20,7 +21,7 @@ class SurfaceOperator(CurvatureOperator):
         super().__init__(surface.size, surface.dtype, surface.device)
         self.surface = surface
 
-    @overload
+    @overload  # type: ignore[override]  # it takes more than its base
     def __matmul__(self, vectors: Tensor | np.ndarray) -> Tensor: ...
 
     @overload
@@ -62,7 +63,8 @@ def require_surface(given: object, operator: type) -> None:
         )
 
 
-def require_criterion(surface: LossSurface, what: str) -> None:
-    """Raise ValueError where outputs and loss are not apart."""
+def require_criterion(surface: LossSurface, what: str) -> Criterion:
+    """The surface's criterion; ValueError where outputs and loss are not apart."""
     if surface.objective.criterion is None:
         raise ValueError(f"{what} needs outputs and loss apart: build the surface with loss_fn(outputs, targets), not batch_loss")
+    return surface.objective.criterion

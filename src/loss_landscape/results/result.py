@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from torch import Tensor, bfloat16
 
-from loss_landscape.files import write_whole
+from loss_landscape.files import read_arrays, write_arrays, write_whole
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,22 +30,15 @@ class Result(ABC):
 
     def save(self, path: str | Path) -> None:
         """Write it to `path`, whole or not at all; the suffix .npz is customary, none is added."""
-        arrays = {"result": np.array(type(self).__name__), **self.to_arrays()}
-
-        def write(file: Path) -> None:
-            with file.open("wb") as stream:
-                np.savez(stream, **arrays)  # type: ignore[arg-type]
-
-        write_whole(Path(path), write)
+        arrays, facts = self.to_arrays(), {"result": type(self).__name__}
+        write_whole(Path(path), lambda file: write_arrays(file, arrays, facts))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """A result that `save` wrote; ValueError where `path` holds another kind."""
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        kind = str(arrays.pop("result", "no result of this library"))
-        if kind != cls.__name__:
-            raise ValueError(f"{path} holds {kind}, not {cls.__name__}")
+        arrays, facts = read_arrays(Path(path))
+        if facts.get("result") != cls.__name__:
+            raise ValueError(f"{path} holds {facts.get('result', 'something else')}, not {cls.__name__}")
         return cls.from_arrays(arrays)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from loss_landscape.checkpointing import Checkpointing
 from loss_landscape.operators.base import CurvatureOperator, as_operator
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.density import Density
-from loss_landscape.shards import Shard
 from loss_landscape.spectra.krylov import tridiagonal
 from loss_landscape.spectra.partial_density import PartialDensity, Row
 from loss_landscape.spectra.probes import Probes, probe, require_known, spherical
@@ -28,7 +26,7 @@ def spectral_density(
     probes: Probes = "rademacher",
     generator: GeneratorLike = None,
     on_oom: ProbeFallback = "error",
-    partial: str | Path | None = None,
+    checkpointing: Checkpointing = Checkpointing(),
 ) -> Density:
     """The spectral density of an `operator` by Lanczos from `num_probes` random vectors (Ubaru et al. 2017).
 
@@ -42,8 +40,8 @@ def spectral_density(
 
     `on_oom="fewer_probes"`: out of memory after two probes or more it ends with those, and `note` says so.
 
-    `partial` is a file that keeps finished probes: interrupted and called again, it goes on after them, with the same bits. What
-    `density_share` has kept beside it is taken up too. The caller removes it.
+    `checkpointing` names a file that keeps finished probes: interrupted and called again, it goes on after them, with the same
+    bits. What `density_share` has kept beside it is taken up too. The caller removes it.
 
     Raises ValueError for counts or options that can't be, TypeError for what is no operator.
 
@@ -58,10 +56,11 @@ def spectral_density(
         raise ValueError(f"zero_epsilon is relative to the largest |eigenvalue|, ≥ 0 and < 1, got {zero_epsilon}")
     if on_oom not in ("error", "fewer_probes"):
         raise ValueError(f"on_oom must be 'error' or 'fewer_probes', got {on_oom!r}")
+    checkpointing.require_only("file", by="spectral_density")
     steps, note = min(lanczos_steps, operator.size), ""
     rows: list[Row] = []
     try:
-        rows.extend(_rows(operator, range(num_probes), steps, probes, generator, partial))
+        rows.extend(_rows(operator, range(num_probes), steps, probes, generator, checkpointing))
     except torch.OutOfMemoryError:
         if on_oom == "error" or len(rows) < 2:
             raise
@@ -73,30 +72,33 @@ def spectral_density(
 
 def density_share(
     operator: CurvatureOperator | Tensor,
-    shard: Shard,
     *,
-    partial: str | Path,
+    checkpointing: Checkpointing,
     num_probes: int = 8,
     lanczos_steps: int = 50,
     probes: Probes = "rademacher",
     generator: GeneratorLike = None,
 ) -> None:
-    """Compute a `shard`'s probes of an `operator`'s `spectral_density`, into a file beside `partial`, from which that takes them.
+    """Compute a shard's probes of an `operator`'s `spectral_density`, into a file of its own, from which that takes them.
 
-    The vectors are those that it would draw itself, by the same `num_probes`, `lanczos_steps`, `probes` and `generator`; a shard
-    without a probe does nothing. What anybody has is not computed again.
+    `checkpointing` names the file that all shards share, and the shard. The vectors are those that `spectral_density` would draw
+    itself, by the same `num_probes`, `lanczos_steps`, `probes` and `generator`; a shard without a probe does nothing. What
+    anybody has is not computed again. Raises as `spectral_density` does, ValueError without a shard as well.
 
     >>> matrix = torch.diag(torch.tensor([3.0, 1.0, -2.0]))
     >>> for number in range(2):
-    ...     density_share(matrix, Shard(number, 2), partial="density.npz", num_probes=4)
-    >>> spectral_density(matrix, num_probes=4, partial="density.npz").trace
+    ...     density_share(matrix, checkpointing=Checkpointing("density.npz", Shard(number, 2)), num_probes=4)
+    >>> spectral_density(matrix, num_probes=4, checkpointing=Checkpointing("density.npz")).trace
     Estimate(2 ± 0, 4 samples)
     """
     operator = as_operator(operator)
     require_known(probes)
     _check_counts(num_probes, lanczos_steps)
-    steps = min(lanczos_steps, operator.size)
-    for _ in _rows(operator, shard.share(num_probes), steps, probes, generator, partial, shard):
+    checkpointing.require_only("file", "shard", by="density_share")
+    if checkpointing.shard is None:
+        raise ValueError("density_share computes a shard's probes: give checkpointing=Checkpointing(file, shard)")
+    steps, numbers = min(lanczos_steps, operator.size), checkpointing.shard.share(num_probes)
+    for _ in _rows(operator, numbers, steps, probes, generator, checkpointing):
         pass
 
 
@@ -111,12 +113,12 @@ def _rows(
     steps: int,
     probes: Probes,
     generator: GeneratorLike,
-    partial: str | Path | None,
-    shard: Shard | None = None,
+    checkpointing: Checkpointing,
 ) -> Iterator[Row]:
     """The quadrature of each probe of these numbers, ascending; the draws of the others are passed over."""
     generator = generator_from(generator)
-    known = _known(operator, f"{steps} {probes}", generator, None if partial is None else Path(partial), shard)
+    facts = f"{operator.size} {operator.dtype} {steps} {probes}"
+    known = PartialDensity(checkpointing, lambda: [facts, generator.get_state()])
     for number in range(numbers[-1] + 1 if numbers else 0):
         start = probe(operator, probes, generator) if probes == "rademacher" else spherical(operator, generator)
         known.check(operator, number, start)
@@ -124,13 +126,6 @@ def _rows(
             if number not in known.rows:
                 known.put(number, _quadrature(operator, start, steps))
             yield known.rows[number]
-
-
-def _known(
-    operator: CurvatureOperator, rule: str, generator: torch.Generator, partial: Path | None, shard: Shard | None
-) -> PartialDensity:
-    facts = f"{operator.size} {operator.dtype} {rule}"
-    return PartialDensity(Checkpointing(partial, shard), lambda: [facts, generator.get_state()])
 
 
 def _quadrature(operator: CurvatureOperator, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:

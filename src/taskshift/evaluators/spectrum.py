@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam
 
 from loss_landscape import (
+    Checkpointing,
     Density,
     Eigenpairs,
     Estimate,
@@ -100,14 +101,14 @@ class Spectrum(Evaluator):
     def compute_share(self, measurement: Measurement, shard: Shard) -> None:
         """A shard's probes of the density."""
         hessian = HessianOperator(measurement.surface, memory_budget_mb=measurement.memory_budget_mb)
-        density_share(hessian, shard, **self._density_options(measurement))
+        density_share(hessian, **self._density_options(measurement, shard))
 
-    def _density_options(self, measurement: Measurement) -> dict[str, Any]:
+    def _density_options(self, measurement: Measurement, shard: Shard | None = None) -> dict[str, Any]:
         return {
             "num_probes": self.esd.num_probes,
             "lanczos_steps": self.esd.lanczos_steps,
             "generator": measurement.generator("spectral density"),
-            "partial": measurement.scratch / "density.npz",
+            "checkpointing": Checkpointing(measurement.scratch / "density.npz", shard),
         }
 
     def _stability(self, measurement: Measurement, hessian: HessianOperator, pairs: Eigenpairs) -> dict[str, float]:

@@ -308,13 +308,15 @@ def test_a_shard_is_one_of_its_count(index, count):
 
 
 def density_of(surface: LossSurface, file: Path | None):
-    return spectral_density(HessianOperator(surface), 5, 8, generator=torch.Generator().manual_seed(3), partial=file)
+    return spectral_density(
+        HessianOperator(surface), 5, 8, generator=torch.Generator().manual_seed(3), checkpointing=Checkpointing(file)
+    )
 
 
 def share_of(surface: LossSurface, file: Path, shard: Shard) -> int:
     """Compute a shard's probes; how many products that took."""
     operator = HessianOperator(surface)
-    density_share(operator, shard, partial=file, num_probes=5, lanczos_steps=8, generator=torch.Generator().manual_seed(3))
+    density_share(operator, checkpointing=Checkpointing(file, shard), num_probes=5, lanczos_steps=8, generator=3)
     return operator.num_products
 
 
@@ -340,7 +342,7 @@ def test_a_missing_probe_is_all_that_is_computed(tmp_path: Path):
     for index in (0, 2):
         share_of(surface, file, Shard(index, 3))
     operator = HessianOperator(surface)
-    density = spectral_density(operator, 5, 8, generator=torch.Generator().manual_seed(3), partial=file)
+    density = spectral_density(operator, 5, 8, generator=3, checkpointing=Checkpointing(file))
     assert operator.num_products == 2 * 8 + 1
     assert_same_density(density, density_of(surface, None))
 
@@ -357,9 +359,9 @@ def test_a_density_cut_off_goes_on_after_the_last_whole_probe(tmp_path: Path):
 
     operator.matmat = cut_off
     with pytest.raises(Interrupted):
-        spectral_density(operator, 5, 8, generator=torch.Generator().manual_seed(3), partial=file)
+        spectral_density(operator, 5, 8, generator=3, checkpointing=Checkpointing(file))
     operator = HessianOperator(surface)
-    density = spectral_density(operator, 5, 8, generator=torch.Generator().manual_seed(3), partial=file)
+    density = spectral_density(operator, 5, 8, generator=3, checkpointing=Checkpointing(file))
     assert operator.num_products == 3 * 8 + 1
     assert_same_density(density, density_of(surface, None))
 
@@ -369,10 +371,13 @@ def test_probes_of_another_density_are_not_used(tmp_path: Path, change):
     file, draw = tmp_path / "density.npz", torch.Generator().manual_seed(0)
     matrix = torch.randn(40, 40, generator=draw, dtype=torch.float64)
     one, other = MatrixOperator(matrix + matrix.T), MatrixOperator(matrix + matrix.T + torch.eye(40) * (change == "operator"))
-    spectral_density(one, 3, 6, generator=torch.Generator().manual_seed(1), partial=file)
+    spectral_density(one, 3, 6, generator=torch.Generator().manual_seed(1), checkpointing=Checkpointing(file))
     steps, seed = 6 + (change == "steps"), 1 + (change == "draws")
     expected = spectral_density(other, 3, steps, generator=torch.Generator().manual_seed(seed))
-    assert_same_density(spectral_density(other, 3, steps, generator=torch.Generator().manual_seed(seed), partial=file), expected)
+    assert_same_density(
+        spectral_density(other, 3, steps, generator=torch.Generator().manual_seed(seed), checkpointing=Checkpointing(file)),
+        expected,
+    )
 
 
 def test_files_of_shards_are_told_from_others(tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from loss_landscape import diagonal, frobenius_norm, spectral_density, trace, trace_and_frobenius_norm
+from loss_landscape import Checkpointing, diagonal, frobenius_norm, spectral_density, trace, trace_and_frobenius_norm
 
 DRAWS = 2000
 
@@ -65,11 +65,11 @@ def test_a_density_by_normal_probes_has_the_spectrums_moments():
 
 
 def test_a_density_by_normal_probes_goes_on_after_its_finished_probes(tmp_path):
-    options = {"probes": "normal", "generator": 6, "partial": tmp_path / "density.npz"}
+    options = {"probes": "normal", "generator": 6, "checkpointing": Checkpointing(tmp_path / "density.npz")}
     spectral_density(MATRIX, 2, 5, **options)
     resumed, whole = spectral_density(MATRIX, 4, 5, **options), spectral_density(MATRIX, 4, 5, probes="normal", generator=6)
     assert torch.equal(resumed.nodes, whole.nodes)
-    signs = spectral_density(MATRIX, 2, 5, generator=6, partial=tmp_path / "density.npz")
+    signs = spectral_density(MATRIX, 2, 5, generator=6, checkpointing=options["checkpointing"])
     assert torch.equal(signs.nodes, spectral_density(MATRIX, 2, 5, generator=6).nodes)
 
 
