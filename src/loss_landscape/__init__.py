@@ -48,8 +48,8 @@ from loss_landscape.results.eigenpairs import Eigenpairs
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.grid import Grid
 from loss_landscape.results.info import DirectionInfo, GridInfo
-from loss_landscape.results.path_losses import PathLosses
 from loss_landscape.results.layers import LayerCurvature, LayerCurvatures
+from loss_landscape.results.path_losses import PathLosses
 from loss_landscape.shards import Shard
 from loss_landscape.sharpness.expected import expected_sharpness
 from loss_landscape.sharpness.keskar import keskar_sharpness

@@ -116,7 +116,7 @@ def merge_tree(losses: np.ndarray | Grid, *, diagonals: bool = True) -> MergeTre
     that are not finite are no part of it: a grid of none but these has a tree without minima. By union–find over the cells in
     ascending order, O(n log n). Raises ValueError for other numbers of dimensions, and TypeError for what holds no numbers.
 
-    >>> merge_tree(np.array([[0.0, 2.0, 1.0]])).barcode
+    >>> merge_tree([0.0, 2.0, 1.0]).barcode
     array([[ 0., inf],
            [ 1.,  2.]])
     """

@@ -36,7 +36,7 @@ def path_losses(
 
     >>> curve = bezier(torch.tensor([[-1.0, 0.0], [0.0, 4.0], [1.0, 0.0]]))
     >>> path_losses(surface, curve, num_points=5)
-    PathLosses(bezier, 5 points, length 4.58, highest 2.625 at t = 0.25, barrier 0.625)
+    PathLosses(bezier, 5 points, length 4.576, highest 2 at t = 0, barrier 0)
     """
     if num_points < 2:
         raise ValueError(f"num_points must be ≥ 2, got {num_points}")

@@ -32,13 +32,27 @@ def repair(surface: LossSurface, start: PointLike, end: PointLike, *, t: float =
     Over the surface's batches, each unit's mean and standard deviation before its activation become the mixture of the two nets'
     own (Jordan et al. 2023). It goes layer by layer, with a pass over the data for each. What goes straight into a batch norm is
     left to that: give the surface `batch_norm="recompute"`. A layer without a bias can't be shifted, one that gives the net's
-    outputs is no hidden one. At t = 0 and 1 the nets themselves come back.
+    outputs is no hidden one. At `t` = 0 and 1 the nets themselves come back. Raises ValueError for a surface that does not know a batch's inputs. `start` and
+    `end` are points as `point_in` takes them.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> of_net = LossSurface(net, nn.MSELoss(), batches)
+    >>> torch.equal(repair(of_net, net, net.state_dict(), t=1.0), of_net.origin)
+    True
     """
     return _Mixtures(surface, start, end).repaired(t)
 
 
 def repaired_line(surface: LossSurface, start: PointLike, end: PointLike, *, num_points: int = 25) -> PathLosses:
-    """The losses of the repaired mixtures of two nets at `num_points` even steps of t, ends included."""
+    """The losses of the repaired mixtures of two nets at `num_points` even steps of t, ends included.
+
+    All else is as in `repair`: the `surface`, and `start` and `end`, the two nets.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> of_net = LossSurface(net, nn.MSELoss(), batches)
+    >>> repaired_line(of_net, net, net.state_dict(), num_points=3).barrier
+    0.0
+    """
     if num_points < 2:
         raise ValueError(f"num_points must be ≥ 2, got {num_points}")
     mixtures, times = _Mixtures(surface, start, end), np.linspace(0.0, 1.0, num_points)

@@ -24,6 +24,10 @@ class Evaluation:
     many cells are evaluated at a time, halved where memory runs out. `precision="bfloat16"` is for the net alone, the criterion
     stays in float64. `noise_cells`: how many random cells are computed in float64 as well, beside the centre and the three
     lowest; 0 leaves the check out. Raises ValueError for any other value.
+
+    >>> plane = surface.plane([torch.tensor([1.0, 0.0])])
+    >>> plane.losses(torch.tensor([[0.0], [-1.0]]), evaluation=Evaluation(compile=False, chunk=2)).tolist()
+    [2.5, 0.5]
     """
 
     compile: Compile = "auto"

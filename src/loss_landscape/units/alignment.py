@@ -23,7 +23,12 @@ MIN_GAIN = 1e-12  # beside the largest agreement there could be
 
 @dataclass(frozen=True)
 class AlignmentInfo:
-    """How units were matched: by which `method`, and, by weights, in how many `sweeps` and whether they `converged`."""
+    """How units were matched: by which `method`, and, by weights, in how many `sweeps` and whether they `converged`.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> align(net, net, inputs=torch.ones(1, 2)).info.method
+    'weights'
+    """
 
     method: str
     sweeps: int | None = None

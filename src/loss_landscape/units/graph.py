@@ -28,7 +28,7 @@ def unit_groups(model: nn.Module, inputs: Any) -> UnitGroups:
     operation not known here stays in its order, and `fixed` says why. Raises `UntraceableError` for a net that is no fixed graph.
 
     >>> unit_groups(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), torch.ones(1, 2))
-    UnitGroups(sizes (3,), 3 tensors, 1 fixed)
+    UnitGroups(sizes (3,), 4 tensors, 0 fixed)
     """
     return UnitGraph.of(model, inputs).groups
 

@@ -28,6 +28,7 @@ class UnitGroups:
     `sizes` are the numbers of units in each group, `parts` has the factors of all dimensions of each tensor of the state dict, in
     order, and `fixed` says why a tensor is not reordered at all.
 
+    >>> from loss_landscape.units.permutations import Part
     >>> groups = UnitGroups((2,), {"weight": (Part(2, 0), Part(3, None))}, {})
     >>> groups.permuted({"weight": torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])}, [torch.tensor([1, 0])])
     {'weight': tensor([[4., 5., 6.],
