@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def require_fit(layout: ParameterLayout, state: Mapping[str, Tensor]) -> None:
 
 def _read(file: Path) -> Any:
     try:
-        return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        return torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True)
     except FileNotFoundError:
         raise
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:

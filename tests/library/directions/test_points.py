@@ -28,8 +28,8 @@ def surface() -> LossSurface:
     return LossSurface(net(0), nn.CrossEntropyLoss(), [(torch.randn(20, 4, generator=draw), torch.arange(20) % 2)])
 
 
-def in_file(thing: object, folder: Path) -> Path:
-    torch.save(thing, folder / "net.pt")
+def in_file(thing: object, folder: Path, **options: bool) -> Path:
+    torch.save(thing, folder / "net.pt", **options)
     return folder / "net.pt"
 
 
@@ -42,6 +42,7 @@ FORMS = {
     "state dict": lambda b, _: b.state_dict(),
     "file": lambda b, folder: in_file(b.state_dict(), folder),
     "file's name": lambda b, folder: str(in_file(b.state_dict(), folder)),
+    "file of an older torch": lambda b, folder: in_file(b.state_dict(), folder, _use_new_zipfile_serialization=False),
     "DataParallel": lambda b, _: nn.DataParallel(b),
     "compiled": lambda b, _: torch.compile(b, backend="eager"),
     "compiled DataParallel's": lambda b, _: prefixed("_orig_mod.module.", b),
