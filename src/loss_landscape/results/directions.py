@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from loss_landscape.files import read_arrays, write_arrays, write_whole
 from loss_landscape.results.info import DirectionInfo
+from loss_landscape.results.result import Result, array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Directions(Sequence[Tensor]):
+class Directions(Result, Sequence[Tensor]):
     """Vectors [P] to move along, one for each axis, and in `info` how they came about.
 
     `vectors` are the axes. Of those made by hand `info` has the norms and the cosine alone; its JSON form is taken as well.
@@ -63,25 +61,13 @@ class Directions(Sequence[Tensor]):
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """`vectors` [D, P], and `info` as JSON."""
-        return {"vectors": torch.stack(self.vectors).detach().cpu().numpy(), "info": np.array(json.dumps(self.meta))}
+        return {"vectors": array(torch.stack(self.vectors)), "info": np.array(json.dumps(self.meta))}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Directions:
         """The directions of which `to_arrays` made these `arrays`."""
         vectors = tuple(torch.from_numpy(arrays["vectors"]).unbind())
         return cls(vectors, DirectionInfo.from_json(json.loads(str(arrays["info"]))))
-
-    def save(self, path: str | Path) -> None:
-        """Write an .npz file at `path`, whole or not at all."""
-        write_whole(Path(path), partial(write_arrays, arrays=self.to_arrays(), facts={"kind": "Directions"}))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Directions:
-        """The directions that `save` wrote to `path`; ValueError where it holds something else."""
-        arrays, facts = read_arrays(Path(path))
-        if facts.get("kind") != "Directions":
-            raise ValueError(f"{path} holds no directions; give a file that Directions.save wrote")
-        return cls.from_arrays(arrays)
 
     def __repr__(self) -> str:
         norms = ", ".join(f"{norm:.3g}" for norm in self.info.norms)

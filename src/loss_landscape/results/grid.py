@@ -13,6 +13,7 @@ import numpy as np
 
 from loss_landscape.files import write_whole
 from loss_landscape.results.info import AXES, GridInfo
+from loss_landscape.results.result import table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -135,11 +136,9 @@ class Grid:
 
         Raises ImportError without pandas.
         """
-        from pandas import DataFrame  # a second that nobody else waits for
-
         places = np.meshgrid(*self.coordinates, indexing="ij")
         columns = {name: place.reshape(-1) for name, place in zip(AXES, places, strict=False)}
-        return DataFrame({**columns, "loss": self.losses.reshape(-1), "evaluated": self.evaluated.reshape(-1)})
+        return table({**columns, "loss": self.losses.reshape(-1), "evaluated": self.evaluated.reshape(-1)})
 
     def __repr__(self) -> str:
         finite, info = self.losses[np.isfinite(self.losses)], self.info
