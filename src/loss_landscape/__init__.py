@@ -13,7 +13,7 @@ The examples in the docstrings go on from this one, whose loss is 2w₁² + w₂
 (2.5, tensor([4., 1.]))
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loss_landscape.checkpointing import Checkpointing
 from loss_landscape.directions.custom import as_directions, custom_directions
@@ -154,8 +154,20 @@ def _in_notebooks(result: object) -> str:
     return html_of(result)
 
 
-for _shown in (Alignment, Curve, Density, DiagonalEstimate, Eigenpairs, Estimate, Grid, LayerCurvature, MergeTree, PathLosses):
-    _shown._repr_html_ = _in_notebooks  # type: ignore[attr-defined]  # here, as no room may import the pictures above it
+_SHOWN: tuple[Any, ...] = (
+    Alignment,
+    Curve,
+    Density,
+    DiagonalEstimate,
+    Eigenpairs,
+    Estimate,
+    Grid,
+    LayerCurvature,
+    MergeTree,
+    PathLosses,
+)
+for _shown in _SHOWN:
+    _shown._repr_html_ = _in_notebooks  # here, as no room may import the pictures above it
 if not TYPE_CHECKING:  # a module's __getattr__ would make every name known to a type checker
 
     def __getattr__(name: str) -> str:

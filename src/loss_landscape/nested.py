@@ -24,5 +24,19 @@ def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
 def tensors_in(batch: Any) -> list[Tensor]:
     """Every tensor of `batch`, in order."""
     found: list[Tensor] = []
-    map_tensors(lambda t: found.append(t) or t, batch)
+
+    def collect(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(collect, batch)
     return found
+
+
+def rows_of(batch: Any, rows: slice) -> Any:
+    """`batch` with these rows alone of each of its tensors."""
+
+    def cut(tensor: Tensor) -> Tensor:
+        return tensor[rows]
+
+    return map_tensors(cut, batch)

@@ -244,9 +244,9 @@ def _bars(given: np.ndarray | MergeTree) -> np.ndarray:
 
 def _finite_distance(first: np.ndarray, second: np.ndarray) -> float:
     apart = np.abs(first[:, None] - second[None]).max(axis=2)  # [m, n]
-    alone = [(bars[:, 1] - bars[:, 0]) / 2 for bars in (first, second)]
-    possible = np.unique(np.concatenate([[0.0], apart.ravel(), *alone]))
-    return float(possible[bisect.bisect_left(possible, True, key=lambda height: _can_pair(apart, *alone, height))])
+    one, other = ((bars[:, 1] - bars[:, 0]) / 2 for bars in (first, second))
+    possible = np.unique(np.concatenate([[0.0], apart.ravel(), one, other]))
+    return float(possible[bisect.bisect_left(possible, True, key=lambda height: _can_pair(apart, one, other, height))])
 
 
 def _can_pair(apart: np.ndarray, first: np.ndarray, second: np.ndarray, height: float) -> bool:

@@ -56,6 +56,7 @@ class BatchLoss:
         if self.custom is not None:
             with torch.enable_grad():  # it may differentiate the net itself
                 return self.custom.at(self.net, parameters, batch)
+        assert self.criterion is not None  # one of the two is there
         return self.criterion(self.outputs(parameters, batch, dtype), batch[1])
 
     def outputs(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Any:
@@ -65,8 +66,9 @@ class BatchLoss:
     def with_net(self, net: FunctionalNet) -> BatchLoss:
         """The same loss of another form of the net."""
         custom = None if self.custom is None else ModelWithLoss(net.module, self.custom.loss)
-        moved = self.criterion is not None and net.device != self.net.device
-        criterion = self.criterion.on(net.device) if moved else self.criterion
+        criterion = self.criterion
+        if criterion is not None and net.device != self.net.device:
+            criterion = criterion.on(net.device)
         return replace(self, net=net, criterion=criterion, custom=custom)
 
 

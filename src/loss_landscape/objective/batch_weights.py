@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loss_landscape.nested import map_tensors, tensors_in
+from loss_landscape.nested import rows_of, tensors_in
 from loss_landscape.objective.batch_loss import BatchLoss
 from loss_landscape.objective.batches import Batches
 from loss_landscape.objective.criterion import agrees
@@ -39,8 +39,9 @@ def batch_weights(
     if loss.criterion is not None and loss.criterion.reduction == "sum":
         return BatchWeights(tuple(1.0 for _ in batches), "sum over all data")
     found = [_denominator(loss, parameters, batch) for batch in batches]
-    if all(denominator is not None for denominator in found):
-        return BatchWeights(shares(found), "the criterion's own denominator")
+    known = [denominator for denominator in found if denominator is not None]
+    if len(known) == len(found):
+        return BatchWeights(shares(known), "the criterion's own denominator")
     if len(found) == 1:
         return BatchWeights((1.0,), "a single batch")
     examples = [_examples(loss, parameters, batch) for batch in batches]
@@ -80,6 +81,6 @@ def _is_mean_of_halves(loss: BatchLoss, parameters: Parameters, batch: Any, coun
     if count < 2:
         return True
     half = count // 2
-    parts = [map_tensors(lambda t, part=part: t[part], batch) for part in (slice(0, half), slice(half, count))]
+    parts = [rows_of(batch, part) for part in (slice(0, half), slice(half, count))]
     first, second, whole = (loss(parameters, part).item() for part in (*parts, batch))
     return agrees(whole, (half * first + (count - half) * second) / count)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
-from loss_landscape.nested import map_tensors, tensors_in
+from loss_landscape.nested import map_tensors, rows_of, tensors_in
 
 DATASET_BATCH = 256  # examples at a time of a data set given in place of a loader
 SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -64,7 +64,8 @@ class Batches:
             kept.append(batch)
             size += sum(t.numel() * t.element_size() for t in tensors_in(batch))
             if size > limit:
-                return self._too_large(limit)
+                self._check_rereadable(limit)
+                return None
         if not kept:
             raise ValueError(
                 "expected at least one batch, got none; an iterator that was already used up has none left, nor "
@@ -72,7 +73,7 @@ class Batches:
             )
         return kept
 
-    def _too_large(self, limit: int) -> None:
+    def _check_rereadable(self, limit: int) -> None:
         if iter(self._source) is self._source:
             raise ValueError(
                 f"batches is a generator of more than {limit >> 20} MiB and can be read only once; give a list or a DataLoader"
@@ -100,7 +101,7 @@ class _Halves:
             if not count:
                 raise ValueError("a batch whose examples can't be told apart can't be cut in two")
             for part in (slice(0, count // 2), slice(count // 2, count)) if count > 1 else (slice(0, 1),):
-                yield map_tensors(lambda t, part=part: t[part], batch)
+                yield rows_of(batch, part)
 
 
 def _with_tensors(batch: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loss_landscape.nested import map_tensors
+from loss_landscape.nested import map_tensors, rows_of
 
 SHORT_INTEGERS = (torch.int8, torch.int16, torch.int32)
 
@@ -88,7 +88,7 @@ class Criterion:
         if half == 0:
             return True
         parts = [slice(0, half), slice(half, count)]
-        losses = [float(self(outputs[part], map_tensors(lambda t, part=part: t[part], targets))) for part in parts]
+        losses = [float(self(outputs[part], rows_of(targets, part))) for part in parts]
         return agrees(float(self(outputs, targets)), (half * losses[0] + (count - half) * losses[1]) / count)
 
     def example_losses(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,8 @@ class Criterion:
     @functools.cached_property
     def _with_sum(self) -> LossFunction:
         if not hasattr(self.function, "reduction"):
-            return functools.partial(self.function, reduction="sum")
+            function: Callable[..., Tensor] = self.function
+            return functools.partial(function, reduction="sum")
         summed = copy.copy(self.function)
         summed.reduction = "sum"
         return summed

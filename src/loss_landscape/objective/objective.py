@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -65,12 +66,14 @@ class Objective:
 
     def penalty(self, parameters: Parameters) -> Tensor:
         """The regulariser at `parameters`, a scalar to be differentiated; only where there is one."""
+        if self.regularizer is None:
+            raise ValueError("this objective has no regulariser")
         return self.regularizer.at(self.net, parameters, None)
 
     def terms(self) -> Iterator[tuple[float, Callable[[Parameters], Tensor]]]:
         """The loss as a sum: a weight and a function of parameters, for each batch and the regulariser."""
         for weight, batch in self.weighted_batches():
-            yield weight, lambda parameters, batch=batch: self.batch_loss(parameters, batch)
+            yield weight, functools.partial(self.batch_losses, batch=batch)
         if self.regularizer is not None:
             yield 1.0, self.penalty
 
@@ -81,7 +84,8 @@ class Objective:
 
     def loss(self, parameters: Parameters) -> Tensor:
         """The loss at `parameters`, without a gradient."""
-        return sum(weight * term(parameters).detach() for weight, term in self.at(parameters).terms())
+        terms = [weight * term(parameters).detach() for weight, term in self.at(parameters).terms()]
+        return sum(terms[1:], start=terms[0])
 
     def gradient(self, leaves: Mapping[str, Tensor]) -> list[Tensor]:
         """The gradient with respect to each of `leaves`, parameters that require one; batch norm's statistics are held fixed."""
@@ -159,7 +163,7 @@ def objective_of(
             net = net.with_recomputed_statistics({}, (batch[0] for batch in fixed))
         if loss_fn is not None:
             losses = BatchLoss.of_criterion(net, loss_fn, fixed)
-        else:
+        if batch_loss is not None:
             losses = BatchLoss.of_function(net, batch_loss, fixed)
         trainable = {name: net.parameters[name] for name, p in model.named_parameters() if p.requires_grad}
         used, activation_bytes = used_parameters(losses, fixed, trainable)

@@ -193,8 +193,9 @@ class CurveFit:
         found = self.resumable.load()
         if found is None:
             return
-        losses, *state = (self._placed(found.arrays[name]) for name in ("losses", "trained", "mean", "square"))
-        self.losses, self.state, self.resumable.seconds_before = losses, AdamState(*state, found.facts["step"]), found.seconds
+        losses, trained, mean, square = (self._placed(found.arrays[name]) for name in ("losses", "trained", "mean", "square"))
+        self.losses, self.state = losses, AdamState(trained, mean, square, found.facts["step"])
+        self.resumable.seconds_before = found.seconds
 
     def _placed(self, stored: np.ndarray) -> Tensor:
         return torch.from_numpy(stored).to(self.surface.origin)

@@ -32,8 +32,8 @@ def repair(surface: LossSurface, start: PointLike, end: PointLike, *, t: float =
     Over the surface's batches, each unit's mean and standard deviation before its activation become the mixture of the two nets'
     own (Jordan et al. 2023). It goes layer by layer, with a pass over the data for each. What goes straight into a batch norm is
     left to that: give the surface `batch_norm="recompute"`. A layer without a bias can't be shifted, one that gives the net's
-    outputs is no hidden one. At `t` = 0 and 1 the nets themselves come back. Raises ValueError for a surface that does not know a batch's inputs. `start` and
-    `end` are points as `point_in` takes them.
+    outputs is no hidden one. At `t` = 0 and 1 the nets themselves come back. `start` and `end` are points as
+    `point_in` takes them. Raises ValueError for a surface that does not know a batch's inputs.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     >>> of_net = LossSurface(net, nn.MSELoss(), batches)

@@ -90,7 +90,8 @@ class PathLosses(Result):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> PathLosses:
         """The losses of which `to_arrays` made these `arrays`."""
-        return cls(*(arrays[name] for name in ARRAYS), GridInfo.from_json(json.loads(str(arrays["info"]))))
+        info = GridInfo.from_json(json.loads(str(arrays["info"])))
+        return cls(**{name: arrays[name] for name in ARRAYS}, info=info)
 
     def to_pandas(self) -> DataFrame:
         """A row a point: `t`, `loss` and `length`; ImportError without pandas."""

@@ -25,7 +25,7 @@ def adam_states(surface: LossSurface, model: nn.Module, optimizer: Optimizer) ->
     groups = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
     found = []
     for name in surface.layout.names:
-        state = optimizer.state.get(parameters.get(name), {})
+        state = optimizer.state.get(parameters[name], {}) if name in parameters else {}
         if not all(key in state for key in MOMENTS):
             raise ValueError(
                 f"the optimizer has no {' and '.join(MOMENTS)} for {name!r}; give the net that the surface was made from and the "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -105,10 +106,9 @@ class LossSurface:
         if (displacements is None) == (points is None):
             raise ValueError("give exactly one of displacements, from the origin, and points, parameters themselves")
         rows = self._checked(displacements if points is None else points, 2)
+        base = self.origin if points is None else None
         with undisturbed(self.device), torch.no_grad():
-            if points is None:
-                return losses_at(self.objective, self.layout, [lambda row=row: self.origin + row for row in rows])
-            return losses_at(self.objective, self.layout, [lambda row=row: row for row in rows])
+            return losses_at(self.objective, self.layout, [functools.partial(_moved, base, row) for row in rows])
 
     def gradient(self, displacement: Tensor | None = None) -> Tensor:
         """The gradient [P] at the origin, or at the origin plus `displacement` [P]."""
@@ -178,7 +178,7 @@ class LossSurface:
         twin.__dict__.pop("_baseline", None)
         return twin
 
-    def _checked(self, vectors: Tensor, dims: int) -> Tensor:
+    def _checked(self, vectors: Tensor | None, dims: int) -> Tensor:
         wanted = "[K, P]" if dims == 2 else "[P]"
         if not isinstance(vectors, Tensor) or vectors.dim() != dims or vectors.shape[-1] != self.size:
             got = list(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
@@ -187,3 +187,7 @@ class LossSurface:
                 "build it with surface.layout.flatten(...)"
             )
         return vectors.detach().to(self.origin)
+
+
+def _moved(base: Tensor | None, row: Tensor) -> Tensor:
+    return row if base is None else base + row

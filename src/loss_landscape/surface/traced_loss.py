@@ -125,7 +125,11 @@ def _filled(batch: Any, leaves: Sequence[Tensor]) -> Any:
     return map_tensors(lambda _: next(rest), batch)
 
 
+def _nothing(tensor: Tensor) -> Any:
+    return None
+
+
 def _signature(batch: Any) -> tuple[Any, ...]:
     """What batches of one graph have in common: structure, shapes, dtypes, and all that is no tensor."""
     tensors = tensors_in(batch)
-    return repr(map_tensors(lambda _: None, batch)), tuple((t.shape, t.dtype) for t in tensors)
+    return repr(map_tensors(_nothing, batch)), tuple((t.shape, t.dtype) for t in tensors)

@@ -133,8 +133,8 @@ def align(
             outside = dict(model.named_buffers())  # those that are in no state dict
             permutations, info = _by_activations(graph, outside | own, outside | other), AlignmentInfo(method)
         state = groups.permuted(own, permutations)
-    distances = [_distance(one, other, trained) for one in (own, state)]
-    return Alignment(state, tuple(permutations), groups, *distances, info)
+    before, after = (_distance(one, other, trained) for one in (own, state))
+    return Alignment(state, tuple(permutations), groups, before, after, info)
 
 
 class _Matching:
@@ -183,10 +183,10 @@ class _Matching:
 
     def _similarity(self, group: int, permutations: Sequence[Tensor]) -> Tensor:
         """How well each of the net's units would do in each place, [places, units]."""
-        total = 0.0
+        total = torch.zeros(())
         for name, place in self.members[group]:
             mine = self.groups.reordered(name, self.own[name], permutations, but=place)
-            total = total + _rows(self.other[name], place) @ _rows(mine, place).T
+            total = total.to(self.other[name]) + _rows(self.other[name], place) @ _rows(mine, place).T
         return total.cpu()
 
     def _agreement(self, group: int, permutations: Sequence[Tensor]) -> float:

@@ -13,12 +13,12 @@ import numpy as np
 
 from loss_landscape.paths.curves import Curve
 from loss_landscape.results.density import Density
+from loss_landscape.results.diagonal import DiagonalEstimate
+from loss_landscape.results.eigenpairs import Eigenpairs
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.layers import LayerCurvature
 from loss_landscape.results.path_losses import PathLosses
-from loss_landscape.spectra.diagonal import DiagonalEstimate
-from loss_landscape.spectra.lanczos import Eigenpairs
-from loss_landscape.spectra.layers import LayerCurvature
 from loss_landscape.topology import MergeTree
 from loss_landscape.units.alignment import Alignment
 from loss_landscape.viewing.colour_scale import ColourScale

@@ -126,11 +126,12 @@ def _rise(plain: Grid, sam: Grid) -> Grid | None:
     shared = np.ix_(*places)
     with np.errstate(invalid="ignore"):  # inf − inf is the NaN that it should be
         rise = sam.losses - plain.losses[shared]
-    ends, floors = (sam.info.baseline_loss, plain.info.baseline_loss), (sam.info.noise.floor, plain.info.noise.floor)
+    ends = [loss for loss in (sam.info.baseline_loss, plain.info.baseline_loss) if loss is not None]
+    floors = [floor for floor in (sam.info.noise.floor, plain.info.noise.floor) if floor is not None]
     info = replace(
         sam.info,
-        baseline_loss=None if None in ends else ends[0] - ends[1],
-        noise=replace(sam.info.noise, floor=None if None in floors else sum(floors)),
+        baseline_loss=ends[0] - ends[1] if len(ends) == 2 else None,
+        noise=replace(sam.info.noise, floor=sum(floors) if len(floors) == 2 else None),
         largest_held_out_error=None,  # of a difference it is not known
     )
     return replace(sam, losses=rise, info=info, evaluated=sam.evaluated & plain.evaluated[shared])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loss_landscape.results.density import Density
-from loss_landscape.spectra.lanczos import Eigenpairs
+from loss_landscape.results.eigenpairs import Eigenpairs
 from loss_landscape.viewing.checks import require_type
 from loss_landscape.viewing.theme import (
     BLUE,
