@@ -19,6 +19,7 @@ from taskshift.recorders import wandb_mirror as mirror
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Opening
 from taskshift.recorders.wandb_mirror import WandB
+from taskshift.recorders.within import within
 from tests.framework import read_wandb
 from tests.framework.fake_wandb_server import fake_server
 
@@ -67,6 +68,12 @@ def _whole_file(folder):
     while not read_wandb.kinds(file)["exit"] and time.monotonic() < patience:
         time.sleep(0.02)
     return file
+
+
+def _helpers():
+    """The processes of W&B that this one began, and that live."""
+    children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,comm="], capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in children.splitlines() if "wandb-core" in line and "defunct" not in line]
 
 
 def _logged(folder):
@@ -221,8 +228,7 @@ def test_a_server_that_dies_does_not_hold_the_end(tmp_path, monkeypatch):
 
 def test_a_killed_helper_costs_one_warning(tmp_path, caplog):
     def kill_helper():
-        children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,comm="], capture_output=True, text=True).stdout
-        helpers = [int(line.split()[0]) for line in children.splitlines() if "wandb-core" in line]
+        helpers = _helpers()
         assert helpers
         for pid in helpers:
             os.kill(pid, signal.SIGTERM)
@@ -231,6 +237,91 @@ def test_a_killed_helper_costs_one_warning(tmp_path, caplog):
     _mirrored(tmp_path / "run", between=kill_helper)
     assert [one.levelno for one in _said(caplog)] == [logging.WARNING]
     assert "the run goes on without" in caplog.text
+
+
+@pytest.fixture
+def helper(tmp_path, monkeypatch):
+    """Puts a program in the place of W&B's helper, with a short patience."""
+    from wandb.sdk.lib.service import service_process
+
+    monkeypatch.setattr(mirror, "SECONDS_TO_ANSWER", 0.5)
+    monkeypatch.setattr(mirror, "SECONDS_TO_END", 0.5)
+
+    def put(program: str, mode: int = 0o755) -> None:
+        path = tmp_path / "helper"
+        path.write_text(program)
+        path.chmod(mode)
+        monkeypatch.setattr(service_process, "get_core_path", lambda: str(path))
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("program", "mode", "why"),
+    [
+        ("#!/bin/sh\nexit 1\n", 0o755, "ServicePollForTokenError: wandb-core exited with code 1"),
+        ("#!/bin/sh\nsleep 5\n", 0o755, "TimeoutError: no answer within 0.5 seconds"),
+        ("no program", 0o644, "PermissionError"),
+    ],
+    ids=["ends at once", "never answers", "cannot be started"],
+)
+def test_a_helper_that_cannot_start_holds_nothing_up(program, mode, why, helper, tmp_path, caplog):
+    helper(program, mode)
+    begin = time.monotonic()
+    within(10, lambda: _mirrored(tmp_path / "run"))
+    assert time.monotonic() - begin < 5
+    (said,) = _said(caplog)
+    assert said.message.startswith(f"W&B failed in starting, and the run goes on without: {why}")
+
+
+def test_a_helper_that_stops_answering_does_not_hold_the_end(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(mirror, "SECONDS_TO_ANSWER", 3.0)
+    monkeypatch.setattr(mirror, "SECONDS_TO_END", 0.5)
+    stopped = []
+
+    def stop_helper():
+        stopped.extend(_helpers())
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+
+    within(30, lambda: _mirrored(tmp_path / "run", between=stop_helper))
+    assert [one.message for one in _said(caplog)] == [
+        "W&B failed in closing, and the run goes on without: TimeoutError: no answer within 3 seconds"
+    ]
+    assert stopped
+    assert not set(stopped) & set(_helpers())
+
+
+def test_what_a_call_returns_or_raises_comes_through():
+    assert within(5, lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 / 0)
+    with pytest.raises(TimeoutError, match=r"no answer within 0.05 seconds"):
+        within(0.05, lambda: time.sleep(1))
+
+
+def test_a_mirror_that_was_never_finished_is_made_whole_when_the_run_ends(tmp_path):
+    _mirrored(tmp_path / "run")
+    (tmp_path / "run" / "wandb" / "finished.txt").unlink()
+    read_wandb.file_in(tmp_path / "run").write_bytes(b"")  # as a process and helper that die leave it
+    _mirrored(tmp_path / "run", rows=[], earlier=ROWS)
+    assert len(_logged(tmp_path / "run")) == 4
+
+
+def test_a_finished_mirror_is_not_opened_again(tmp_path, monkeypatch, caplog):
+    _mirrored(tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it fails from here on
+    _mirrored(tmp_path / "run", rows=[], earlier=ROWS)
+    assert not _said(caplog)
+
+
+@pytest.mark.parametrize("damage", ["", "x\n", "../../elsewhere"])
+def test_a_damaged_id_is_replaced(damage, tmp_path, caplog):
+    (tmp_path / "run" / "wandb").mkdir(parents=True)
+    (tmp_path / "run" / "wandb" / "run_id.txt").write_text(damage)
+    _mirrored(tmp_path / "run")
+    assert len(_logged(tmp_path / "run")) == 4
+    assert not _said(caplog)
 
 
 def test_an_unknown_switch_means_no_mirror(tmp_path, caplog, monkeypatch):

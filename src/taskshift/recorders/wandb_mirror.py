@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from taskshift.checkpoint import write_text
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Opening, Recorder
+from taskshift.recorders.within import within
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +40,26 @@ NUMBERS_ALONE = {
 }
 """W&B's switches. Some are private names, so an unknown one means no mirror rather than one that says too much."""
 
+SECONDS_TO_ANSWER = 60.0
+"""How long one call of W&B may take: longer than its own limits above, which it does not keep where its helper cannot start."""
+
+SECONDS_TO_END = 10.0
+"""How long its helper may take to end, when all is written."""
+
+RUN_ID = re.compile(r"[0-9a-f]{10}")
+
 
 class WandB(Recorder):
     """Opens at the first row, since importing wandb takes a second; any failure switches the mirror off, with one warning.
 
     A resumed run is written whole into one new offline file, the old one deleted: W&B would let the later file erase the earlier.
+    Every call is given up after `SECONDS_TO_ANSWER`: it waits for W&B's helper, another process, which may never answer.
     """
 
     def __init__(self, project: str, entity: str | None, notes: str, mode: Literal["offline", "online", "disabled"]):
         self.project, self.entity, self.notes, self.mode = project, entity, notes, mode
         self._opening: Opening | None = None
+        self._folder = Path()
         self._run: Any = None
         self._num_rows = 0  # in the mirror, and so W&B's next step
 
@@ -54,20 +69,33 @@ class WandB(Recorder):
 
     def record(self, row: Mapping[str, float]) -> None:
         if self._opening is not None:
-            opening, self._opening = self._opening, None
-            self._start(opening)
-            self._num_rows = self._run.step if self._run is not None else 0
-            for earlier in opening.rows[self._num_rows :]:
-                self._send(earlier)
+            self._catch_up(self._opening)
         self._send(row)
 
     def close(self, ok: bool) -> None:
+        if ok and self._opening is not None and self._is_unfinished(self._opening):
+            self._catch_up(self._opening)
         if self._run is not None:
             try:
-                self._run.finish(exit_code=0 if ok else 1)
+                within(SECONDS_TO_ANSWER, partial(self._run.finish, exit_code=0 if ok else 1))
+                write_text(_finished(self._folder), f"{self._num_rows}\n")
             except Exception as error:
                 self._off("closing", error)
-        self._run = None
+        self._opening = self._run = None
+
+    def _catch_up(self, opening: Opening) -> None:
+        """Open the mirror, and bring it to where the record is."""
+        self._opening, self._folder = None, opening.folder
+        _finished(opening.folder).unlink(missing_ok=True)
+        self._start(opening)
+        self._num_rows = self._run.step if self._run is not None else 0
+        for earlier in opening.rows[self._num_rows :]:
+            self._send(earlier)
+
+    def _is_unfinished(self, opening: Opening) -> bool:
+        """Whether an earlier attempt died between the last row and the mirror's end."""
+        finished = _finished(opening.folder)
+        return bool(opening.rows) and not (finished.exists() and finished.read_text() == f"{len(opening.rows)}\n")
 
     def _send(self, row: Mapping[str, float]) -> None:
         if self._run is None:
@@ -75,7 +103,7 @@ class WandB(Recorder):
         numbers = {key: scalar(key, value) for key, value in row.items()}
         try:
             # commit: W&B holds a row with a step back until the next one, and would lose a run's last
-            self._run.log(numbers, step=self._num_rows, commit=True)
+            within(SECONDS_TO_ANSWER, partial(self._run.log, numbers, step=self._num_rows, commit=True))
             self._num_rows += 1
         except Exception as error:
             self._off("logging", error)
@@ -93,7 +121,9 @@ class WandB(Recorder):
                     ", ".join(unknown),
                 )
                 return
-            wandb.setup(wandb.Settings(silent=True))
+            _report_nothing()
+            atexit.register(_end_helper)
+            within(SECONDS_TO_ANSWER, partial(wandb.setup, wandb.Settings(silent=True)))
             for mode in self._modes(wandb):
                 if self._started(wandb, opening, mode):
                     return
@@ -101,32 +131,17 @@ class WandB(Recorder):
             self._off("starting", error)
 
     def _modes(self, wandb: ModuleType) -> tuple[str, ...]:
-        if self.mode == "online" and not wandb.login(prompt=False, verify=False):
+        if self.mode == "online" and not within(SECONDS_TO_ANSWER, partial(wandb.login, prompt=False, verify=False)):
             log.warning("W&B goes offline: no account is set up here; `wandb login`, then `wandb sync` on the run's wandb folder")
             return ("offline",)
         return tuple(dict.fromkeys((self.mode, "offline")))
 
     def _started(self, wandb: ModuleType, opening: Opening, mode: str) -> bool:
-        place, words = opening.folder / "wandb", opening.config["wandb"]
+        place = opening.folder / "wandb"
         for old in place.glob("offline-run-*"):
             shutil.rmtree(old, ignore_errors=True)
         try:
-            self._run = wandb.init(
-                mode=mode,
-                dir=str(opening.folder),
-                id=_run_id(place),
-                resume="allow",
-                reinit="create_new",  # by default a second run in a process is silently the first
-                name=words["name"] or opening.run_name,
-                group=words["group"] or opening.config["sweep_name"],
-                project=self.project,
-                entity=self.entity,
-                notes=self.notes,
-                config=dict(opening.config),
-                settings=wandb.Settings(**NUMBERS_ALONE),
-            )
-            self._run.define_metric("global_epoch")
-            self._run.define_metric("*", step_metric="global_epoch")
+            self._run = within(SECONDS_TO_ANSWER, partial(self._initialised, wandb, opening, mode))
         except Exception as error:
             self._off(f"starting {mode}", error)
             for left in place.glob(f"run-*-{_run_id(place)}"):
@@ -134,21 +149,64 @@ class WandB(Recorder):
             return False
         return True
 
+    def _initialised(self, wandb: ModuleType, opening: Opening, mode: str) -> Any:
+        words = opening.config["wandb"]
+        run = wandb.init(
+            mode=mode,
+            dir=str(opening.folder),
+            id=_run_id(opening.folder / "wandb"),
+            resume="allow",
+            reinit="create_new",  # by default a second run in a process is silently the first
+            name=words["name"] or opening.run_name,
+            group=words["group"] or opening.config["sweep_name"],
+            project=self.project,
+            entity=self.entity,
+            notes=self.notes,
+            config=dict(opening.config),
+            settings=wandb.Settings(**NUMBERS_ALONE),
+        )
+        run.define_metric("global_epoch")
+        run.define_metric("*", step_metric="global_epoch")
+        return run
+
     def _off(self, doing: str, error: Exception) -> None:
         self._run = None
         log.warning("W&B failed in %s, and the run goes on without: %s", doing, _first_line(error))
-        with contextlib.suppress(Exception, SystemExit):  # left alone, a helper that died is a traceback at the process's end
-            import wandb
+        _end_helper()  # left alone, a helper that died is a traceback at the process's end
 
-            wandb.teardown()
+
+def _report_nothing() -> None:
+    """Turn W&B's reports about itself off: with them on, 0.31 waits for its own lock for ever where its helper cannot start."""
+    from wandb.analytics.opentelemetry import opentelemetry_proxy
+
+    opentelemetry_proxy.disable()
+
+
+def _end_helper() -> None:
+    """Let W&B's helper end, and kill one that doesn't answer: at its end the process would wait for it for ever."""
+    with contextlib.suppress(Exception, SystemExit):
+        import wandb
+        from wandb.sdk import wandb_setup
+
+        kept = wandb_setup._singleton
+        helper = kept and kept._connection and kept._connection._proc
+        try:
+            within(SECONDS_TO_END, wandb.teardown)
+        except TimeoutError:
+            if helper:
+                helper._process.kill()
+
+
+def _finished(folder: Path) -> Path:
+    """Says how many rows the run's mirror ended with."""
+    return folder / "wandb" / "finished.txt"
 
 
 def _run_id(place: Path) -> str:
     """The run's id for W&B, kept beside its files so that a resumed run is the same one there."""
     file = place / "run_id.txt"
-    if not file.exists():
-        place.mkdir(parents=True, exist_ok=True)
-        file.write_text(secrets.token_hex(5))
+    if not (file.exists() and RUN_ID.fullmatch(file.read_text())):
+        write_text(file, secrets.token_hex(5))
     return file.read_text()
 
 
