@@ -130,7 +130,7 @@ def _plot_words(parser: argparse.ArgumentParser) -> None:
     sweep.add_argument("--x", default="task_idx", help="task_idx (the default), global_epoch, or an override that was swept")
     sweep.add_argument("--group", metavar="OVERRIDE", help="a curve or bar for each value of this override")
     sweep.add_argument("--kind", choices=("curves", "bars", "heatmap"), help="curves where --x is a number, else bars")
-    _add_at(sweep, "where --x is an override: the task whose value counts, a number or `last` (the default)")
+    _add_at(sweep, "where --x is an override: the task whose value counts, a number, `last` (the default), `last:5` or `mean`")
     sweep.add_argument(
         "-o", dest="output", type=Path, metavar="STEM", help="path without an ending; <sweep>/figures/… by default"
     )
@@ -153,7 +153,10 @@ def _compare_words(parser: argparse.ArgumentParser) -> None:
     between = "an override and its values, such as learner=backprop,l2; each is compared with the first"
     parser.add_argument("--between", required=True, metavar="KEY=A,B", help=between)
     parser.add_argument("--y", required=True, metavar="METRIC", help="what is compared, as it is called in metrics.jsonl")
-    _add_at(parser, "the task whose value counts, a number or `last` (the default)")
+    _add_at(
+        parser,
+        "the task whose value counts: a number, `last` (the default), `last:5`, the mean over the last five, or `mean`, over all",
+    )
 
 
 def _compare_runs_words(parser: argparse.ArgumentParser) -> None:
@@ -175,8 +178,12 @@ def _add_at(parser: argparse.ArgumentParser | argparse._ArgumentGroup, help: str
 
 
 def _task(word: str) -> str:
-    if word != "last" and not word.isdecimal():
-        raise Fault(f"--at {word}: expected a task's number, from 0, or last")
+    from taskshift.sweeps.series import AT
+
+    if not AT.fullmatch(word):
+        raise Fault(
+            f"--at {word}: expected a task's number, from 0, or last, last:5 (the mean over the last five) or mean (over all)"
+        )
     return word
 
 

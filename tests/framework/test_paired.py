@@ -1,7 +1,6 @@
-"""Paired differences and bootstrap intervals, against closed forms and scipy."""
+"""Paired differences and their t intervals, against closed forms and scipy."""
 
 import io
-import itertools
 import math
 
 import numpy as np
@@ -11,7 +10,7 @@ from scipy import stats
 from sweep_runs import write_sweep
 
 from taskshift.faults import Fault
-from taskshift.sweeps.bootstrap import mean_interval
+from taskshift.sweeps.intervals import mean_interval, p_value
 from taskshift.sweeps.paired import compare, compare_in
 from taskshift.sweeps.records import read_sweeps
 
@@ -35,7 +34,7 @@ def test_differences_are_taken_within_seeds(tmp_path):
     grid = {"learner": ["l2", "backprop"], "seed": [str(seed) for seed in range(5)]}
     one, chosen = comparison(write_sweep(tmp_path / "sweep", grid, accuracy))
     np.testing.assert_allclose(sorted(one.differences), [0.1, 0.11, 0.12, 0.13, 0.14], rtol=1e-9)
-    assert (chosen.task, one.base, one.other, one.num_unpaired) == (2, "backprop", "l2", 0)
+    assert (chosen.tasks, one.base, one.other, one.num_unpaired) == ([2], "backprop", "l2", 0)
     assert one.mean == pytest.approx(0.12)
 
 
@@ -43,46 +42,61 @@ def test_the_t_interval_is_scipys(tmp_path):
     grid = {"learner": ["l2", "backprop"], "seed": [str(seed) for seed in range(7)]}
     one, _ = comparison(write_sweep(tmp_path / "sweep", grid, accuracy))
     expected = stats.ttest_1samp(one.differences, 0.0).confidence_interval(0.95)
-    assert one.student() == pytest.approx((expected.low, expected.high), rel=1e-10)
+    assert one.interval() == pytest.approx((expected.low, expected.high), rel=1e-10)
 
 
-def test_the_bootstrap_interval_is_scipys_within_its_own_noise():
-    sample = np.random.default_rng(0).gamma(2.0, size=25)
-    low, high = mean_interval(sample[:, None])
-    expected = stats.bootstrap((sample,), np.mean, method="percentile", n_resamples=50_000, rng=1).confidence_interval
-    tolerance = 0.03 * (expected.high - expected.low)  # an end's standard error with 10 000 draws is 1.2 % of the length
-    assert [low[0], high[0]] == pytest.approx([expected.low, expected.high], abs=tolerance)
+@pytest.mark.parametrize("count", [3, 5, 10, 30])
+def test_the_interval_covers_what_it_says(count):
+    """Of 20 000 samples the covered share has a standard error of 0.15 percent."""
+    low, high = mean_interval(np.random.default_rng(count).normal(size=(count, 20_000)))
+    assert ((low < 0) & (high > 0)).mean() == pytest.approx(0.95, abs=0.007)
 
 
-def test_the_bootstrap_interval_of_five_runs_is_that_of_all_their_draws():
-    sample = np.array([0.0, 1.0, 3.0, 7.0, 20.0])
-    every_draw = np.array([np.mean(draw) for draw in itertools.product(sample, repeat=5)])
-    exact = np.quantile(every_draw, (0.025, 0.975))
-    low, high = mean_interval(sample[:, None])
-    assert [low[0], high[0]] == pytest.approx(exact, abs=0.4)  # the draws' means lie 0.2 apart there
+def test_the_p_value_is_scipys():
+    differences = np.random.default_rng(4).normal(0.4, size=9)
+    assert p_value(differences) == pytest.approx(stats.ttest_1samp(differences, 0.0).pvalue, rel=1e-10)
 
 
-def test_of_three_runs_the_interval_is_their_range_and_covers_three_quarters():
-    """P(all three equal) = 1/27 > 0.025, so the ends are the extremes, which miss a median with probability 2 · 2⁻³."""
-    samples = np.random.default_rng(1).normal(size=(3, 2000))
-    low, high = mean_interval(samples)
-    np.testing.assert_allclose([low, high], [samples.min(axis=0), samples.max(axis=0)])
-    covered = ((low < 0) & (high > 0)).mean()
-    assert covered == pytest.approx(0.75, abs=4 * math.sqrt(0.75 * 0.25 / 2000))
+def test_differences_that_are_all_alike_are_no_luck():
+    assert (p_value(np.full(4, 0.5)), p_value(np.zeros(4))) == (0.0, 1.0)
 
 
-def test_columns_share_their_draws_and_calls_repeat():
-    values = np.random.default_rng(2).normal(size=(6, 1)) + np.arange(700.0)  # more than are resampled at once
-    low, high = mean_interval(values)
-    np.testing.assert_allclose(high - low, (high - low)[0], rtol=1e-6)
-    np.testing.assert_array_equal(mean_interval(values), (low, high))
+@pytest.mark.parametrize(
+    ("at", "words", "mean"),
+    [("mean", "in the mean over 3 tasks, 0 to 2", 2), ("last:2", "in the mean over 2 tasks, 1 to 2", 2.5)],
+)
+def test_a_mean_over_tasks(tmp_path, at, words, mean):
+    grid = {"net.width": ["0", "1"], "seed": ["0", "1", "2"]}
+    write_sweep(
+        tmp_path / "sweep", grid, lambda overrides, task: float(overrides["net.width"]) * (1 + task), skip=["net.width=1 seed=2"]
+    )
+    [one], chosen = compare(read_sweeps([tmp_path / "sweep"]), "net.width=0,1", METRIC, at)
+    assert (chosen.words, one.base_mean, one.other_mean, one.mean) == (words, 0, mean, mean)
+    assert one.num_unpaired == 1
+
+
+def test_more_tasks_than_there_are(tmp_path):
+    write_sweep(tmp_path / "sweep", {"learner": ["l2", "backprop"], "seed": ["0"]}, accuracy)
+    with pytest.raises(Fault, match="--at last:4: the runs have it at 3 tasks; give last:3 at most, or mean"):
+        comparison(tmp_path / "sweep", at="last:4")
+
+
+def test_a_difference_that_so_few_pairs_cannot_show_is_called_so(tmp_path):
+    grid = {"learner": ["l2", "backprop"], "seed": ["0", "1", "2"]}
+    gains = {"0": -1.0, "1": 0.5, "2": 1.0}
+    write_sweep(tmp_path / "sweep", grid, lambda overrides, task: gains[overrides["seed"]] * (overrides["learner"] == "l2"))
+    reach = stats.t.ppf(0.975, 2) * np.std([*gains.values()], ddof=1) / math.sqrt(3)
+    said = (
+        f"l2 − backprop: too few pairs to tell: the interval holds 0, and of 3 pairs only a mean beyond ±{reach:.2g} would show"
+    )
+    assert said in " ".join(printed(tmp_path / "sweep").split())
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_too_few_pairs_have_no_interval_and_are_told(tmp_path, count):
     grid = {"learner": ["l2", "backprop"], "seed": [str(seed) for seed in range(count)]}
     one, _ = comparison(write_sweep(tmp_path / "sweep", grid, accuracy))
-    assert (one.bootstrap(), one.student()) == (None, None)
+    assert one.interval() is None
     said = printed(tmp_path / "sweep")
     assert f"{count} pair{'s' if count > 1 else ''}, too few for an interval, which takes 3; run more seeds" in said
 
@@ -110,7 +124,7 @@ def test_each_further_value_is_compared_with_the_first_at_the_task_asked_for(tmp
     grid = {"net.width": ["8", "16", "1e2"], "seed": ["0", "1", "2"]}
     write_sweep(tmp_path / "sweep", grid, lambda overrides, task: float(overrides["net.width"]) * (1 + task))
     comparisons, chosen = compare(read_sweeps([tmp_path / "sweep"]), "net.width=8,100,16", METRIC, "1")
-    assert chosen.task == 1
+    assert chosen.tasks == [1]
     assert [(one.base, one.other, one.mean) for one in comparisons] == [(8, 100, 184), (8, 16, 16)]
 
 
@@ -119,7 +133,13 @@ def test_the_table(tmp_path):
     write_sweep(tmp_path / "sweep", grid, accuracy)
     lines = printed(tmp_path / "sweep").splitlines()
     assert lines[0].startswith("task_last_epoch_accuracy at task 2, paired differences")
-    assert lines[2].split()[:6] == ["l2", "−", "backprop", "5", "+0.12", "+0.108"]
+    base, other = NOISE[:5].mean() + 20, NOISE[:5].mean() + 20.12
+    low, high = (
+        0.12 - (reach := stats.t.ppf(0.975, 4) * np.std([0.1, 0.11, 0.12, 0.13, 0.14], ddof=1) / math.sqrt(5)),
+        0.12 + reach,
+    )
+    words = f"l2 − backprop 5 {other:.4g} − {base:.4g} +0.12 {low:+.4g} … {high:+.4g}"
+    assert " ".join(lines[2].split()).startswith(words)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from taskshift.config.words import either
 from taskshift.faults import Fault
-from taskshift.sweeps.bootstrap import FEWEST, LEVEL, mean_interval
+from taskshift.sweeps.intervals import FEWEST, LEVEL, mean_interval, p_value
 from taskshift.sweeps.records import Record, Value, in_order, read_sweeps, require_override, runs_in_words, shown_value, typed
 from taskshift.sweeps.series import AtTask, at_task
 
@@ -26,11 +26,13 @@ OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired differences `other` − `base` of a metric [N], and what could not be paired."""
+    """Paired differences `other` − `base` of a metric [N], the means of both over those pairs, and what could not be paired."""
 
     base: Value
     other: Value
     differences: np.ndarray
+    base_mean: float
+    other_mean: float
     num_unpaired: int  # runs of either without a twin
     num_lost: int  # pairs whose difference is not finite
 
@@ -38,22 +40,12 @@ class Comparison:
     def mean(self) -> float:
         return float(self.differences.mean()) if len(self.differences) else math.nan
 
-    def bootstrap(self) -> Interval | None:
-        """The percentile bootstrap interval of the mean, None for fewer than `FEWEST` pairs."""
+    def interval(self) -> Interval | None:
+        """The t interval of the mean difference, exact for normal differences; None for fewer than `FEWEST` pairs."""
         if len(self.differences) < FEWEST:
             return None
         [low], [high] = mean_interval(self.differences[:, None])
         return float(low), float(high)
-
-    def student(self) -> Interval | None:
-        """The t interval of the mean, exact for normal differences; None for fewer than `FEWEST` pairs."""
-        count = len(self.differences)
-        if count < FEWEST:
-            return None
-        from scipy.special import stdtrit
-
-        reach = stdtrit(count - 1, (1 + LEVEL) / 2) * self.differences.std(ddof=1) / math.sqrt(count)
-        return self.mean - float(reach), self.mean + float(reach)
 
 
 def compare_in(folder: Path, between: str, metric: str, at: str, console: Console) -> None:
@@ -74,21 +66,21 @@ def compare(records: Sequence[Record], between: str, metric: str, at: str) -> tu
 
 def print_comparisons(comparisons: Sequence[Comparison], chosen: AtTask, metric: str, console: Console) -> None:
     """A line for each comparison, and below what is not in the numbers."""
-    console.print(f"{metric} at task {chosen.task}, paired differences", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{metric} {chosen.words}, paired differences", highlight=False, markup=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    level = f"{LEVEL:.0%}"
-    for name in ("difference", "pairs", "mean", f"{level} bootstrap", f"{level} t"):
+    for name in ("difference", "pairs", "means", "mean difference", f"{LEVEL:.0%} interval (Student's t)", "p (paired t)"):
         table.add_column(name, justify="left" if name == "difference" else "right", no_wrap=True)
     for one in comparisons:
         name = f"{shown_value(one.other)} − {shown_value(one.base)}"
-        intervals = (_shown_interval(interval) for interval in (one.bootstrap(), one.student()))
-        table.add_row(name, str(len(one.differences)), f"{one.mean:+.4g}", *intervals)
+        means = f"{one.other_mean:.4g} − {one.base_mean:.4g}"
+        interval, p = _shown_interval(one.interval()), p_value(one.differences)
+        table.add_row(name, str(len(one.differences)), means, f"{one.mean:+.4g}", interval, "–" if math.isnan(p) else f"{p:.2g}")
     console.print(table)
     for one in comparisons:
         for note in _notes(one):
             console.print(f"{shown_value(one.other)} − {shown_value(one.base)}: {note}", highlight=False)
     if chosen.num_absent:
-        console.print(f"without {metric} at task {chosen.task}: {runs_in_words(chosen.num_absent)}", highlight=False)
+        console.print(f"without {metric} {chosen.words}: {runs_in_words(chosen.num_absent)}", highlight=False)
 
 
 def _read(between: str, records: Sequence[Record]) -> tuple[str, list[Value]]:
@@ -117,9 +109,12 @@ def _by_twin(chosen: AtTask, key: str, value: Value) -> dict[tuple, float]:
 def _comparison(columns: Mapping[Value, Mapping[tuple, float]], base: Value, other: Value) -> Comparison:
     ours, theirs = columns[base], columns[other]
     twins = sorted(ours.keys() & theirs.keys(), key=repr)
-    differences = np.array([theirs[twin] - ours[twin] for twin in twins])
-    finite = np.isfinite(differences)
-    return Comparison(base, other, differences[finite], len(ours.keys() ^ theirs.keys()), int((~finite).sum()))
+    pairs = np.array([(ours[twin], theirs[twin]) for twin in twins]).reshape(-1, 2)
+    finite = np.isfinite(pairs).all(axis=1)
+    base_mean, other_mean = pairs[finite].mean(axis=0) if finite.any() else (math.nan, math.nan)
+    differences = pairs[finite, 1] - pairs[finite, 0]
+    num_unpaired, num_lost = len(ours.keys() ^ theirs.keys()), int((~finite).sum())
+    return Comparison(base, other, differences, float(base_mean), float(other_mean), num_unpaired, num_lost)
 
 
 def _shown_interval(interval: Interval | None) -> str:
@@ -131,6 +126,10 @@ def _notes(one: Comparison) -> list[str]:
     count = len(one.differences)
     few = f"{count} pair{'' if count == 1 else 's'}, too few for an interval, which takes {FEWEST}; run more seeds"
     notes = [few] if count < FEWEST else []
+    interval = one.interval()
+    if interval is not None and interval[0] <= 0 <= interval[1] and interval[0] < interval[1]:
+        reach = (interval[1] - interval[0]) / 2
+        notes += [f"too few pairs to tell: the interval holds 0, and of {count} pairs only a mean beyond ±{reach:.2g} would show"]
     alone = "1 run has" if one.num_unpaired == 1 else f"{one.num_unpaired} runs have"
     notes += [f"{alone} no twin that is alike in all else and has come so far"] if one.num_unpaired else []
     return notes + ([f"not finite and left out: {one.num_lost} of the pairs"] if one.num_lost else [])

@@ -1,4 +1,4 @@
-"""Figures of a sweep from its runs' records: curves and bars with bootstrap intervals over runs, heat maps over two overrides."""
+"""Figures of a sweep from its runs' records: curves and bars with intervals over runs, heat maps over two overrides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loss_landscape.viewing.colour_scale import ColourScale
 from loss_landscape.viewing.theme import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, save_figure
 from taskshift.faults import Fault
 from taskshift.pictures.draw import colour_of_text, mark_lost, marker, spans_decades, titled_figure
-from taskshift.sweeps.bootstrap import FEWEST, LEVEL
+from taskshift.sweeps.intervals import FEWEST, LEVEL
 from taskshift.sweeps.records import PLACE, Record, Value, in_order, no_metric, read_sweeps, runs_in_words, shown_value
 from taskshift.sweeps.series import LAST, LaidOut, Series, series_of
 from taskshift.sweeps.units import with_unit
@@ -79,7 +79,7 @@ def draw(records: Sequence[Record], wanted: Wanted, heading: str) -> Figure:
 def _file_name(wanted: Wanted) -> str:
     parts = [wanted.metric, "over", wanted.x, *(["by", wanted.group] if wanted.group else [])]
     parts += [wanted.kind] if wanted.kind else []
-    parts += ["at", wanted.at] if wanted.at != LAST else []
+    parts += ["at", wanted.at.replace(":", "")] if wanted.at != LAST else []
     return "_".join(parts).replace("/", "-")
 
 
@@ -213,10 +213,10 @@ def _notes(records: Sequence[Record], laid_out: LaidOut, wanted: Wanted, kind: s
     yield f"mean of {number}" + (f" over {' and '.join(mixed)}" if mixed else "")
     if kind != "heatmap":
         enough = most >= FEWEST
-        yield f"{LEVEL:.0%} bootstrap interval" if enough else f"no interval: it takes {FEWEST} runs"
+        yield f"{LEVEL:.0%} interval of the mean (Student's t)" if enough else f"no interval: it takes {FEWEST} runs"
     if chosen := laid_out.chosen:
         absent = f", where {chosen.num_absent} of {runs_in_words(len(records))} have none" if chosen.num_absent else ""
-        yield f"at task {chosen.task}{absent}"
+        yield f"{chosen.words}{absent}"
     if lost := sum(one.num_lost for one in laid_out.series):
         yield f"not finite and in no mean: {lost} value{'s' if lost > 1 else ''}"
 

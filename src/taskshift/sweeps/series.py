@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from taskshift.faults import Fault
-from taskshift.sweeps.bootstrap import mean_interval
+from taskshift.sweeps.intervals import mean_interval
 from taskshift.sweeps.records import PLACE, Record, Value, in_order, require_override, unknown_metric
 
 LAST = "last"
-"""The last task that any of the runs has reached."""
+"""The last task that any of the runs has reached; `last:5` the mean over the last five, `mean` over all."""
+
+AT = re.compile(r"\d+|mean|last|last:[1-9]\d*")
+"""What says of which task, or tasks, a run's value is."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Series:
             return np.where(self.used, self.values, 0.0).sum(axis=0) / self.counts()
 
     def intervals(self) -> tuple[np.ndarray, np.ndarray]:
-        """Both ends [X] of the bootstrap interval of each mean; places that the same runs have share their draws."""
+        """Both ends [X] of the t interval of each mean, over the runs that have a value there."""
         low, high = np.full((2, len(self.places)), np.nan)
         patterns, which = np.unique(self.used, axis=1, return_inverse=True)
         for number, runs in enumerate(patterns.T):
@@ -55,12 +59,18 @@ class Series:
 
 @dataclass(frozen=True)
 class AtTask:
-    """A metric's last value at one task, of every run that has got there."""
+    """A metric's last value at one task, or its mean over several, of every run that has got there."""
 
-    task: int
+    tasks: Sequence[int]
     runs: Sequence[Record]
     values: Sequence[float]
     num_absent: int  # runs that have not logged it there
+
+    @property
+    def words(self) -> str:
+        if len(self.tasks) == 1:
+            return f"at task {self.tasks[0]}"
+        return f"in the mean over {len(self.tasks)} tasks, {self.tasks[0]} to {self.tasks[-1]}"
 
 
 @dataclass(frozen=True)
@@ -91,14 +101,26 @@ def series_of(records: Sequence[Record], metric: str, x: str, group: str | None,
 
 
 def at_task(records: Sequence[Record], metric: str, at: str) -> AtTask:
-    """`metric` at task `at`, a number from 0 or `last`; raises Fault where no run has it there."""
+    """`metric` where `at` says, see `AT`; raises Fault where no run has it there. A mean takes a run that has all its tasks."""
     found = [(record, {int(row["task_idx"]): row[metric] for row in rows}) for record, rows in logged(records, metric)]
-    furthest = max(task for _, tasks in found for task in tasks)
-    task = furthest if at == LAST else int(at)
-    there = [(record, tasks[task]) for record, tasks in found if task in tasks]
+    logged_at = sorted({task for _, tasks in found for task in tasks})
+    chosen = _chosen_tasks(at, logged_at)
+    there = [(record, float(np.mean([tasks[task] for task in chosen]))) for record, tasks in found if tasks.keys() >= {*chosen}]
     if not there:
-        raise Fault(f"--at {at}: no run has logged {metric} at task {at}; the furthest that has it is at task {furthest}")
-    return AtTask(task, [record for record, _ in there], [value for _, value in there], len(records) - len(there))
+        raise Fault(f"--at {at}: no run has logged {metric} at task {at}; the furthest that has it is at task {logged_at[-1]}")
+    return AtTask(chosen, [record for record, _ in there], [value for _, value in there], len(records) - len(there))
+
+
+def _chosen_tasks(at: str, logged_at: Sequence[int]) -> list[int]:
+    """The tasks that `at` means, of those that a metric was logged at."""
+    if at.isdecimal():
+        return [int(at)]
+    if at == "mean":
+        return list(logged_at)
+    count = int(at.partition(":")[2] or 1)
+    if count > len(logged_at):
+        raise Fault(f"--at {at}: the runs have it at {len(logged_at)} tasks; give last:{len(logged_at)} at most, or mean")
+    return list(logged_at[-count:])
 
 
 def logged(records: Sequence[Record], metric: str) -> list[tuple[Record, list[dict[str, float]]]]:
