@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
+import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -15,21 +18,56 @@ INTERRUPTED = 130
 """The exit status of a command that Ctrl-C ended: 128 and the signal's number."""
 
 
+TERMINATED = 143
+"""The same of one that was told to end, by `kill` or by a scheduler."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+SPOKEN = str.maketrans(
+    {"…": "...", "–": "-", "−": "-", "→": "->", "·": "-", "±": "+/-", "×": "x", "λ": "lambda", "₁": "1", "‖": "|", "θ": "theta"}
+)
+"""What stands for a sign that a terminal's character set lacks."""
+
+
+def print_anything() -> None:
+    """Let no text fail for a terminal, or a file in its place, whose character set lacks some sign of it."""
+    codecs.register_error("spoken", _spoken)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="spoken")
+
+
+def _spoken(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(SPOKEN)
+    return text.encode("ascii", "replace").decode(), error.end
+
+
+def _terminated(signum: int, frame: object) -> NoReturn:
+    raise Terminated
+
+
 @contextlib.contextmanager
 def sentences() -> Iterator[None]:
     """Around a whole command: what a user can mend is printed without a traceback, a bug keeps its own."""
+    print_anything()
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         yield
     except Fault as fault:
         end(str(fault))
-    except KeyboardInterrupt:
-        end(
-            "stopped by Ctrl-C; a run that had begun goes on with the command it printed first, a sweep with its own",
-            INTERRUPTED,
-        )
+    except KeyboardInterrupt as stop:
+        by, status = ("SIGTERM", TERMINATED) if isinstance(stop, Terminated) else ("Ctrl-C", INTERRUPTED)
+        end(f"stopped by {by}; a run that had begun goes on with the command it printed first, a sweep with its own", status)
     except BrokenPipeError:  # who was reading, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def faults_end_here(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -63,10 +64,11 @@ def default_run_name(config: Mapping[str, Any], now: datetime) -> str:
 
 
 def resume_command(argv: Sequence[str], overrides: Sequence[str], config: Mapping[str, Any]) -> str:
-    """The command that goes on with a run: the program and config folders of `argv`, the run's own overrides and names."""
+    """The command that goes on with a run, from wherever: the program and config folders of `argv`, the run's own words."""
     names = {key: config[key] for key in ("sweep_name", "run_name") if config[key] is not None}
     words = [word for word in overrides if word.partition("=")[0] not in ("sweep_name", "run_name")]
-    return shlex.join([*_program(argv), *_config_folders(argv[1:]), *words, *(f"{key}={name}" for key, name in names.items())])
+    own = [*_program(argv), *_config_folders(argv[1:]), *words, *(f"{key}={name}" for key, name in names.items())]
+    return f"{shlex.join(['cd', os.getcwd()])} && {shlex.join(own)}"  # outputs/ and plugins are found below the folder
 
 
 def _program(argv: Sequence[str]) -> list[str]:

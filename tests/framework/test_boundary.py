@@ -122,7 +122,10 @@ def test_a_pipe_that_closes_is_no_fault(tmp_path):
     assert done.stderr == ""
 
 
-def test_ctrl_c_ends_train_in_a_sentence(tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "status", "said_by"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_signal_ends_train_in_a_sentence(sent, status, said_by, tmp_path):
     process = subprocess.Popen(
         [*TRAIN, "debug=tiny", "recorder=none", "epochs=100000"],
         cwd=tmp_path,
@@ -135,13 +138,27 @@ def test_ctrl_c_ends_train_in_a_sentence(tmp_path):
     try:
         assert process.stdout.readline().startswith("writing to ")
         time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, said = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("stopped by Ctrl-C; ")
+    assert process.returncode == status
+    goes_on = "a run that had begun goes on with the command it printed first, a sweep with its own"
+    assert said.splitlines()[-1] == f"stopped by {said_by}; {goes_on}"
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_signs_gets_the_whole_table(charset, tmp_path):
+    words = ["debug=tiny", "recorder=none", "num_tasks=1", "lla.enable_sam=false", "lla.enable_planes=false"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": charset, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    environment |= {"PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([*TRAIN, *words, "run_name=plain"], cwd=tmp_path, capture_output=True, env=environment)
+    said = done.stdout.decode(charset)
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr
+    assert "lambda" in said
+    assert "open first:" in said
+    assert (tmp_path / "outputs/loss_landscape_taskshift/mlp/plain/DONE").exists()
 
 
 def test_ctrl_c_ends_a_sweep_and_its_workers_in_a_sentence(tmp_path):

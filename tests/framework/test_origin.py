@@ -1,5 +1,8 @@
 """The printed command goes on with the very run it was printed by."""
 
+import os
+import shlex
+
 import pytest
 
 from taskshift.origin import resume_command
@@ -25,10 +28,20 @@ from taskshift.origin import resume_command
     ],
 )
 def test_it_names_the_run_and_where_its_configs_are(argv, overrides, command):
-    assert resume_command(argv, overrides, {"run_name": "x", "sweep_name": None}) == command
+    own = resume_command(argv, overrides, {"run_name": "x", "sweep_name": None})
+    assert own == f"cd {shlex.quote(os.getcwd())} && {command}"
+
+
+def test_it_finds_the_run_from_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "my thesis").mkdir()
+    monkeypatch.chdir(tmp_path / "my thesis")
+    command = resume_command(["train.py"], [], {"run_name": "x", "sweep_name": None})
+    assert command == f"cd '{tmp_path}/my thesis' && python train.py run_name=x"
 
 
 def test_a_run_of_a_sweep_goes_on_by_itself():
     config = {"run_name": "0a1b", "sweep_name": "mine"}
     command = "python train.py seed=4 sweep_name=mine run_name=0a1b"
-    assert resume_command(["train.py", "-m", "seed=3,4", "sweep_name=mine"], ["seed=4", "sweep_name=mine"], config) == command
+    assert resume_command(["train.py", "-m", "seed=3,4", "sweep_name=mine"], ["seed=4", "sweep_name=mine"], config).endswith(
+        f" && {command}"
+    )

@@ -33,7 +33,7 @@ def test_the_same_run_in_a_new_folder(saved, tmp_path, monkeypatch):
     again = rerun(saved, ["run_name=again"])
     assert again.path.resolve() == tmp_path / "outputs/loss_landscape_taskshift/mlp/again"
     assert differences(saved, again.path) == []
-    assert again.known_run()["command"] == f"taskshift rerun {saved} run_name=again"
+    assert again.known_run()["command"] == f"cd {tmp_path} && taskshift rerun {saved} run_name=again"
     assert {path: path.stat().st_mtime_ns for path in saved.rglob("*")} == before
 
 

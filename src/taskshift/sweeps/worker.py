@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from taskshift.boundary import print_anything
 from taskshift.faults import Fault
 from taskshift.run_folder import is_held, run_folder_of
 
@@ -43,6 +44,7 @@ class Worker:
 
     def __call__(self) -> None:
         """Carry the run to its end. Whatever it raises passes, so that the scheduler calls the job failed."""
+        print_anything()
         os.chdir(self.directory)
         sys.argv = list(self.arguments)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
