@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from runs import TINY, compose, run_in
 
+from loss_landscape import files
 from taskshift import checkpoint
 from taskshift.compare import differences
 from taskshift.faults import Fault
@@ -56,7 +57,8 @@ def interrupt(patch, owner, name, count):
         (RunFolder, "append_row", (1, 2, 1, 2)),
         (Job, "tick", (1, 4, 9, 15, 9)),
         (checkpoint, "save", (1, 3, 7, 12, 12)),
-        (checkpoint, "write_whole", (2, 4, 15, 20)),
+        (checkpoint, "write_whole", (2, 4, 9, 12)),
+        (files, "write_whole", (2, 4, 5, 6)),
     ],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(owner, name, counts, config, uninterrupted, tmp_path):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
+import logging
 import operator
+import pickle
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,10 +25,13 @@ from taskshift.config.build import Parts
 from taskshift.evaluation import eval_mode
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Phase, Row
 from taskshift.faults import Fault
+from taskshift.intact import Damaged, read_json, sync_folder, write_json
 from taskshift.learners.learner import Learner
 from taskshift.randomness import generator, seed_from
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.shifts.task import Batch, Task
+
+log = logging.getLogger(__name__)
 
 Guard = Callable[[str, Callable[[], None]], None]
 """(evaluator's name, what runs it): runs it, and decides what follows where it fails."""
@@ -66,7 +72,7 @@ class Analysis:
     def missing(self) -> dict[str, Evaluator]:
         """The evaluators that have not finished."""
         evaluators = self.parts.evaluators.items()
-        return {name: evaluator for name, evaluator in evaluators if not (self.folder / name / "findings.json").exists()}
+        return {name: evaluator for name, evaluator in evaluators if not has_findings(self.folder / name)}
 
     def prepare(self) -> None:
         """Solve the eigenpairs that missing evaluators ask for: now, so that their time is no evaluator's, and no shard's."""
@@ -131,14 +137,14 @@ class Analysis:
     def _found(self) -> dict[str, float]:
         """What the evaluators wrote; one that failed and was marked wrote nothing."""
         paths = {name: self.folder / name / "findings.json" for name in self.parts.evaluators}
-        numbers = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+        numbers = {name: read_json(path) for name, path in paths.items() if path.exists()}
         return {f"{name}/{key}": value for name, found in numbers.items() for key, value in found.items()}
 
     def _solved(self, measurement: Measurement) -> Eigenpairs:
         """The eigenpairs for the largest request: from disk where they are, else by Lanczos."""
         device = self.parts.device
-        if self.eigenpairs_file.exists():
-            return _loaded(self.eigenpairs_file, device)
+        if self.eigenpairs_file.exists() and (kept := _kept_pairs(self.eigenpairs_file, device, "they are solved again")):
+            return kept
         request = functools.reduce(operator.or_, (evaluator.request for evaluator in self.parts.evaluators.values()))
         with stopwatch(device) as watch:
             pairs = eigenpairs(
@@ -147,21 +153,50 @@ class Analysis:
                 bottom=request.bottom,
                 tolerance=request.tolerance,
                 generator=measurement.generator("eigenpairs"),
-                start=None if self.start_vectors is None else _loaded(self.start_vectors, device).vectors,
+                start=self._start(device),
             )
         state = {field.name: getattr(pairs, field.name) for field in dataclasses.fields(pairs)}
         checkpoint.save(self.eigenpairs_file, {"pairs": state, "seconds": watch.seconds})
         return pairs
 
+    def _start(self, device: torch.device) -> torch.Tensor | None:
+        """The vectors that Lanczos starts from: they save products, so that a run goes on without those it has lost."""
+        cold = "Lanczos starts without it, so that the last digits of eigenvalues may differ from an undisturbed run's"
+        pairs = None if self.start_vectors is None else _kept_pairs(self.start_vectors, device, cold)
+        return None if pairs is None else pairs.vectors
+
     def _eigenpairs_cost(self) -> dict[str, float]:
         if not self.eigenpairs_file.exists():
             return {}
+        if _kept_pairs(self.eigenpairs_file, self.parts.device, "they are solved again") is None:
+            with eval_mode(self.parts.learner.net):
+                self._solved(self.measurement)
         kept = checkpoint.load(self.eigenpairs_file)
         return {"eigenpairs/seconds": kept["seconds"], "eigenpairs/products": kept["pairs"]["num_products"]}
 
 
-def _loaded(path: Path, device: torch.device) -> Eigenpairs:
-    return Eigenpairs(**checkpoint.load(path, device)["pairs"])
+def has_findings(folder: Path) -> bool:
+    """Whether an evaluator has left its numbers in its folder; those that were damaged since are taken away."""
+    file = folder / "findings.json"
+    if not file.exists():
+        return False
+    try:
+        read_json(file, "it is measured again")
+    except Fault as fault:
+        log.warning("%s", fault)
+        file.unlink()
+        return False
+    return True
+
+
+def _kept_pairs(path: Path, device: torch.device, instead: str) -> Eigenpairs | None:
+    """The eigenpairs in a file; None, and a warning that says what happens `instead`, where it is gone or damaged."""
+    try:
+        return Eigenpairs(**checkpoint.load(path, device, instead)["pairs"])
+    except Fault as fault:
+        log.warning("%s", fault)
+        path.unlink(missing_ok=True)
+        return None
 
 
 def _evaluation_batches(parts: Parts, task: Task) -> list[Batch]:
@@ -178,11 +213,31 @@ def _evaluation_batches(parts: Parts, task: Task) -> list[Batch]:
 def _run_one(name: str, evaluator: Evaluator, measurement: Measurement, folder: Path) -> None:
     own = measurement.for_evaluator(name)
     own.scratch.mkdir(parents=True, exist_ok=True)
-    with _seeded(own, name), _unchanged(own.learner, name), stopwatch(own.stream.data.device) as watch:
-        findings = evaluator(own)
+    with _unchanged(own.learner, name), stopwatch(own.stream.data.device) as watch:
+        findings = _evaluated(name, evaluator, own)
         own.learner.net.zero_grad(set_to_none=True)
     _write(folder / name, findings, watch.seconds)
     shutil.rmtree(own.scratch)
+
+
+UNREADABLE = (Damaged, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, EOFError)
+"""What reading a file raises that a crash, or a bad disk, has left as it should not be."""
+
+
+def _evaluated(name: str, evaluator: Evaluator, measurement: Measurement) -> Findings:
+    """What an evaluator finds, from its beginning where what an interrupted attempt has left of it can't be read."""
+    taken_up = any(measurement.scratch.iterdir())
+    try:
+        with _seeded(measurement, name):
+            return evaluator(measurement)
+    except UNREADABLE as error:
+        if not taken_up:
+            raise
+        log.warning("%s can't be read (%s); what was in it is computed again", measurement.scratch, error)
+    shutil.rmtree(measurement.scratch)
+    measurement.scratch.mkdir()
+    with _seeded(measurement, name):
+        return evaluator(measurement)
 
 
 def _write(folder: Path, findings: Findings, seconds: float) -> None:
@@ -194,9 +249,10 @@ def _write(folder: Path, findings: Findings, seconds: float) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         artifact(path)
     numbers = {key: scalar(key, value) for key, value in findings.scalars.items()} | {"seconds": seconds}
-    checkpoint.write_text(partial / "findings.json", json.dumps(numbers, indent=2) + "\n")
+    write_json(partial / "findings.json", numbers)
     shutil.rmtree(folder, ignore_errors=True)  # what an earlier, failed attempt left
     partial.rename(folder)
+    sync_folder(folder.parent)
 
 
 @contextmanager

@@ -14,12 +14,13 @@ import numpy as np
 
 from loss_landscape import LossSurface, barrier
 from loss_landscape.files import write_whole
+from taskshift import checkpoint
 from taskshift.analysis import Analysis
-from taskshift.checkpoint import write_text
 from taskshift.config.build import Parts
 from taskshift.estimate import duration
 from taskshift.evaluators.mode_connectivity import ModeConnectivity, connecting_surface
-from taskshift.nets.weights import fitting_state
+from taskshift.faults import Fault
+from taskshift.intact import read_json, write_json, write_text
 from taskshift.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def complete_matrix(parts: Parts, folder: RunFolder, num_tasks: int) -> None:
     missing = [(start, end) for end in tasks for start in tasks if start != end and (start, end) not in lines]
     for line in _measured(parts, folder, missing):
         lines[line.start, line.end] = line
-        write_text(kept, json.dumps([asdict(one) for one in lines.values()]) + "\n")
+        write_json(kept, {"lines": [asdict(one) for one in lines.values()]})
     _write(folder.path / "summary", tasks, lines)
 
 
@@ -65,7 +66,11 @@ def evenly(tasks: Sequence[int], most: int) -> list[int]:
 
 
 def _known(kept: Path) -> dict[tuple[int, int], Line]:
-    lines = [Line(**one) for one in json.loads(kept.read_text())] if kept.exists() else []
+    try:
+        lines = [Line(**one) for one in read_json(kept, "its lines are measured again")["lines"]] if kept.exists() else []
+    except Fault as fault:
+        log.warning("%s", fault)
+        lines = []
     return {(line.start, line.end): line for line in lines}
 
 
@@ -75,7 +80,7 @@ def _measured(parts: Parts, folder: RunFolder, missing: Sequence[tuple[int, int]
     for done, (start, end) in enumerate(missing):
         if end != data_of:
             surface, data_of = _surface(parts, folder, end), end
-        ends = [fitting_state(parts.learner.net, folder.task_checkpoint(task)) for task in (start, end)]
+        ends = [checkpoint.load(folder.task_checkpoint(task))["net"] for task in (start, end)]
         found = barrier(surface, *ends, num_points=NUM_POINTS)
         yield Line(start, end, found.barrier, found.highest, float(found.losses[0]), float(found.losses[-1]))
         if done == 0:

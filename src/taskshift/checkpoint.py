@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,21 +15,83 @@ import torch
 from torch import Tensor
 
 from loss_landscape.files import write_whole
+from taskshift.intact import RESTORE, absent, damaged, sync_folder
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    write_whole(path, lambda partial: partial.write_text(text))
+PIECE_BYTES = 2**20
 
 
 def save(path: Path, state: Any) -> None:
-    """Save tensors in plain containers, whole or not at all."""
-    write_whole(path, lambda partial: torch.save(state, partial))
+    """Save tensors in plain containers, whole or not at all, with a checksum of every byte at the end."""
+    write_whole(path, lambda partial: _save(partial, state))
+    sync_folder(path.parent)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Load what `save` saved; never unpickles anything but tensors and plain containers."""
-    return torch.load(path, map_location=device, weights_only=True)
+def load(path: Path, device: torch.device | str = "cpu", mend: str = RESTORE) -> Any:
+    """Load what `save` saved; never unpickles anything but tensors and plain containers.
+
+    Raises Fault, with what can be done in the words of `mend`, where the file is gone or has changed since it was written.
+    """
+    require_intact(path, mend)
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (EOFError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch seeks where a file that was cut has nothing
+            raise
+        raise damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__, mend) from error
+
+
+def require_intact(path: Path, mend: str = RESTORE) -> None:
+    """Raise Fault where a file of tensors is gone, or has changed since it was written."""
+    if not path.exists():
+        raise absent(path, mend)
+    if not is_intact(path):
+        raise damaged(path, "its checksum is another", mend)
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a file of tensors is as it was written, as far as its checksum says, or those of its parts where it has none.
+
+    torch itself looks at no checksum.
+    """
+    checksum, said = _checksums(path)
+    if said is not None:
+        return checksum == said
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except zipfile.BadZipFile:
+        return _is_of_older_format(path)
+
+
+def _is_of_older_format(path: Path) -> bool:
+    """Whether a file is no archive, but what torch wrote before 1.6: without any checksum."""
+    with path.open("rb") as file:
+        return file.read(2) not in (b"", b"PK")
+
+
+SEAL = re.compile(rb"crc32 ([0-9a-f]{8})\n")
+SEAL_BYTES = 15
+"""The checksum of a file as its last bytes, behind torch's archive, which none of those who read archives looks at."""
+
+
+def _save(path: Path, state: Any) -> None:
+    torch.save(state, path)
+    checksum, _ = _checksums(path)
+    with path.open("ab") as file:
+        file.write(b"crc32 %08x\n" % checksum)
+
+
+def _checksums(path: Path) -> tuple[int, int | None]:
+    """The CRC-32 of a file without its seal, and the one that the seal says; of a file without a seal the CRC-32 of all of it."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - SEAL_BYTES))
+        seal = SEAL.fullmatch(file.read())
+        file.seek(0)
+        left, checksum = size - (SEAL_BYTES if seal else 0), 0
+        while left and (piece := file.read(min(left, PIECE_BYTES))):
+            checksum, left = zlib.crc32(piece, checksum), left - len(piece)
+    return checksum, int(seal[1], 16) if seal else None
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from taskshift import checkpoint
+from taskshift.intact import read_json
 from taskshift.run_folder import RunFolder, read_rows
 
 TIMED = ("seconds", "memory_mb", "opt_seconds")
@@ -57,7 +57,7 @@ def _latest_differences(one: Path, other: Path) -> Iterator[str]:
         return
     states = [checkpoint.load(path) for path in paths]
     for state in states:
-        del state["task_seconds"]
+        del state["task_seconds"], state["rows_checksum"]  # the rows' timings are in their checksum
     if (at := checkpoint.first_difference(*states)) is not None:
         yield f"checkpoints/latest.pt: {at}"
 
@@ -77,7 +77,7 @@ def _array_difference(one: Path, other: Path) -> str | None:
 
 
 def _json_difference(one: Path, other: Path) -> str | None:
-    return checkpoint.first_difference(*(_without_timings(json.loads(path.read_text())) for path in (one, other)))
+    return checkpoint.first_difference(*(_without_timings(read_json(path)) for path in (one, other)))
 
 
 def _text_difference(one: Path, other: Path) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taskshift.checkpoint import write_text
+from taskshift.intact import write_text
 from taskshift.metrics.coupling import Coupling, Resampling, coupling
 from taskshift.metrics.rank_drops import relative_drops
 from taskshift.randomness import generator

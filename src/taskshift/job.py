@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from taskshift import checkpoint, trajectory
 from taskshift.clock import Clock
 from taskshift.config.build import Parts
 from taskshift.faults import Fault
+from taskshift.intact import absent
 from taskshift.origin import cpu_model, describe_run
 from taskshift.progress import EpochSums, Phase, Progress
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Moment, Opening
-from taskshift.run_folder import RunFolder, disk_faults, refuse_another_identity
+from taskshift.run_folder import RunFolder, Written, disk_faults, refuse_another_identity
 from taskshift.shifts.task import Task
 
 log = logging.getLogger(__name__)
@@ -32,11 +34,12 @@ class Job:
         self.config, self.parts, self.folder, self.resume_command = config, parts, folder, command
         self.progress = Progress()
         self.sums = EpochSums()
-        self.num_rows = 0
+        self.written = Written()  # of the record
         self.task_rows: list[dict[str, float]] = []  # the present task's epochs
         self.task_seconds = 0.0  # spent on the present task before `_since`
         self.failed: list[str] = []  # evaluators that failed and were marked, by their FAILED files
         self.last_eigenpairs: str | None = None  # where the next Lanczos starts from, below the folder
+        self.first_net = 0  # the first task whose net is kept
         self._clock = Clock(parts.top.checkpoints.every_seconds)
         self._since = Clock(float("inf"))
 
@@ -73,7 +76,8 @@ class Job:
         """Leave word of how this attempt ends: DONE, or FAILED and why; nothing where it is interrupted."""
         self.folder.begin_attempt()
         try:
-            yield
+            with disk_faults(self.folder.path):
+                yield
         except Exception as error:
             told = str(error) if isinstance(error, Fault) else "".join(traceback.format_exception(error))
             with suppress(OSError):  # a full disk may be what it failed of
@@ -86,7 +90,7 @@ class Job:
 
     def _take_identity(self) -> None:
         known = self.folder.known_run()
-        about = describe_run(self.config, self.resume_command, self.parts.device)
+        about = about_now = describe_run(self.config, self.resume_command, self.parts.device)
         if known is None:
             threads = self.parts.top.num_threads or torch.get_num_threads()
         else:
@@ -94,37 +98,54 @@ class Job:
             threads = self.parts.top.num_threads or known["num_threads"]
             about = known | {"config": about["config"], "command": about["command"]}
             warn_of_another_machine(known, self.parts.device, threads)
+            warn_of_other_code(known, about_now)
         torch.set_num_threads(threads)
         self.folder.write_run(about | {"num_threads": threads})
         self.folder.write_configs(self.config)
 
     def _begin(self) -> list[dict[str, float]]:
+        if self.folder.has_trained():
+            raise absent(self.folder.latest, "put a copy of it back, or delete metrics.jsonl: the run then begins anew")
         checkpoint.save(self.folder.initial, self.parts.learner.net.state_dict())
-        return self.folder.cut_rows(0)
+        return self.folder.cut_rows(Written())
 
     def _go_on(self) -> list[dict[str, float]]:
-        state = checkpoint.load(self.folder.latest, self.parts.device)
+        if not self.folder.initial.exists():  # the learner still is as the seed drew it
+            log.warning("%s is gone; it is drawn again from the seed", self.folder.initial)
+            checkpoint.save(self.folder.initial, self.parts.learner.net.state_dict())
+        state = self._state_of_latest()
         self.progress = Progress(**state["progress"])
         self.sums = EpochSums(**state["sums"])
-        self.num_rows, self.task_seconds = state["num_rows"], state["task_seconds"]
-        self.failed, self.last_eigenpairs = state["failed"], state["last_eigenpairs"]
+        self.written, self.task_seconds = Written(state["num_rows"], state["rows_checksum"]), state["task_seconds"]
+        self.failed, self.last_eigenpairs, self.first_net = state["failed"], state["last_eigenpairs"], state["first_net"]
         self.parts.learner.load_state_dict(state["learner"])
         checkpoint.set_random_state(state["random"], self.parts.device)
-        rows = self.folder.cut_rows(self.num_rows)
+        rows = self.folder.cut_rows(self.written)
         self.task_rows = [row for row in rows if row["task_idx"] == self.progress.task and "epoch_loss" in row]
         return rows
+
+    def _state_of_latest(self) -> dict[str, Any]:
+        state = checkpoint.load(self.folder.latest, self.parts.device)
+        if lacking := sorted({"progress", "sums", "num_rows", "rows_checksum", "learner", "random", "first_net"} - state.keys()):
+            raise Fault(
+                f"{self.folder.latest} was saved by other code than this: it lacks {', '.join(lacking)}; go on with that code "
+                "(run.json says which), or give another run_name"
+            )
+        return state
 
     def save(self) -> None:
         """Write all that is needed to go on from here."""
         state = {
             "progress": self.progress.to_dict(),
             "sums": self.sums.state_dict(),
-            "num_rows": self.num_rows,
+            "num_rows": self.written.num_rows,
+            "rows_checksum": self.written.checksum,
             "task_seconds": self.seconds_on_task(),
             "failed": self.failed,
             "last_eigenpairs": self.last_eigenpairs,
             "learner": self.parts.learner.state_dict(),
             "random": checkpoint.random_state(self.parts.device),
+            "first_net": self.first_net,
         }
         checkpoint.save(self.folder.latest, state)
         self._clock.restart()
@@ -142,8 +163,22 @@ class Job:
                 path.unlink()
         keep = self.parts.top.checkpoints.keep
         if keep is not None:
-            for path in self.folder.task_checkpoints_before(self.progress.task - keep):
-                path.unlink()
+            kept_from = max(self.first_net, self.progress.task - keep)
+            for task in range(self.first_net, kept_from):
+                self.folder.task_checkpoint(task).unlink(missing_ok=True)
+            self.first_net = kept_from
+
+    def earlier_nets(self, task: Task) -> dict[int, Path]:
+        """Task → the net at its end, of the tasks before this one whose nets are kept."""
+        return {index: self.folder.task_checkpoint(index) for index in range(self.first_net, task.index)}
+
+    def snapshots(self, task: Task) -> Sequence[Path]:
+        """The net's kept states over the task's steps; raises Fault where one was kept and is gone."""
+        kept = [trajectory.place(self.folder, task.index, step) for step in sorted(self.trajectory_steps(task))]
+        for path in kept:
+            if not path.exists():
+                raise absent(path)
+        return kept
 
     # -- where it stands --------------------------------------------------------------------------------------
 
@@ -194,7 +229,7 @@ class Job:
         """Add a row to the record, then to its mirrors."""
         row = {"global_epoch": step, "task_idx": task.index, **{name: scalar(name, value) for name, value in metrics.items()}}
         self.folder.append_row(row)
-        self.num_rows += 1
+        self.written = self.written.after(row)
         if "epoch_loss" in row:
             self.task_rows.append(row)
         for recorder in self.parts.recorders.values():
@@ -204,7 +239,7 @@ class Job:
 @contextmanager
 def _logged_to(folder: RunFolder) -> Iterator[None]:
     """Copy this package's log to `train.log` while the run is open."""
-    handler = logging.FileHandler(folder.path / "train.log", delay=True)
+    handler = logging.FileHandler(folder.path / "train.log", delay=True, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("taskshift")
     level = logger.level
@@ -216,6 +251,14 @@ def _logged_to(folder: RunFolder) -> Iterator[None]:
         logger.setLevel(level)
         logger.removeHandler(handler)
         handler.close()
+
+
+def warn_of_other_code(known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Say which packages, and whether our own code, are others than those that a run began with."""
+    before, after = known["versions"] | {"source": known["source_hash"]}, now["versions"] | {"source": now["source_hash"]}
+    said = ", ".join(f"{name} {before.get(name)} → {version}" for name, version in after.items() if before.get(name) != version)
+    if said:
+        log.warning("this run began with other code (%s): what comes now may differ for that reason", said)
 
 
 def warn_of_another_machine(

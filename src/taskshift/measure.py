@@ -7,10 +7,11 @@ import logging
 import traceback
 from collections.abc import Callable
 
-from taskshift import checkpoint, estimate, trajectory
+from taskshift import estimate
 from taskshift.analysis import Analysis
 from taskshift.clock import peak_memory_mb
 from taskshift.evaluators.evaluator import Phase
+from taskshift.intact import write_text
 from taskshift.job import Job
 from taskshift.shifts.task import Task
 
@@ -56,9 +57,9 @@ def _analysed(job: Job, task: Task, phase: Phase) -> dict[str, float]:
         eigenpairs_file=job.folder.eigenpairs(task.index, phase),
         initial=job.folder.initial,
         start_vectors=None if job.last_eigenpairs is None else job.folder.path / job.last_eigenpairs,
-        trajectory=trajectory.points(job.folder, task.index) if phase == "end" else (),
+        trajectory=job.snapshots(task) if phase == "end" else (),
         rows=tuple(job.task_rows),
-        earlier=job.folder.nets_before(task.index),
+        earlier=job.earlier_nets(task),
         tick=functools.partial(job.tick, task),
     )
     return analysis.run(functools.partial(_guarded, job, analysis))
@@ -75,7 +76,7 @@ def _guarded(job: Job, analysis: Analysis, name: str, evaluate: Callable[[], Non
     except Exception as error:
         failed = analysis.folder / name / "FAILED"
         failed.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_text(failed, traceback.format_exc())
+        write_text(failed, traceback.format_exc())
         job.failed.append(str(failed.relative_to(job.folder.path)))
         log.error("%s failed (%s: %s); marked, going on", analysis.at(name), type(error).__name__, error)
 

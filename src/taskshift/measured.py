@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from taskshift.config.saved import read_config
 from taskshift.config.words import shown
 from taskshift.evaluators.evaluator import Phase
 from taskshift.faults import Fault
+from taskshift.intact import read_json, write_json
 from taskshift.job import warn_of_another_machine
 from taskshift.origin import describe_run
 from taskshift.run_folder import RunFolder, identity, read_rows
@@ -47,7 +47,7 @@ def take_identity(order: Order, parts: Parts) -> None:
     about, source = order.folder.path / "measure.json", order.run.known_run()
     if source is None:
         raise Fault(f"{order.run.path} is no run's folder: there is no run.json in it")
-    known = json.loads(about.read_text()) if about.exists() else None
+    known = read_json(about, "delete its folder to measure again, or give another name=…") if about.exists() else None
     if known is not None:
         _refuse_other_settings(order)
     began = known or source
@@ -60,7 +60,7 @@ def take_identity(order: Order, parts: Parts) -> None:
         of = {name: made[name] for name in ("config_hash", "device", "cpu", "git", "versions")}
         run = {"run_name": source["run_name"], "config_hash": source["config_hash"]}
         content = {"changes": order.changes, "run": run, "num_threads": threads, **of}
-        checkpoint.write_text(about, json.dumps(content, indent=2) + "\n")
+        write_json(about, content)
 
 
 def order_of(folder: Path, task: int, phase: Phase) -> Order:

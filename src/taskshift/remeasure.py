@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra_plugins.taskshift_sweeps.launcher import submitit_parameters
-from taskshift import checkpoint, shard_jobs, shards
+from taskshift import shard_jobs, shards
 from taskshift.config.build import Parts, build_parts
 from taskshift.config.check import check_quick
 from taskshift.config.launcher import launcher_options
@@ -18,6 +18,7 @@ from taskshift.config.saved import Word, changed, read_config, read_words
 from taskshift.config.words import no_such_key, shown
 from taskshift.evaluators.evaluator import Phase
 from taskshift.faults import Fault
+from taskshift.intact import write_text
 from taskshift.measured import Order, analysis_of, net_file, take_identity
 from taskshift.origin import config_hash
 from taskshift.run_folder import RunFolder, disk_faults, held, read_rows
@@ -123,7 +124,7 @@ def _measure(order: Order, parts: Parts, task: int) -> None:
 def _put_row(folder: RunFolder, row: Mapping[str, float]) -> None:
     """Put a row into the record, in the place of the one that said the same; in the order of the tasks."""
     kept = {_place(old): old for old in read_rows(folder.path)} | {_place(row): row}
-    checkpoint.write_text(folder.metrics, "".join(json.dumps(kept[place]) + "\n" for place in sorted(kept)))
+    write_text(folder.metrics, "".join(json.dumps(kept[place]) + "\n" for place in sorted(kept)))
 
 
 def _place(row: Mapping[str, float]) -> tuple[float, bool]:

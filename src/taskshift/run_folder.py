@@ -8,15 +8,21 @@ import json
 import os
 import re
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from taskshift.faults import Fault
+from taskshift.intact import absent, damaged, read_json, write_json, write_text
 
 SECONDS_OF_A_LOOK = 0.5
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+"""What a disk says that is full, or may not be written."""
 
 IDENTITY = (
     "seed", "arch", "data", "net", "learner", "task_shift_mode", "task_shift",
@@ -26,6 +32,25 @@ IDENTITY = (
 
 FREE = ("data.root", "data.download", "lla.on_error", "lla.shards", "lla.runtime")
 """Keys below those of `IDENTITY` that may change all the same."""
+
+
+GIVE_BACK = "put a copy of it back, or give another run_name"
+
+
+@dataclass(frozen=True)
+class Written:
+    """How much of the record there is: its rows, and the CRC-32 of their text."""
+
+    num_rows: int = 0
+    checksum: int = 0
+
+    def after(self, row: Mapping[str, float]) -> Written:
+        return Written(self.num_rows + 1, zlib.crc32(line_of(row), self.checksum))
+
+
+def line_of(row: Mapping[str, float]) -> bytes:
+    """A row as the record has it."""
+    return json.dumps(row).encode() + b"\n"
 
 
 class RunFolder:
@@ -66,15 +91,18 @@ class RunFolder:
     def end_attempt(self, num_tasks: int) -> None:
         """Say that the run has ended well."""
         ended = datetime.now().astimezone().isoformat(timespec="seconds")
-        _write_text(self.done, json.dumps({"num_tasks": num_tasks, "ended": ended}) + "\n")
+        write_json(self.done, {"num_tasks": num_tasks, "ended": ended})
 
     def fail_attempt(self, why: str) -> None:
         """Say why the run could not go on."""
-        _write_text(self.failed, why.rstrip() + "\n")
+        write_text(self.failed, why.rstrip() + "\n")
 
     def tasks_done(self) -> int:
-        """For how many tasks the run has ended well, 0 where it has not."""
-        return json.loads(self.done.read_text())["num_tasks"] if self.done.exists() else 0
+        """For how many tasks the run has ended well, 0 where it has not, or does not say so any more."""
+        try:
+            return read_json(self.done)["num_tasks"]
+        except Fault:  # called again, the run finds its end and says so anew
+            return 0
 
     def task_checkpoint(self, task: int) -> Path:
         """The net after a task's training."""
@@ -92,8 +120,9 @@ class RunFolder:
         return _numbered_before(task, (self.path / "checkpoints").glob("task_*.pt"))
 
     def nets_before(self, task: int) -> dict[int, Path]:
-        """Task → the net at its end, of earlier tasks whose nets were kept."""
-        return {index: path for index in range(task) if (path := self.task_checkpoint(index)).exists()}
+        """Task → the net at its end, of earlier tasks whose nets were kept: those from the oldest on that is there."""
+        found = [task_of(path) for path in self.task_checkpoints_before(task)]
+        return {index: self.task_checkpoint(index) for index in range(min(found), max(found) + 1)} if found else {}
 
     def trajectories_before(self, task: int) -> list[Path]:
         """The folders of snapshots of earlier tasks."""
@@ -112,6 +141,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Make the folder if need be and hold it; a second process is refused."""
         if self.path.exists() and not (self.path / "run.json").exists() and any(self._strangers()):
+            if self.latest.exists():
+                raise absent(self.path / "run.json", GIVE_BACK)
             raise Fault(f"{self.path} exists and is not a run of ours; give another run_name=… or move it away")
         with held(self.path, "give this run a run_name of its own"):
             yield
@@ -124,32 +155,49 @@ class RunFolder:
     def known_run(self) -> dict[str, Any] | None:
         """What `run.json` says of the run that lives here, or None for a new folder."""
         path = self.path / "run.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_json(path, GIVE_BACK) if path.exists() else None
 
     def write_run(self, about: Mapping[str, Any]) -> None:
-        _write_text(self.path / "run.json", json.dumps(about, indent=2) + "\n")
+        write_json(self.path / "run.json", about)
 
     def write_configs(self, config: Mapping[str, Any]) -> None:
         """Write `config.yaml`: everything the run was told, resolved."""
         import yaml
 
-        _write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        text = yaml.safe_dump(dict(config), sort_keys=False)
+        write_text(self.path / "config.yaml", text + seal_of(text))
 
-    def cut_rows(self, count: int) -> list[dict[str, float]]:
-        """Keep the record's first `count` rows, and return them."""
-        text = self.metrics.read_text() if self.metrics.exists() else ""
-        lines = text.split("\n")[:count]
-        kept = "".join(f"{line}\n" for line in lines if line)
+    def has_trained(self) -> bool:
+        """Whether the record holds an epoch: a checkpoint comes before the first one."""
+        return any('"epoch_loss"' in line for line in whole_lines(self.path))
+
+    def cut_rows(self, written: Written) -> list[dict[str, float]]:
+        """Keep the rows that were `written` and return them; raises Fault where they are not all there, as they were."""
+        text = self.metrics.read_bytes() if self.metrics.exists() else b""
+        lines = text.splitlines(keepends=True)[: written.num_rows]
+        kept = b"".join(lines)
+        if len(lines) < written.num_rows:
+            raise damaged(self.metrics, f"it has {len(lines)} of the {written.num_rows} rows that were written", GIVE_BACK)
+        if zlib.crc32(kept) != written.checksum:
+            raise damaged(self.metrics, f"its first {written.num_rows} rows are not as they were written", GIVE_BACK)
         if kept != text:
-            _write_text(self.metrics, kept)
-        return [json.loads(line) for line in kept.splitlines()]
+            write_text(self.metrics, kept.decode())
+        return [json.loads(line) for line in lines]
 
     def append_row(self, row: Mapping[str, float]) -> None:
         """Add a row to the record, on the disk when this returns."""
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        with self.metrics.open("ab") as file:
+            file.write(line_of(row))
             file.flush()
             os.fsync(file.fileno())
+
+
+SEAL_OF_TEXT = "# crc32 of what is above: "
+
+
+def seal_of(text: str) -> str:
+    """A last line for a YAML file that says whether it is as it was written."""
+    return f"{SEAL_OF_TEXT}{zlib.crc32(text.encode()):08x}\n"
 
 
 def run_folder_of(config: Mapping[str, Any]) -> RunFolder:
@@ -193,14 +241,22 @@ def disk_faults(folder: Path) -> Iterator[None]:
     """A disk that is full or may not be written is the user's to mend."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+    except (OSError, RuntimeError) as error:
+        if (why := _why_unwritten(error)) is None:
             raise
-        where = f" ({error.filename})" if error.filename else ""  # a full disk is not told of any one file
         raise Fault(
-            f"cannot write in {folder}: {error.strerror}{where}; mend that and start the same command again,"
-            " what was saved is whole"
+            f"cannot write in {folder}: {why}; mend that and start the same command again, what was saved is whole"
         ) from error
+
+
+def _why_unwritten(error: OSError | RuntimeError) -> str | None:
+    """What a disk refused, None where the error is of another kind. torch and NumPy have words of their own for a full disk."""
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f" ({error.filename})" if error.filename else ""  # a full disk is not told of any one file
+        return f"{error.strerror}{where}" if error.errno in DISK_ERRORS else None
+    if re.search(r"PytorchStreamWriter failed|inline_container.*unexpected pos|\d+ requested and \d+ written", str(error)):
+        return "the disk took only a part of a file, it is full"
+    return None
 
 
 def is_held(folder: Path) -> bool:
@@ -222,23 +278,31 @@ def read_rows(folder: Path, mentioning: str = "") -> list[dict[str, float]]:
 
     `mentioning` leaves out, unread, the rows without that text: of a long record few rows are wanted.
     """
-    return [json.loads(line) for line in whole_lines(folder) if mentioning in line]
+    return [read_row(folder, line, number) for number, line in enumerate(whole_lines(folder), start=1) if mentioning in line]
+
+
+def read_row(folder: Path, line: str, number: int) -> dict[str, float]:
+    """A line of the record, counted from 1; raises Fault for one that is no row."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        path = RunFolder(folder, arch="").metrics
+        raise damaged(path, f"line {number} is no row: {error}", "put a copy of it back, or take the line out") from error
 
 
 def whole_lines(folder: Path) -> list[str]:
     """The lines of a run's record as they were written, without a half-written last one."""
     path = RunFolder(folder, arch="").metrics
-    return path.read_text().split("\n")[:-1] if path.exists() else []
+    return path.read_bytes().decode(errors="replace").split("\n")[:-1] if path.exists() else []
 
 
-def _write_text(path: Path, text: str) -> None:
-    from taskshift.checkpoint import write_text  # brings torch, which who only reads a run does without
-
-    write_text(path, text)
+def task_of(path: Path) -> int:
+    """The task that a file or folder named task_XXXX… is of."""
+    return int(re.match(r"task_(\d+)", path.name)[1])
 
 
 def _numbered_before(task: int, paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if int(re.match(r"task_(\d+)", path.name).group(1)) < task]
+    return [path for path in paths if task_of(path) < task]
 
 
 def refuse_another_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:

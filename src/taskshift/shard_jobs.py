@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import subprocess
@@ -14,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from taskshift import checkpoint
 from taskshift.config.build import build_parts
 from taskshift.faults import Fault
+from taskshift.intact import read_json, write_json
 from taskshift.measured import Order, analysis_of, take_identity
 from taskshift.run_folder import held
 from taskshift.shards import missing, run_shard, unfinished
@@ -54,7 +53,7 @@ def carry_out(order: Order, cluster: Cluster, finish: Callable[[Order], Any]) ->
             log.info("at work already as %s, into %s", ", ".join(jobs), order.folder.path)
         else:
             jobs = queue(order, cluster, finish)
-            checkpoint.write_text(_note(order), json.dumps(jobs) + "\n")
+            write_json(_note(order), {"jobs": jobs})
             log.info("queued as %s, into %s", ", ".join(jobs), order.folder.path)
         if cluster.detach:
             return
@@ -69,7 +68,8 @@ def _note(order: Order) -> Path:
 
 
 def _queued_before(order: Order) -> list[str]:
-    return json.loads(_note(order).read_text()) if _note(order).exists() else []
+    note = _note(order)
+    return read_json(note, "see by squeue whether its jobs are there, then delete it")["jobs"] if note.exists() else []
 
 
 def queue(order: Order, cluster: Cluster, finish: Callable[[Order], Any]) -> list[str]:

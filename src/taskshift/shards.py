@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -15,12 +14,12 @@ from pathlib import Path
 import torch
 
 from loss_landscape.shards import Shard
-from taskshift import checkpoint
-from taskshift.analysis import Analysis
+from taskshift.analysis import Analysis, has_findings
 from taskshift.config.build import build_parts
 from taskshift.config.check import enabled, evaluator_blocks
 from taskshift.evaluators.evaluator import Phase
 from taskshift.faults import Fault
+from taskshift.intact import read_json, write_json
 from taskshift.job import warn_of_another_machine
 from taskshift.measured import Order, analysis_of, order_of, take_identity
 from taskshift.origin import cpu_model
@@ -53,7 +52,7 @@ def missing(order: Order, task: int) -> list[Shard]:
 def unfinished(order: Order, task: int) -> list[str]:
     """The evaluators that have no findings yet."""
     lla, folder = order.config["lla"], order.folder.analysis(task, order.phase)
-    return [name for name in evaluator_blocks(lla) if enabled(lla, name) and not (folder / name / "findings.json").exists()]
+    return [name for name in evaluator_blocks(lla) if enabled(lla, name) and not has_findings(folder / name)]
 
 
 def run_shard(folder: Path, task: int, phase: Phase, shard: Shard) -> None:
@@ -72,7 +71,7 @@ def compute(analysis: Analysis, shard: Shard) -> None:
             return
         analysis.compute_share(shard)
         machine = {"cpu": cpu_model(), "device": str(analysis.parts.device), "num_threads": torch.get_num_threads()}
-        checkpoint.write_text(mark, json.dumps(machine) + "\n")
+        write_json(mark, machine)
 
 
 def _mark(folder: Path, shard: Shard) -> Path:
@@ -111,7 +110,7 @@ def _failure(future: Future[None]) -> str | None:
 
 def _warn_of_other_machines(order: Order, analysis: Analysis) -> None:
     """Say where a shard was computed on another machine than the measurement began on."""
-    known = json.loads((order.folder.path / "measure.json").read_text())
-    made = [json.loads(path.read_text()) for path in sorted(_mark(analysis.folder, Shard(0, 1)).parent.glob("*.json"))]
+    known = read_json(order.folder.path / "measure.json")
+    made = [read_json(path) for path in sorted(_mark(analysis.folder, Shard(0, 1)).parent.glob("*.json"))]
     for cpu, device, threads in sorted({(m["cpu"], m["device"], m["num_threads"]) for m in made}):
         warn_of_another_machine(known, device, threads, cpu)

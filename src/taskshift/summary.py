@@ -12,8 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from taskshift import run_folder
-from taskshift.checkpoint import write_text
 from taskshift.faults import Fault
+from taskshift.intact import write_text
 from taskshift.run_folder import RunFolder
 
 Row = Mapping[str, float]

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from taskshift import checkpoint
+from taskshift.faults import Fault
+from taskshift.intact import RESTORE
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
@@ -17,6 +19,50 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError, match="no space"):
         checkpoint.write_whole(path, fails)
     assert checkpoint.load(path)["a"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_no_bit_changes_unseen(tmp_path):
+    state = {"net": {"w": torch.arange(6.0), "b": torch.zeros(2)}, "n": 3, "names": ["a", None]}
+    path = tmp_path / "state.pt"
+    checkpoint.save(path, state)
+    whole, said = path.read_bytes(), set()
+    for bit in range(0, 8 * len(whole), 61):
+        turned = bytearray(whole)
+        turned[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(turned)
+        try:
+            assert checkpoint.first_difference(checkpoint.load(path), state) is None, bit
+        except Fault as fault:
+            said.add(str(fault))
+    assert said == {f"{path} is damaged (its checksum is another); {RESTORE}"}
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9, 0.98])
+def test_a_file_that_was_cut_is_a_sentence(kept, tmp_path):
+    path = tmp_path / "state.pt"
+    checkpoint.save(path, {"a": torch.arange(100.0)})
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(Fault, match=r"state.pt is damaged \(.+\); put a copy of it back"):
+        checkpoint.load(path)
+
+
+def test_what_others_saved_has_the_checksums_of_its_parts(tmp_path):
+    path = tmp_path / "theirs.pt"
+    torch.save({"a": torch.arange(100.0)}, path)
+    assert checkpoint.load(path)["a"].sum() == 4950
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.arange(100.0).numpy().tobytes()) + 50] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path)["a"].sum() != 4950  # torch itself sees nothing
+    with pytest.raises(Fault, match="theirs.pt is damaged"):
+        checkpoint.load(path)
+
+
+def test_a_rename_is_on_the_disk_when_the_save_returns(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(checkpoint, "sync_folder", synced.append)
+    checkpoint.save(tmp_path / "state.pt", {})
+    assert synced == [tmp_path]
 
 
 def test_loading_never_unpickles_objects(tmp_path):

@@ -368,7 +368,7 @@ def test_the_picture_of_the_matrix_writes_out_its_values(whole, monkeypatch):
 
 @pytest.mark.parametrize(
     ("owner", "name", "count"),
-    [(barriers, "barrier", 2), (barriers, "write_text", 4), (CurveFit, "_step", 4)],
+    [(barriers, "barrier", 2), (barriers, "write_json", 4), (CurveFit, "_step", 4)],
 )
 def test_a_run_that_is_cut_off_ends_with_the_same_bits(owner, name, count, whole, tmp_path):
     config = compose(*RUN)

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from runs import TINY, compose, run_in
 
-from taskshift import checkpoint
 from taskshift.compare import differences
 from taskshift.evaluators.planes import Planes
 from taskshift.evaluators.spectrum import Spectrum
 from taskshift.evaluators.weights import Weights
 from taskshift.faults import Fault
+from taskshift.intact import read_json
 from taskshift.remeasure import read_order, remeasure
 from taskshift.run_folder import held, read_rows
 
@@ -46,7 +46,7 @@ def without_times(numbers: dict) -> dict:
 
 
 def findings(folder: Path) -> dict:
-    return without_times(json.loads((folder / "findings.json").read_text()))
+    return without_times(read_json(folder / "findings.json"))
 
 
 # -- what comes of it -------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_a_read_only_folder_is_a_sentence(run, monkeypatch):
     def refuses(*given):
         raise PermissionError(13, "Permission denied", str(run))
 
-    monkeypatch.setattr(checkpoint, "write_text", refuses)
+    monkeypatch.setattr("taskshift.run_folder.write_text", refuses)
     with pytest.raises(Fault, match="cannot write in"):
         remeasure(run, [*CHEAP, "task=0", "lla.enable_planes=false"])
 

@@ -4,11 +4,14 @@ import copy
 import errno
 import fcntl
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from taskshift.faults import Fault
-from taskshift.run_folder import RunFolder, disk_faults, held, identity, is_held, read_rows, refuse_another_identity
+from taskshift.run_folder import RunFolder, Written, disk_faults, held, identity, is_held, read_rows, refuse_another_identity
 
 CONFIG = {
     "seed": 0,
@@ -114,14 +117,17 @@ def test_identity_has_no_free_key():
 
 def test_the_record_is_cut_and_a_half_line_is_ignored(folder):
     folder.path.mkdir()
+    written = [Written()]
     for value in (1.0, float("inf"), 3.0):
-        folder.append_row({"task_idx": 0, "loss": value})
+        row = {"task_idx": 0, "loss": value}
+        folder.append_row(row)
+        written.append(written[-1].after(row))
     with folder.metrics.open("a") as file:
         file.write('{"task_idx": 0, "lo')
     assert [row["loss"] for row in read_rows(folder.path)] == [1.0, float("inf"), 3.0]
-    assert [row["loss"] for row in folder.cut_rows(2)] == [1.0, float("inf")]
+    assert [row["loss"] for row in folder.cut_rows(written[2])] == [1.0, float("inf")]
     assert folder.metrics.read_text().count("\n") == 2
-    assert folder.cut_rows(0) == []
+    assert folder.cut_rows(Written()) == []
     assert folder.metrics.read_text() == ""
 
 
@@ -147,6 +153,39 @@ def test_a_disk_that_cannot_be_written_is_a_sentence(tmp_path, error, why):
         str(caught.value)
         == f"cannot write in {tmp_path}: {why}; mend that and start the same command again, what was saved is whole"
     )
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda disk: torch.save({"a": torch.ones(5000)}, disk),
+        lambda disk: np.ones(5000).tofile(disk),
+        lambda disk: np.save(disk, np.ones(5000)),
+        lambda disk: disk.write(b"x" * 100_000) and disk.flush(),
+    ],
+    ids=["torch", "tofile", "numpy", "python"],
+)
+def test_a_full_disk_is_a_sentence_whoever_writes(tmp_path, write):
+    said = rf"cannot write in {tmp_path}: .*; mend that and start"
+    with pytest.raises(Fault, match=said), disk_faults(tmp_path), Path("/dev/full").open("wb") as disk:
+        write(disk)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[enforce fail at inline_container.cc:672] . unexpected pos 60544 vs 60464",
+        "PytorchStreamWriter failed writing file data/3: file write failed",
+    ],
+)
+def test_torchs_words_for_a_full_disk_are_known(tmp_path, said):
+    with pytest.raises(Fault, match="the disk took only a part of a file, it is full"), disk_faults(tmp_path):
+        raise RuntimeError(said)
+
+
+def test_other_errors_of_torch_pass(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), disk_faults(tmp_path):
+        raise RuntimeError("shapes differ")
 
 
 def test_other_faults_of_the_system_pass(tmp_path):

@@ -17,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from taskshift.config.command import conf_folder
 from taskshift.config.hydra_faults import reworded
 from taskshift.faults import Fault
+from taskshift.intact import RESTORE, damaged, read_text
+from taskshift.run_folder import SEAL_OF_TEXT, seal_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.exists():
         raise Fault(f"{folder} is no run's folder: there is no config.yaml in it")
-    return yaml.safe_load(path.read_text())
+    text = read_text(path)
+    body, mark, _ = text.rpartition(SEAL_OF_TEXT)
+    if mark and text != body + seal_of(body):
+        raise damaged(path, "its checksum is another", f"{RESTORE}; after a change of your own, take out its last line")
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise damaged(path, " ".join(str(error).split())) from error
+    if not isinstance(config, dict):
+        raise damaged(path, "no block of keys")
+    return config
 
 
 def read_words(texts: Sequence[str]) -> list[Word]:
@@ -83,7 +95,7 @@ def _followers(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(key, the key that it took its value from), of the blocks of `lla`; one that was given a value of its own is none."""
     pairs = []
     for path in sorted((conf_folder() / "lla").glob("*.yaml")):
-        for name, block in yaml.safe_load(path.read_text()).items():
+        for name, block in yaml.safe_load(path.read_text(encoding="utf-8")).items():
             values = block.items() if isinstance(block, Mapping) else ()
             pairs += [(f"lla.{name}.{key}", value[2:-1]) for key, value in values if str(value).startswith("${lla.")]
     return [(own, other) for own, other in pairs if _at(config, own) == _at(config, other) != _NOTHING]

@@ -220,4 +220,4 @@ def copy_of(path: Path) -> Artifact:
 
 def text_file(text: str) -> Artifact:
     """An artifact that writes `text`."""
-    return lambda target: target.write_text(text)
+    return lambda target: target.write_text(text, encoding="utf-8")

@@ -122,7 +122,7 @@ class Measurement:
 
 def json_file(content: Any) -> Artifact:
     """An artifact that writes `content` as indented JSON; NaN and infinities stay readable by Python."""
-    return lambda path: path.write_text(json.dumps(content, indent=2) + "\n")
+    return lambda path: path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def array_file(array: np.ndarray) -> Artifact:

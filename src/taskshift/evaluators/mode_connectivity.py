@@ -72,6 +72,7 @@ class ModeConnectivity(Evaluator):
         surface = connecting_surface(measurement)
         try:
             name, file = self._start(measurement)
+            checkpoint.require_intact(file)
             state = fitting_state(measurement.learner.net, file)
             paths = {"linear": self._straight(measurement, surface, state)}
         except LeftOut as reason:

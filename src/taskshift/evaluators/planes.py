@@ -17,6 +17,7 @@ from loss_landscape import Directions, Grid, LossSurface, merge_tree, random_dir
 from loss_landscape.results.info import FloatNoise
 from loss_landscape.shards import Shard
 from loss_landscape.surface.strategy import Precision
+from taskshift import checkpoint
 from taskshift.evaluators.axes import (
     RUNNING_STATISTICS,
     BatchNormOptions,
@@ -229,7 +230,7 @@ def with_losses(surface: LossSurface, directions: Directions, snapshots: Sequenc
 
 
 def _opened(surface: LossSurface, snapshot: Path) -> Tensor:
-    state = torch.load(snapshot, map_location=surface.device, weights_only=True)
+    state = checkpoint.load(snapshot, surface.device)
     return surface.layout.flatten({name: state[name].to(surface.dtype) for name in surface.layout.names})
 
 

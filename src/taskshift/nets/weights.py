@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from taskshift.checkpoint import is_intact
+
 
 def load_checkpoint(net: nn.Module, checkpoint: str | None) -> None:
     """Load a state dict, or a checkpoint of a run (its "net"), into `net`; nothing where `checkpoint` is None.
@@ -41,6 +43,8 @@ def read_state_dict(file: Path) -> Mapping[str, Tensor]:
     if not file.is_file():
         raise ValueError(f"checkpoint={file} is no file; give one that torch.save wrote, or null")
     try:
+        if not is_intact(file):
+            raise ValueError(f"checkpoint={file} is damaged: its checksum is another; put a copy of it back")
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(

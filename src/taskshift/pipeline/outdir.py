@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from taskshift.checkpoint import write_text
 from taskshift.config.words import shown
 from taskshift.faults import Fault
+from taskshift.intact import write_text
 from taskshift.run_folder import disk_faults, flattened, held
 
 FREE = ("use_wandb", "wandb", "recorder", "data.root", "data.download", "lla.logging.out_root", "lla.logging.wandb")
@@ -47,7 +47,7 @@ def taken(outdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
         with held(outdir, "give another --outdir"):
             known = outdir / CONFIG
             if known.exists():
-                _refuse_another(yaml.safe_load(known.read_text()), config, outdir)
+                _refuse_another(yaml.safe_load(known.read_text(encoding="utf-8")), config, outdir)
             else:
                 write_text(known, yaml.safe_dump(dict(config), sort_keys=False))
             yield

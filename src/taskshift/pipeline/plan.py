@@ -141,7 +141,7 @@ class Plan:
 
 def _defaults(name: str, kind: type) -> dict[str, Any]:
     """What a yaml of conf/ says of the fields of `kind`."""
-    content = yaml.safe_load((conf_folder() / f"{name}.yaml").read_text())
+    content = yaml.safe_load((conf_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
     return {field.name: content[field.name] for field in dataclasses.fields(kind) if field.name in content}
 
 
@@ -167,7 +167,7 @@ def _composed(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 def _target_of(optimizer: str) -> str | None:
     path = conf_folder() / "learner" / "optimizer" / f"{optimizer}.yaml"
-    return yaml.safe_load(path.read_text())["_target_"] if path.exists() else None
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"] if path.exists() else None
 
 
 def _sections(file: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _has(block: Any, dotted: str) -> bool:
 def _refuse_no_plan(file: Path) -> None:
     """A yaml that Hydra would not take, told before it tries."""
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Fault(
             f"{file} cannot be read as a config ({' '.join(str(error).split())}); give a yaml as cfg/config.yaml is"

@@ -83,14 +83,14 @@ class Prepared:
         self.analyse([evaluator])
         path = self.outdir / evaluator / name
         if not path.exists():
-            reasons = [file.read_text().strip() for file in path.parent.glob("LEFT_OUT.txt")]
+            reasons = [file.read_text(encoding="utf-8").strip() for file in path.parent.glob("LEFT_OUT.txt")]
             raise Fault(f"there is no {path}: {reasons[0] if reasons else 'lla.logging.save_plots=true draws it'}")
         return path
 
     def findings(self) -> dict[str, dict[str, float]]:
         """Evaluator → its numbers, of all that have ended."""
         paths = {name: self.outdir / name / "findings.json" for name in self.job.parts.evaluators}
-        return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+        return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
 
     def seconds(self) -> dict[str, float]:
         """What each block took, over all attempts: training, the eigenpairs, each evaluator."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from taskshift.checkpoint import write_text
+from taskshift.intact import write_text
 from taskshift.pipeline.prepared import Prepared
 
 HEADLINES: Mapping[str, Mapping[str, str]] = {
@@ -87,7 +87,7 @@ def summary_table(prepared: Prepared) -> dict[str, Any]:
 def left_out(outdir: Path) -> dict[str, str]:
     """What was left out → the sentence that says why."""
     found = sorted(outdir.glob("*/**/LEFT_OUT.txt"))
-    return {str(path.parent.relative_to(outdir)): path.read_text().strip() for path in found}
+    return {str(path.parent.relative_to(outdir)): path.read_text(encoding="utf-8").strip() for path in found}
 
 
 def page(table: Mapping[str, Any], outdir: Path) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from taskshift.checkpoint import write_text
+from taskshift.intact import write_text
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Opening, Recorder
 from taskshift.recorders.within import within

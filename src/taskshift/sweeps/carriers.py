@@ -108,7 +108,7 @@ class Slurm:
 def _errors_into(file: Path) -> Iterator[None]:
     """What processes begun meanwhile print as errors goes into a file: submitit's own end in a traceback at Ctrl-C."""
     here = os.dup(2)
-    with file.open("w") as opened:
+    with file.open("w", encoding="utf-8") as opened:
         os.dup2(opened.fileno(), 2)
     try:
         yield

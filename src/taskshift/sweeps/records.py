@@ -11,6 +11,7 @@ from typing import Any
 
 from taskshift.config.words import either
 from taskshift.faults import Fault
+from taskshift.intact import read_json
 from taskshift.run_folder import read_rows
 from taskshift.sweeps.sweep_folder import SweepFolder
 
@@ -118,7 +119,7 @@ def _record(sweep: str, folder: Path, key: str, label: str, overrides: Mapping[s
     about = folder / "run.json"
     seed = overrides.get("seed")
     if seed is None and about.exists():
-        seed = json.loads(about.read_text())["seed"]
+        seed = read_json(about)["seed"]
     return Record(sweep, key, label, folder, overrides, seed)
 
 

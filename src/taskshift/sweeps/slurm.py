@@ -113,7 +113,7 @@ def _by_accounting(jobs: Sequence[str]) -> dict[str, str]:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines() if path.exists() else []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
 def _asked(*command: str) -> str | None:

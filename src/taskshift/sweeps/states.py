@@ -56,7 +56,7 @@ def state_of(folder: Path) -> RunState:
 
 def last_line(path: Path) -> str:
     """The last line of a text that says something."""
-    lines = path.read_text(errors="replace").split("\n")
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 

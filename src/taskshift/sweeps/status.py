@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from taskshift.run_folder import whole_lines
+from taskshift.intact import read_json
+from taskshift.run_folder import read_row, read_rows, whole_lines
 from taskshift.sweeps.records import runs_in_words
 from taskshift.sweeps.states import OPEN, RunState, state_of, states
 from taskshift.sweeps.sweep_folder import SweepFolder
@@ -76,8 +76,8 @@ def standing(label: str, folder: Path, state: RunState, length: Length | None = 
     """How far the run in `folder` is, from its record as far as it is written."""
     length = length or _length(_saved_config(folder), {})
     lines = whole_lines(folder)
-    seconds = [json.loads(line)["task/seconds"] for line in lines if '"task/seconds"' in line]
-    epochs = _epochs_ended(json.loads(lines[-1])) if lines else 0
+    seconds = [row["task/seconds"] for row in read_rows(folder, mentioning='"task/seconds"')]
+    epochs = _epochs_ended(read_row(folder, lines[-1], len(lines))) if lines else 0
     return Standing(label, state, length, len(seconds), epochs, seconds)
 
 
@@ -132,7 +132,7 @@ def _time_left(runs: Sequence[Standing]) -> str:
 def _saved_config(folder: Path) -> Mapping[str, Any]:
     """What the run was told, where it has begun; from run.json, as reading a long yaml takes longer."""
     path = folder / "run.json"
-    return json.loads(path.read_text())["config"] if path.exists() else {}
+    return read_json(path)["config"] if path.exists() else {}
 
 
 def _length(config: Mapping[str, Any], overrides: Mapping[str, str]) -> Length:

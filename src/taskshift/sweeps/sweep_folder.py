@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from taskshift.faults import Fault
+from taskshift.intact import read_json, write_json
 from taskshift.run_folder import held
 
 Entry = Mapping[str, Any]
@@ -43,7 +43,7 @@ class SweepFolder:
         """sweep.json; raises Fault where there is none."""
         if not self.file.exists():
             raise Fault(f"{self.path} is no sweep's folder: there is no sweep.json in it")
-        return json.loads(self.file.read_text())
+        return read_json(self.file, "put a copy of it back, or give another sweep_name")
 
     def runs(self) -> dict[str, Entry]:
         """Key → what is known of the run, in the order in which the sweep got them."""
@@ -51,9 +51,7 @@ class SweepFolder:
 
     def write(self, about: Mapping[str, Any]) -> None:
         """Write sweep.json anew; only who holds the lock does."""
-        from taskshift.checkpoint import write_text  # brings torch, which who only looks at a sweep does without
-
-        write_text(self.file, json.dumps(about, indent=2) + "\n")
+        write_json(self.file, about)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
