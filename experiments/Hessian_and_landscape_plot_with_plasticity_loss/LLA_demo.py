@@ -151,7 +151,7 @@ ranks = lla.track_ranks(convnet)
 print(f"mean approximate rank {ranks['rank/approximate_rank']:.3g} of at most {ranks['rank/num_examples']:.0f}")
 for name in ("pearson", "spearman"):
     if f"coupling/{name}" in ranks:
-        print(f"{name}: {ranks[f'coupling/{name}']:.2f}, p-value {ranks[f'coupling/{name}_p_value']:.2g}")
+        print(f"{name}: {ranks[f'coupling/{name}']:.2f}")
 show(convnet.picture("coupling", "coupling.png"), width=700)
 
 # %% [markdown]

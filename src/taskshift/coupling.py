@@ -20,7 +20,7 @@ from taskshift.summary import Row, by_task, read_rows
 
 OUTCOMES = ("task_last_epoch_loss", "task_last_epoch_accuracy")
 RANK = re.compile(r"rank/(?:.+/)?[a-z0-9]+_rank")
-CAUTION = "p-values and intervals take the tasks as independent, which tasks one after the other on one net are not"
+CAUTION = "no p-values: tasks one after the other on one net are not independent; the intervals take them so, and are too narrow"
 
 
 def write_coupling(folder: Path) -> Path:

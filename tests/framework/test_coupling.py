@@ -17,7 +17,7 @@ from taskshift import checkpoint
 from taskshift.coupling import coupling_table, points, write_coupling
 from taskshift.evaluators.coupling import Coupling
 from taskshift.faults import Fault
-from taskshift.metrics.coupling import Resampling, average_ranks, correlations, coupling, drop_statistics, p_value
+from taskshift.metrics.coupling import Resampling, average_ranks, correlations, coupling, drop_statistics
 from taskshift.pictures import summary
 from taskshift.run_folder import read_rows
 from tests.framework.measuring import learner_of, measuring, mlp, snapshots, written
@@ -42,12 +42,11 @@ def pairs(seed: int, count: int, kind: str) -> tuple[torch.Tensor, torch.Tensor]
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("count", [5, 9, 40])
 @pytest.mark.parametrize("kind", ["plain", "ties"])
-def test_coefficients_and_p_values_are_scipys(seed, count, kind):
+def test_coefficients_are_scipys(seed, count, kind):
     x, y = pairs(seed, count, kind)
     found = coupling(x, y, generator())
     for ours, theirs in ((found.pearson, scipy.stats.pearsonr(x, y)), (found.spearman, scipy.stats.spearmanr(x, y))):
         assert ours.coefficient == pytest.approx(theirs.statistic, rel=1e-12)
-        assert ours.p_value == pytest.approx(theirs.pvalue, rel=1e-9)
     assert found.num_points == count
     assert found.why_none is None
 
@@ -83,9 +82,8 @@ def test_the_same_generator_gives_the_same_interval_and_another_seed_another():
 def test_what_goes_together_exactly_has_the_coefficient_one_for_sure():
     x = torch.arange(6.0)
     found = coupling(x, -3 * x + 1, generator())
-    assert (found.pearson.coefficient, found.pearson.p_value, found.pearson.high) == pytest.approx((-1, 0, -1), abs=1e-12)
+    assert (found.pearson.coefficient, found.pearson.high) == pytest.approx((-1, -1), abs=1e-12)
     assert coupling(x, x.exp(), generator()).spearman.coefficient == 1
-    assert p_value(1.0, 5) == 0
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
@@ -203,7 +201,7 @@ def test_the_numbers_are_scipys_of_the_series_beside_them(tmp_path):
     assert content["mean"]["why_none"] is None
     assert found["num_points"] == 8
     assert found["pearson_low"] <= found["pearson"] <= found["pearson_high"]
-    assert found["spearman_p_value"] == pytest.approx(content["mean"]["spearman"]["p_value"])
+    assert not [name for name in found if "p_value" in name]  # successive snapshots are no independent points
 
 
 def test_the_mean_is_over_the_chosen_layers(tmp_path):
@@ -313,7 +311,7 @@ def test_over_tasks_the_numbers_are_scipys():
         found = table[kind]["rank/a/approximate_rank"]["task_last_epoch_loss"]
         assert found["num_points"] == len(x)
         assert found["spearman"]["coefficient"] == pytest.approx(scipy.stats.spearmanr(x, y).statistic)
-        assert found["pearson"]["p_value"] == pytest.approx(scipy.stats.pearsonr(x, y).pvalue)
+        assert found["pearson"].keys() == {"coefficient", "low", "high"}
         accuracy = table[kind]["rank/a/approximate_rank"]["task_last_epoch_accuracy"]
         assert accuracy["pearson"]["coefficient"] == pytest.approx(-found["pearson"]["coefficient"])
 

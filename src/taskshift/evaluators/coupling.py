@@ -119,12 +119,12 @@ def _scalars(mean: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]]) -
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """A row's statistics and, where it has them, its coefficients with their p-values and intervals."""
+    """A row's statistics and, where it has them, its coefficients with their intervals."""
     found = {name: value for name, value in row.items() if name.startswith("drop_")}
     for kind in ("pearson", "spearman"):
         if row[kind] is not None:
             found |= {kind: row[kind]["coefficient"]}
-            found |= {f"{kind}_{name}": row[kind][name] for name in ("p_value", "low", "high")}
+            found |= {f"{kind}_{name}": row[kind][name] for name in ("low", "high")}
     return found
 
 

@@ -1,4 +1,4 @@
-"""Do two short series move together? Correlations with p-values and bootstrap intervals, or the reason why there are none."""
+"""Do two short series move together? Correlations with bootstrap intervals, or the reason why there are none."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ FEWEST_POINTS = 5
 
 @dataclass(frozen=True)
 class Correlation:
-    """A coefficient, the p-value of there being none (two-sided), and a bootstrap interval."""
+    """A coefficient and a bootstrap interval."""
 
     coefficient: float
-    p_value: float
     low: float
     high: float
 
@@ -28,7 +27,8 @@ class Correlation:
 class Coupling:
     """How two series go together; both coefficients are None where `why_none` says why.
 
-    P-values and intervals take the points as independent, which neighbours in time are not: they are too sure of themselves.
+    There is no p-value: it would take the points for independent, which neighbours in time are not. The intervals do so too, and
+    are too narrow.
     """
 
     num_points: int
@@ -88,7 +88,7 @@ def _why_none(x: Tensor, y: Tensor, names: tuple[str, str]) -> str | None:
 
 def _correlation(x: Tensor, y: Tensor, drawn: Tensor, confidence: float) -> Correlation:
     r, tails = correlations(x, y).item(), torch.tensor([0.5 - confidence / 2, 0.5 + confidence / 2], dtype=torch.float64)
-    return Correlation(r, p_value(r, len(x)), *torch.nanquantile(drawn, tails).tolist())
+    return Correlation(r, *torch.nanquantile(drawn, tails).tolist())
 
 
 def correlations(x: Tensor, y: Tensor) -> Tensor:
@@ -105,18 +105,6 @@ def average_ranks(values: Tensor) -> Tensor:
     below = torch.searchsorted(ordered, values)
     up_to = torch.searchsorted(ordered, values, right=True)
     return (below + up_to + 1).double() / 2
-
-
-def p_value(r: float, num_points: int) -> float:
-    """The probability of a correlation of |r| or more among `num_points` independent pairs, t = r √((n - 2) / (1 - r²)).
-
-    Exact for Pearson's of normal pairs; for Spearman's the usual approximation (Kendall & Stuart).
-    """
-    from scipy.special import stdtr  # scipy.stats, which has it all, takes a second to import: as long as a small task
-
-    unexplained = 1 - r * r
-    t = abs(r) * math.sqrt((num_points - 2) / unexplained) if unexplained > 0 else math.inf
-    return 2 * float(stdtr(num_points - 2, -t))
 
 
 def drop_statistics(ranks: Tensor) -> dict[str, float]:

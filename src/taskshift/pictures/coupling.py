@@ -97,11 +97,11 @@ def _draw_cloud(axes: Axes, cloud: Cloud, found: Mapping[str, Any]) -> None:
 
 
 def _in_words(found: Mapping[str, Any]) -> str:
-    """A Coupling's coefficients with their intervals and p-values, or why there are none."""
+    """A Coupling's coefficients with their intervals, or why there are none."""
     if found["why_none"]:
         return textwrap.fill(f"no coefficient: {found['why_none']}", 60)
     lines = [
-        f"{name} {of['coefficient']:.2f} [{of['low']:.2f}, {of['high']:.2f}], p = {of['p_value']:.2g}"
+        f"{name} {of['coefficient']:.2f} [{of['low']:.2f}, {of['high']:.2f}]"
         for name, of in (("Spearman", found["spearman"]), ("Pearson", found["pearson"]))
     ]
     return "\n".join([*lines, f"{found['num_points']} points"])

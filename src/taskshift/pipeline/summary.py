@@ -47,9 +47,7 @@ HEADLINES: Mapping[str, Mapping[str, str]] = {
     "coupling": {
         "num_points": "pairs of neighbouring snapshots",
         "pearson": "rank drop against loss change, Pearson",
-        "pearson_p_value": "its p-value",
         "spearman": "rank drop against loss change, Spearman",
-        "spearman_p_value": "its p-value",
         "drop_gini": "Gini coefficient of the rank drops",
     },
 }
