@@ -15,7 +15,7 @@ from torch import nn
 from taskshift.nets.activations import ActivationName, activation_module
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.deep_linear import DeepLinear
-from taskshift.nets.initialisation import GAINS, InitializationName
+from taskshift.nets.initialisation import GAINS, InitializationName, initialise
 from taskshift.nets.mlp import MLP
 from taskshift.nets.resnet18 import ResNet18
 from taskshift.nets.vgg16 import VGG16
@@ -124,3 +124,23 @@ def test_signals_neither_die_nor_explode_in_a_deep_relu_net():
     net = MLP((400,), 10, depth=30, width=400, initialization="kaiming_normal")
     features = net.hidden(torch.randn(50, 400))
     assert 0.2 < features.square().mean() < 5  # torch's default leaves 1e-20
+
+
+@pytest.mark.parametrize(
+    "normed",
+    [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.orthogonal, nn.utils.parametrizations.spectral_norm],
+)
+def test_a_weight_that_is_computed_from_others_is_refused(normed):
+    """What is drawn into it would be gone at its next use."""
+    net = nn.Sequential(normed(nn.Linear(4, 4)), nn.Linear(4, 2))
+    with pytest.raises(
+        ValueError, match="cannot draw the weight of a ParametrizedLinear that is computed from other parameters; draw"
+    ):
+        initialise(net, "orthogonal", "relu", head=net[1])
+
+
+def test_the_older_weight_norm_is_refused_too():
+    with pytest.warns(FutureWarning):
+        net = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="cannot draw the weight of a Linear"):
+        initialise(net, "orthogonal", "relu", head=net[1])

@@ -63,6 +63,11 @@ def initialise(net: nn.Module, initialization: InitializationName, activation: A
         raise ValueError(f"initialization={initialization!r} is not known; choose one of {names}")
     for layer in net.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            if not isinstance(layer.weight, nn.Parameter):  # weight norm and the like compute it anew from what is below it
+                raise ValueError(
+                    f"initialization={initialization!r} cannot draw the weight of a {type(layer).__name__} that is computed from "
+                    "other parameters; draw it before it is parametrised, or give default"
+                )
             SCHEMES[initialization](layer.weight.data, 1.0 if layer is head else GAINS[activation])
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
