@@ -449,3 +449,7 @@ def test_the_two_examples_leave_no_trace(own):
     net = build_parts(compose(*own)).learner.net
     assert all(parameter.grad is None for parameter in net.parameters())
     assert net.training
+
+
+def test_compose_takes_a_list_as_hydras_own_does():
+    assert compose(["seed=3", "epochs=2"], "batch_size=8") == compose("seed=3", "epochs=2", "batch_size=8")

@@ -77,9 +77,13 @@ def _single(words: Sequence[str]) -> list[str]:
     return [word for word in overrides if not parser.parse_override(word).is_sweep_override()]
 
 
-def compose(*overrides: str, conf: Path | None = None, config_name: str = "config") -> dict[str, Any]:
-    """The config that a command with these overrides would run, after the quick checks; raises Fault as the command would."""
-    config = composed(*overrides, conf=conf, config_name=config_name)
+def compose(*overrides: str | Sequence[str], conf: Path | None = None, config_name: str = "config") -> dict[str, Any]:
+    """The config that a command with these overrides would run, after the quick checks; raises Fault as the command would.
+
+    A list of overrides, as Hydra's own `compose` takes it, is as good as its words one by one.
+    """
+    words = [word for given in overrides for word in ([given] if isinstance(given, str) else given)]
+    config = composed(*words, conf=conf, config_name=config_name)
     check_quick(config)
     return config
 
