@@ -15,13 +15,14 @@ import torch
 from taskshift import checkpoint, trajectory
 from taskshift.clock import Clock
 from taskshift.config.build import Parts
+from taskshift.divergence import divergence
 from taskshift.faults import Fault
 from taskshift.intact import absent
 from taskshift.origin import cpu_model, describe_run
 from taskshift.progress import EpochSums, Phase, Progress
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Moment, Opening
-from taskshift.run_folder import RunFolder, Written, disk_faults, refuse_another_identity
+from taskshift.run_folder import RunFolder, Written, disk_faults, read_rows, refuse_another_identity
 from taskshift.shifts.task import Task
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,8 @@ class Job:
         if self.failed:
             self.folder.fail_attempt("evaluators failed and were marked: " + ", ".join(self.failed))
         else:
-            self.folder.end_attempt(self.parts.top.num_tasks)
+            diverged = divergence(read_rows(self.folder.path), self.parts.top.epochs)
+            self.folder.end_attempt(self.parts.top.num_tasks, diverged)
 
     def _take_identity(self) -> None:
         known = self.folder.known_run()

@@ -39,7 +39,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunFolder:
             train(job, task)
             measure(job, task, "end")
         complete_matrix(job.parts, job.folder, job.progress.task)
-    summarise(job)
+        summarise(job)
+    tell(job)
     return job.folder
 
 
@@ -75,14 +76,26 @@ def _warn_of_other_code(config: Mapping[str, Any]) -> None:
 
 
 def summarise(job: Job) -> None:
-    """Draw the summary pictures, print the table, and say what failed."""
+    """Write the table and the summary pictures. One that cannot be drawn costs the picture, not the run."""
     from taskshift.coupling import write_coupling
     from taskshift.pictures.summary import draw_summary
-    from taskshift.summary import print_table, write_summary_table
+    from taskshift.summary import write_summary_table
 
     write_summary_table(job.folder.path)
     write_coupling(job.folder.path)
-    draw_summary(job.folder.path)
+    try:
+        draw_summary(job.folder.path)
+    except OSError:
+        raise
+    except Exception as error:  # all that was measured is whole, and pictures can be drawn later
+        where = job.folder.path
+        log.warning("the pictures were not drawn (%s: %s); `taskshift plot %s` tries again", type(error).__name__, error, where)
+
+
+def tell(job: Job) -> None:
+    """Print the table, and say what failed."""
+    from taskshift.summary import print_table
+
     print_table(job.folder.path, Console())
     if job.failed:
         raise Fault(f"{len(job.failed)} evaluations failed, the rest is whole; see " + ", ".join(job.failed))

@@ -88,10 +88,10 @@ class RunFolder:
         self.done.unlink(missing_ok=True)
         self.failed.unlink(missing_ok=True)
 
-    def end_attempt(self, num_tasks: int) -> None:
-        """Say that the run has ended well."""
+    def end_attempt(self, num_tasks: int, diverged: str | None = None) -> None:
+        """Say that the run has come to its end, and where its loss was lost on the way."""
         ended = datetime.now().astimezone().isoformat(timespec="seconds")
-        write_json(self.done, {"num_tasks": num_tasks, "ended": ended})
+        write_json(self.done, {"num_tasks": num_tasks, "ended": ended, "diverged": diverged})
 
     def fail_attempt(self, why: str) -> None:
         """Say why the run could not go on."""
@@ -103,6 +103,13 @@ class RunFolder:
             return read_json(self.done)["num_tasks"]
         except Fault:  # called again, the run finds its end and says so anew
             return 0
+
+    def diverged(self) -> str | None:
+        """Where the loss of a run that has come to its end stopped being a number."""
+        try:
+            return read_json(self.done).get("diverged")
+        except Fault:
+            return None
 
     def task_checkpoint(self, task: int) -> Path:
         """The net after a task's training."""

@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from taskshift import run_folder
+from taskshift.divergence import ADVICE
 from taskshift.faults import Fault
 from taskshift.intact import write_text
 from taskshift.run_folder import RunFolder
@@ -88,6 +89,9 @@ def print_table(folder: Path, console: Console) -> None:
         rich = _as_rich(table)
         rich.width = Measurement.get(console, console.options.update(width=1000), rich).maximum
         console.print(rich, crop=False)  # a narrow terminal may break lines, but no number is cut
+    if diverged := RunFolder(Path(folder), arch="").diverged():
+        console.print(f"{diverged}: {ADVICE}", soft_wrap=True, highlight=False, markup=False)
+        return
     pictures = [path for name in PICTURES if (path := Path(folder) / "summary" / name).exists()][:2]
     if pictures:
         console.print("open first:")

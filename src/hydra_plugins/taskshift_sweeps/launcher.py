@@ -99,8 +99,9 @@ class TaskshiftLauncher(Launcher):
         """What the sweeper is told of a run."""
         from taskshift.optimized_metric import optimized_metric
         from taskshift.run_folder import read_rows, run_folder_of
+        from taskshift.sweeps.states import FINISHED
 
-        done = state.state == "done"
+        done = state.state in FINISHED
         value = optimized_metric(read_rows(run_folder_of(run.config).path), run.config["objective"]) if done else None
         if not self.searching or (done and not math.isnan(value)):
             return completed(words, value)

@@ -19,7 +19,7 @@ from taskshift.origin import git_state, source_hash
 from taskshift.run_folder import RunFolder, disk_faults, sweep_path
 from taskshift.sweeps import slurm
 from taskshift.sweeps.plan import Plan, PlannedRun, refuse_another_sweep
-from taskshift.sweeps.states import CUT_OFF, OPEN, RunState, states
+from taskshift.sweeps.states import CUT_OFF, FINISHED, OPEN, RunState, states
 from taskshift.sweeps.sweep_folder import SweepFolder
 from taskshift.sweeps.worker import Job, Worker, attempt
 
@@ -162,7 +162,7 @@ def _missing(sweep: Sweep, retry_failed: bool) -> list[PlannedRun]:
 
 
 def _is_missing(folder: SweepFolder, run: PlannedRun, state: str, retry_failed: bool) -> bool:
-    if state == "done":
+    if state in FINISHED:
         return RunFolder(folder.run_folder(run.key), arch="").tasks_done() < run.config["num_tasks"]
     return state not in OPEN and (state != "failed" or retry_failed)
 
@@ -170,7 +170,7 @@ def _is_missing(folder: SweepFolder, run: PlannedRun, state: str, retry_failed: 
 def _refuse_unfinished(plan: Plan, found: Mapping[str, RunState]) -> None:
     """Name the runs that are not done and not some scheduler's business."""
     labels = {run.key: run.label for run in plan.runs}
-    unfinished = [(labels[key], state) for key, state in found.items() if state.state not in ("done", *OPEN)]
+    unfinished = [(labels[key], state) for key, state in found.items() if state.state not in (*FINISHED, *OPEN)]
     if unfinished:
         raise Fault(
             f"{len(unfinished)} of {len(plan.runs)} runs are not done{_advice(state for _, state in unfinished)}",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from taskshift.divergence import ADVICE
 from taskshift.run_folder import RunFolder, is_held
 from taskshift.sweeps import slurm
 from taskshift.sweeps.sweep_folder import Entry, SweepFolder
@@ -16,13 +17,16 @@ OPEN = ("running", "pending")
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED")
 """SLURM's words for a job that is to run later."""
 
+FINISHED = ("done", "diverged")
+"""A run in one of these has come to its end, and is not run again unless it is given more tasks."""
+
 CUT_OFF = ("out of memory", "timed out", "preempted", "killed", "interrupted")
 """A run in one of these goes on from its last checkpoint when it is started again."""
 
 
 @dataclass(frozen=True)
 class RunState:
-    """`state` is done, failed, new, one of `OPEN` or one of `CUT_OFF`; `why` says what is known of it, if anything."""
+    """`state` is failed, new, one of `FINISHED`, of `OPEN` or of `CUT_OFF`; `why` says what is known of it, if anything."""
 
     state: str
     why: str = ""
@@ -46,7 +50,8 @@ def state_of(folder: Path) -> RunState:
     if is_held(folder):
         return RunState("running")
     if run.done.exists():
-        return RunState("done")
+        why = run.diverged()
+        return RunState("diverged", f"{why}; {ADVICE}") if why else RunState("done")
     if run.failed.exists():
         return RunState("failed", last_line(run.failed))
     if run.latest.exists() or run.metrics.exists() or (folder / "run.json").exists():
@@ -69,7 +74,7 @@ def _known_here(folder: Path, entry: Entry, queued: Mapping[str, tuple[str, str]
     if on_slurm and queued and job in queued:  # also with a DONE or FAILED from before it was queued
         state, reason = queued[job]
         return RunState("pending" if state in WAITING else "running", _reason(reason))
-    if own.state in ("done", "failed"):
+    if own.state in (*FINISHED, "failed"):
         return own
     if on_slurm:
         return RunState("pending", f"SLURM does not answer; job {job} was queued") if queued is None else None

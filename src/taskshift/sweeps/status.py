@@ -19,7 +19,7 @@ from taskshift.sweeps.records import runs_in_words
 from taskshift.sweeps.states import OPEN, RunState, state_of, states
 from taskshift.sweeps.sweep_folder import SweepFolder
 
-COLOURS = {"done": "green", "running": "cyan", "pending": "yellow", "new": "bright_black"}
+COLOURS = {"done": "green", "diverged": "magenta", "running": "cyan", "pending": "yellow", "new": "bright_black"}
 """What a state is shown in; all others are red."""
 
 
