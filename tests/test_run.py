@@ -12,6 +12,7 @@ from metric_names import undocumented
 from runs import TINY, compose, run_in
 
 from taskshift import analysis
+from taskshift.config.build import build_parts
 from taskshift.evaluators.evaluator import Evaluator, Findings
 from taskshift.evaluators.weights import Weights
 from taskshift.faults import Fault
@@ -288,3 +289,15 @@ def test_an_error_of_the_disk_that_is_none_of_the_users_is_left_alone(tmp_path, 
     monkeypatch.setattr(RunFolder, "append_row", broken)
     with pytest.raises(OSError, match="Input/output"):
         run_in(tmp_path, compose(*FAST, "run_name=x"))
+
+
+@pytest.mark.parametrize(
+    ("net", "joined"), [(["net.norm=batch"], True), (["net.norm=none"], False), (["net=convnet", "net.norm=batch"], None)]
+)
+def test_a_last_batch_of_one_does_not_stop_a_net_with_batch_norm(net, joined, tmp_path):
+    """65 examples in batches of 64: batch norm over one value a channel is refused by torch."""
+    quick = ["lla.enable_planes=false", "lla.enable_spectrum=false", "lla.enable_sam=false", "lla.enable_coupling=false"]
+    config = compose(*TINY, *net, *quick, "data.train_size=65", "num_tasks=1", "epochs=1", "lla.enable_plasticity=false")
+    run_in(tmp_path, config)
+    if joined is not None:
+        assert build_parts(config).stream.joins_single is joined

@@ -13,7 +13,12 @@ from taskshift.shifts.task import Batch, Task, TaskShift
 
 
 class TaskStream(Sequence[Task]):
-    """Tasks by index. Every batch is a function of (seed, task, epoch, batch), so that resuming costs nothing."""
+    """Tasks by index. Every batch is a function of (seed, task, epoch, batch), so that resuming costs nothing.
+
+    With `joins_single` a last training batch of one example joins the batch before it: batch norm can't learn from one.
+    """
+
+    joins_single = False
 
     def __init__(self, data: LabelledData, shift: TaskShift, *, num_tasks: int, batch_size: int, seed: int):
         self.data, self.shift, self.batch_size, self.seed = data, shift, batch_size, seed
@@ -31,12 +36,17 @@ class TaskStream(Sequence[Task]):
 
     def num_batches(self, task: Task) -> int:
         """Batches in one epoch of `task`; the last one may be smaller."""
-        return -(-len(task.train) // self.batch_size)
+        return -(-len(task.train) // self.batch_size) - self._has_single(task)
+
+    def _has_single(self, task: Task) -> bool:
+        return self.joins_single and len(task.train) > self.batch_size > 1 and len(task.train) % self.batch_size == 1
 
     def epoch(self, task: Task, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """The training batches of one epoch from number `start` on, shuffled and augmented."""
         order = torch.randperm(len(task.train), generator=generator(self.seed, "order", task.index, epoch))
-        shuffled = task.train[order.to(task.train.device)].split(self.batch_size)
+        shuffled = list(task.train[order.to(task.train.device)].split(self.batch_size))
+        if self._has_single(task):
+            shuffled[-2:] = [torch.cat(shuffled[-2:])]
         noise = None if self.data.augment is None else torch.Generator(device=self.data.device)
         for number in range(start, len(shuffled)):
             if noise is not None:

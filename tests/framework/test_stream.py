@@ -97,3 +97,15 @@ def test_indexing_is_a_sequences(stream):
     assert [task.index for task in stream[1:]] == [1, 2]
     with pytest.raises(IndexError, match="task 3 was asked for; the stream has tasks 0 to 2"):
         stream[3]
+
+
+@pytest.mark.parametrize(("train_size", "sizes"), [(49, [16, 16, 17]), (48, [16, 16, 16]), (50, [16, 16, 16, 2])])
+def test_a_last_batch_of_one_joins_the_one_before_where_asked(train_size, sizes):
+    data = synthetic_images(num_classes=4, side=4, train_size=train_size, test_size=20)
+    stream, joined = (TaskStream(data, Permuted(seed=0), **SETTINGS) for _ in range(2))
+    joined.joins_single = True
+    assert [len(batch.targets) for batch in epoch(joined)] == sizes
+    assert joined.num_batches(joined[1]) == len(sizes)
+    assert same(epoch(joined, start=1), epoch(joined)[1:])
+    for which in range(2):  # the same examples in the same order
+        assert torch.equal(*(torch.cat([batch[which] for batch in epoch(one)]) for one in (stream, joined)))

@@ -12,7 +12,7 @@ from torch import nn
 
 from taskshift.config.check import check_quick, enabled, evaluator_blocks
 from taskshift.config.construct import Recipe, construct, read_block
-from taskshift.config.first_pass import pass_two_examples
+from taskshift.config.first_pass import learns_from_one, pass_two_examples
 from taskshift.config.schema import LlaHead, Top
 from taskshift.config.targets import import_plugins
 from taskshift.data.labelled_data import LabelledData
@@ -152,6 +152,7 @@ def _make_learner(recipes: _Recipes, stream: TaskStream, device: torch.device) -
     learner = seeded(stream.seed)
     with _random_state_kept(device):
         pass_two_examples(learner.net, stream, num_outputs, recipes.net.target.__name__)
+        stream.joins_single = not learns_from_one(learner.net, stream)
     return learner, apart
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import traceback
 
 import torch
@@ -37,6 +38,21 @@ def pass_two_examples(net: nn.Module, stream: TaskStream, num_outputs: int, name
             f"net: {name} returned the shape {_shape(outputs)} for {len(inputs)} examples; "
             f"expected [{len(inputs)}, {num_outputs}], so let its head have num_outputs units"
         )
+
+
+def learns_from_one(net: nn.Module, stream: TaskStream) -> bool:
+    """Whether `net` takes a batch of one example in training: batch norm refuses to normalise over a single value."""
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):
+        return True
+    task, probe = stream[0], copy.deepcopy(net).train()  # a copy, whose running statistics nobody needs
+    try:
+        with torch.no_grad():
+            probe(stream.gather(task, task.train[:1]).inputs)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return False
+    return True
 
 
 def _shape(tensor: Tensor) -> str:
