@@ -9,7 +9,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from taskshift.sweeps.intervals import LEVEL, mean_interval  # noqa: E402
+from taskshift.sweeps.intervals import LEVEL, mean_interval
 
 NUM_SWEEPS = 20_000
 COUNTS = (3, 5, 10, 30)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hydra_plugins.taskshift_sweeps.launcher import submitit_parameters
+from hydra_plugins.taskshift_sweeps.launcher import require_slurm, submitit_parameters
 from taskshift import shard_jobs, shards
 from taskshift.config.build import Parts, build_parts
 from taskshift.config.check import check_quick
@@ -54,6 +54,7 @@ def remeasure(folder: Path, overrides: Sequence[str]) -> Path:
     launcher = launcher_options(launching)
     order = read_order(Path(folder), [word for word in overrides if word not in launching])
     if launcher.cluster == "slurm":
+        require_slurm()
         parameters = submitit_parameters(launcher)
         jobs = shard_jobs.Slurm(order.folder.path / "jobs", parameters, launcher.max_requeues, launcher.detach)
         shard_jobs.carry_out(order, jobs, carry_out)

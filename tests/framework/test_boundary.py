@@ -77,6 +77,30 @@ def test_a_bug_inside_the_job_keeps_its_traceback(tmp_path, monkeypatch):
         ),
         (["+lla=3"], "+lla=3: expected the name of a file of this group; `python train.py --help` lists the choices"),
         (["wandb=null"], "wandb=null: expected a block of keys"),
+        (["seed=1e3"], "seed=1000.0: expected a whole number, at least 0, at most 9223372036854775807"),
+        (["seed=99999999999999999999"], f"seed={'9' * 20}: expected a whole number, at least 0, at most 9223372036854775807"),
+        (["epochs=1e1"], "epochs=10.0: expected a whole number, at least 1"),
+        (["run_name=None"], "run_name=None: expected a name; null stands for none"),
+        (["run_name=nan"], "run_name=nan: expected a name; null stands for none"),
+        (["~lla.enable_sam"], "~lla.enable_sam: a switch is not deleted; lla.enable_sam=false leaves the evaluator out"),
+        (
+            ["hydra.run.dir=elsewhere"],
+            "hydra.run.dir=elsewhere: a run's folder is outputs/<output_project>/<net>/<run_name> in the working directory, a "
+            "sweep's has sweeps/<sweep_name> in place of the net; give those names, or begin the command in another directory",
+        ),
+        (
+            ["-cn", "nothere"],
+            "--config-name=nothere: there is no such file in the folder of configs; leave it out, train.py's own is config",
+        ),
+        (["plugins=[my_net.py]"], "plugins=[my_net.py]: expected the name of a module, without .py: plugins=[my_net]"),
+        (
+            ["-m", "hydra.launcher.detach=true", "cluster=local"],
+            "hydra.launcher.detach=true: only jobs of cluster=slurm go on alone; leave it out, or take cluster=slurm",
+        ),
+        (
+            ["-m", "hydra.launcher.workers=3"],
+            "hydra.launcher.workers=3: only cluster=local has workers; leave it out, or take cluster=local",
+        ),
         (["epochs"], "epochs: this cannot be read; expected key=value, lists as [a,b], text with special signs in quotes"),
     ],
 )
@@ -84,6 +108,23 @@ def test_a_wrong_command_writes_nothing(words, sentence, capsys, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     assert carry_out(*words, job=_nothing) == 1
     assert capsys.readouterr().err == f"{sentence}\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("word", "name"), [("42", "42"), ("1e3", "1e3"), ("inf", "inf"), ("1.50", "1.50"), ("007", "007")])
+def test_a_name_that_looks_like_a_number_is_the_one_that_was_written(word, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    assert carry_out(f"run_name={word}", f"output_project={word}", job=lambda config, overrides: seen.append(config)) == 0
+    assert (seen[0]["run_name"], seen[0]["output_project"]) == (name, name)
+
+
+def test_slurm_is_missed_before_anything_is_made(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert carry_out("cluster=slurm", "seed=0,1", job=_nothing) == 1
+    said = "cluster=slurm: there is no sbatch and no srun here; go to a machine of the cluster, or take cluster=local\n"
+    assert capsys.readouterr().err == said
     assert not list(tmp_path.iterdir())
 
 

@@ -453,3 +453,10 @@ def test_the_two_examples_leave_no_trace(own):
 
 def test_compose_takes_a_list_as_hydras_own_does():
     assert compose(["seed=3", "epochs=2"], "batch_size=8") == compose("seed=3", "epochs=2", "batch_size=8")
+
+
+@pytest.mark.parametrize("key", ["learner.optimizer.lr", "lla.sam.rho", "lla.tolerance"])
+def test_nan_is_no_number_anywhere(key):
+    with pytest.raises(Fault) as fault:
+        build_parts(compose(*SMALL, f"{key}=nan"))
+    assert "=nan: expected a number" in str(fault.value)

@@ -524,7 +524,7 @@ def test_planes_and_sam_share_one_hessian_plane(tmp_path, monkeypatch):
 
 
 def test_a_stride_that_leaves_no_cells_is_refused():
-    with pytest.raises(ValueError, match="subsample_stride is 3; give 1 for every cell, up to 2"):
+    with pytest.raises(ValueError, match="subsample_stride is 3; 1 takes every cell, 2 every other, and"):
         Sam(grid_resolution=5, subsample_stride=3)
 
 

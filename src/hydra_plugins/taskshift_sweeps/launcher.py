@@ -5,6 +5,7 @@ Hydra executes this file without entering it in sys.modules, so that dataclasses
 
 import inspect
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,6 +127,12 @@ class TaskshiftLauncher(Launcher):
         options = self.options
         if self.searching and self._detached():
             raise Fault("hydra.launcher.detach=true: a search waits for what its runs find; leave detach out")
+        if options.detach and options.cluster != "slurm":
+            raise Fault("hydra.launcher.detach=true: only jobs of cluster=slurm go on alone; leave it out, or take cluster=slurm")
+        if options.workers != 1 and options.cluster != "local":
+            raise Fault(
+                f"hydra.launcher.workers={options.workers}: only cluster=local has workers; leave it out, or take cluster=local"
+            )
         if options.cluster is None:
             return Here()
         if options.cluster == "local":
@@ -137,8 +144,17 @@ class TaskshiftLauncher(Launcher):
         if options.cluster == "slurm":
             from taskshift.sweeps.carriers import Slurm
 
+            require_slurm()
             return Slurm(options.detach, submitit_parameters(options))
         raise Fault(f"hydra.launcher.cluster={options.cluster}: expected null, local or slurm")
+
+
+def require_slurm() -> None:
+    """Raise Fault where no job can be queued."""
+    if absent := [name for name in ("sbatch", "srun") if shutil.which(name) is None]:
+        raise Fault(
+            f"cluster=slurm: there is no {' and no '.join(absent)} here; go to a machine of the cluster, or take cluster=local"
+        )
 
 
 def submitit_parameters(options: LauncherConfig) -> dict[str, Any]:

@@ -29,6 +29,13 @@ Job = Callable[[dict[str, Any], Sequence[str]], Any]
 VERSION_BASE = "1.3"
 
 
+NAMES = ("run_name", "sweep_name", "output_project")
+"""Keys that name folders: what looks like a number is a name all the same, and the one that was written."""
+
+OURS_TO_NAME = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.job.chdir")
+"""Keys of Hydra's about folders that it would make beside ours."""
+
+
 def conf_folder() -> Path:
     """The folder of the config groups: inside the package where it is installed, at the top of the repository otherwise."""
     package = Path(taskshift.__file__).resolve().parent
@@ -51,6 +58,7 @@ def hydra_command(job: Job, conf: Path, config_name: str = "config") -> Callable
     def command() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing in its own words
         sys.argv[1:] = words = flag_first(sys.argv[1:])
+        refuse_folders(words)
         try:
             main()
         except (Fault, BrokenPipeError):  # passed on by Hydra, but none of its own
@@ -63,6 +71,22 @@ def hydra_command(job: Job, conf: Path, config_name: str = "config") -> Callable
             raise Fault(reworded(error, words)) from error
 
     return command
+
+
+def refuse_folders(words: Sequence[str]) -> None:
+    """Raise Fault for a word that would have Hydra make a folder: it does so before anything is checked."""
+    for word in words:
+        if word.partition("=")[0].lstrip("+~") in OURS_TO_NAME:
+            raise Fault(
+                f"{word}: a run's folder is outputs/<output_project>/<net>/<run_name> in the working directory, a sweep's has "
+                "sweeps/<sweep_name> in place of the net; give those names, or begin the command in another directory"
+            )
+
+
+def _as_written(key: str, value: float, words: Sequence[str]) -> str:
+    """The last word for a key, as its user wrote it: 1e3, where the config has 1000.0."""
+    given = [word.partition("=")[2] for word in words if word.partition("=")[0].lstrip("+") == key]
+    return given[-1].strip() if given else str(value)
 
 
 def flag_first(words: Sequence[str]) -> list[str]:
@@ -115,6 +139,12 @@ def plain(cfg: DictConfig, known: DictConfig) -> dict[str, Any]:
         config = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:  # an interpolation that leads nowhere
         raise Fault(reworded(error, known.overrides.task)) from error
+    if switch := next((word for word in known.overrides.task if word.startswith("~lla.enable_")), None):
+        key = switch[1:].partition("=")[0]
+        raise Fault(f"{switch}: a switch is not deleted; {key}=false leaves the evaluator out")
+    for key in NAMES:
+        if type(config.get(key)) in (int, float):
+            config[key] = _as_written(key, config[key], known.overrides.task)
     if "arch" in config:
         raise Fault(no_such_key("", "arch", set(config) - {"arch"}))
     for group in ("data", "net", "learner", "task_shift_mode"):

@@ -60,6 +60,8 @@ def several_values(error: BaseException) -> str | None:
 
 def _no_such_file(error: MissingConfigException) -> str:
     group, _, choice = error.missing_cfg_file.rpartition("/")
+    if not group:
+        return f"--config-name={choice}: there is no such file in the folder of configs; leave it out, train.py's own is config"
     allowed = f"give {either(sorted(error.options))}" if error.options else LISTED
     return f"{group}={choice}: there is no such {group.rpartition('/')[2]}; {allowed}"
 

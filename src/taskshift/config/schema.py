@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator
 
 Count = Annotated[int, Ge(1)]
 CountOrNone = Annotated[int, Ge(0)]
 Fraction = Annotated[float, Gt(0), Le(1)]
 Seconds = Annotated[float, Ge(0)]
+Seed = Annotated[int, Ge(0), Le(2**63 - 1)]  # as large as torch takes it
 
 
 def _path_component(text: str) -> str:
+    if text.lower() in ("none", "nan"):
+        raise ValueError("expected a name; null stands for none")
     if not text.strip() or text in (".", "..") or "/" in text or "\0" in text or len(text) > 200:
         raise ValueError("expected one folder name: not empty, no slash, at most 200 characters")
     return text
@@ -27,11 +30,7 @@ def _device(text: str) -> str:
     return text
 
 
-def _number_as_text(value: Any) -> Any:
-    return str(value) if type(value) in (int, float) else value  # run_name=7 is read as a number
-
-
-FolderName = Annotated[str, AfterValidator(_path_component), BeforeValidator(_number_as_text)]
+FolderName = Annotated[str, AfterValidator(_path_component)]
 Device = Annotated[str, AfterValidator(_device)]
 
 
@@ -59,7 +58,7 @@ class Checkpoints:
 class Top:
     """The top level; its blocks are checked against what their `_target_` takes."""
 
-    seed: Annotated[int, Ge(0)]
+    seed: Seed
     num_tasks: Count
     epochs: Count
     batch_size: Count
@@ -91,7 +90,7 @@ class EvaluationData:
     eval_batch_size: Count
     num_batches: Count | None
     dataset_fraction_for_landscape: Fraction
-    fixed_eval_seed: Annotated[int, Ge(0)]
+    fixed_eval_seed: Seed
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,12 @@ def import_plugins(plugins: Sequence[str]) -> None:
     if faults := find_plugins(plugins):
         raise Fault(*faults)
     for name in plugins:
-        importlib.import_module(name)
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # of what the module imports itself
+            raise Fault(f"plugins=[{name}]: there is no module {error.name}") from error
 
 
 def return_type(function: Any) -> Any:
@@ -80,7 +85,9 @@ def return_type(function: Any) -> Any:
 
 def _absent(name: str) -> str | None:
     top = name.split(".")[0]
-    if not top.isidentifier():
+    if name.endswith(".py") and name[:-3].isidentifier():
+        return f"plugins=[{name}]: expected the name of a module, without .py: plugins=[{name[:-3]}]"
+    if not all(part.isidentifier() for part in name.split(".")):
         return f"plugins=[{name}]: expected the name of a module, without .py and without folders"
     if top in sys.stdlib_module_names:
         return f"plugins=[{name}]: {top} is Python's own; expected a module of yours"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -16,6 +17,9 @@ def typed(where: str, value: Any, kind: Any, faults: list[str]) -> Any:
     """`value` converted to what the annotation `kind` asks for; what is wrong is added to `faults`, a sentence each."""
     if isinstance(value, str) and value == MISSING:
         faults.append(no_value(where))
+        return None
+    if isinstance(value, float) and math.isnan(value):
+        faults.append(f"{where}=nan: expected {said(kind)}")
         return None
     record = next((member for member in members(kind) if dataclasses.is_dataclass(member)), None)
     if record is None:
@@ -61,12 +65,15 @@ def _leaf(where: str, value: Any, kind: Any, faults: list[str]) -> Any:
         return None
     except PydanticUserError:  # an annotation that pydantic cannot read; the constructor will judge
         return value
-    if _truth_as_number(value, result):
+    if _in_disguise(value, result):
         faults.append(f"{where}={shown(value)}: expected {said(kind)}")
     return result
 
 
-def _truth_as_number(value: Any, result: Any) -> bool:
+def _in_disguise(value: Any, result: Any) -> bool:
+    """Whether a truth value was taken for a number, or 1e3 for a whole one: the config would go on with what was written."""
     if isinstance(value, (list, tuple)) and isinstance(result, (list, tuple)):
-        return any(map(_truth_as_number, value, result))
-    return isinstance(value, bool) and type(result) in (int, float)
+        return any(map(_in_disguise, value, result))
+    if isinstance(value, bool):
+        return type(result) in (int, float)
+    return isinstance(value, float) and type(result) is int

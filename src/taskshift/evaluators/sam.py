@@ -118,8 +118,8 @@ class Sam(Evaluator):
         self.options = GridOptions(grid_resolution, high_res, span, chunk_size, max_eval_points_cap, bn, precision)
         if not 1 <= subsample_stride <= self.options.resolution // 2:
             raise ValueError(
-                f"subsample_stride is {subsample_stride}; give 1 for every cell, up to {self.options.resolution // 2} for "
-                f"{self.options.resolution} cells a side"
+                f"subsample_stride is {subsample_stride}; 1 takes every cell, 2 every other, and grid_resolution="
+                f"{self.options.resolution} allows at most {self.options.resolution // 2}"
             )
         self.rho, self.rho_relative, self.stride = rho, rho_relative, subsample_stride
         self.plane = HessianPlane(hessian_axes, hessian_normalization, self.options)
