@@ -117,7 +117,8 @@ def test_numbers_over_decades_get_a_log_axis(tmp_path):
 def test_words_get_bars_with_every_run_as_a_point(tmp_path):
     figure = drawn(write_sweep(tmp_path / "sweep", {"learner": ["l2", "backprop"], "seed": SEEDS}, noisy), x="learner")
     axes = figure.axes[0]
-    np.testing.assert_allclose([bar.get_height() for bar in axes.patches], [NOISE[:, 2].mean(), NOISE[:, 2].mean() + 2])
+    bars = [line for line in axes.lines if line.get_marker() == "_" and line.get_markersize() > 20]
+    np.testing.assert_allclose([bar.get_ydata() for bar in bars], [[NOISE[:, 2].mean(), NOISE[:, 2].mean() + 2]])
     points = [line.get_ydata() for line in axes.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(points, [NOISE[:, 2], NOISE[:, 2] + 2])
     assert [text.get_text() for text in axes.get_xticklabels()] == ["backprop", "l2"]
@@ -127,7 +128,8 @@ def test_words_get_bars_with_every_run_as_a_point(tmp_path):
 def test_bars_stand_side_by_side_at_the_task_asked_for(tmp_path):
     grid = {"learner": ["l2", "backprop"], "net.width": ["1", "2"], "seed": SEEDS}
     figure = drawn(write_sweep(tmp_path / "sweep", grid, noisy), x="net.width", group="learner", kind="bars", at="0")
-    heights = {round(bar.get_x() + bar.get_width() / 2, 6): bar.get_height() for bar in figure.axes[0].patches}
+    bars = [line for line in figure.axes[0].lines if line.get_markersize() > 20]
+    heights = {round(x, 6): y for bar in bars for x, y in zip(*bar.get_data(), strict=True)}
     mean = NOISE[:, 0].mean()
     assert heights == pytest.approx({-0.2: mean + 1, 0.2: mean + 3, 0.8: mean + 2, 1.2: mean + 4})
     assert notes(figure).endswith("at task 0")
@@ -249,3 +251,18 @@ def test_units_are_those_of_the_documentation():
     wrong = {name: units for name, units in told.items() if units[0] not in units[1].split(", ")}
     assert not wrong
     assert len(told) > 50
+
+
+def test_bars_do_not_reach_down_to_zero(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", {"learner": ["l2", "backprop"], "seed": SEEDS}, lambda *at: 0.81 + 0.001 * noisy(*at))
+    low, high = drawn(sweep, x="learner").axes[0].get_ylim()
+    assert low > 0.8
+    assert high < 0.83
+
+
+def test_a_pdf_has_fonts_that_publishers_take(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", {"seed": SEEDS}, noisy)
+    [pdf] = [path for path in plot_sweep(sweep, Wanted(METRIC, "task_idx"), None, False) if path.suffix == ".pdf"]
+    content = pdf.read_bytes()
+    assert b"/Type3" not in content
+    assert b"/TrueType" in content or b"/CIDFontType2" in content
