@@ -166,3 +166,25 @@ def test_another_torch_is_mentioned_to_a_lone_run(config, left, monkeypatch, cap
     run_in(root, config)
     assert "this run began with other code (taskshift " in caplog.text
     assert "→ 0.0.1" in caplog.text
+
+
+def test_nothing_half_written_stays(config, left, uninterrupted):
+    root, folder = left
+    for name in (".partial.run.json", "checkpoints/.partial.latest.pt", "summary/.partial.learning.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"half")
+    (folder / "task_0001_mlp" / ".units.partial").mkdir()
+    (folder / "task_0001_mlp" / ".units.partial" / "findings.json").write_text("{")
+    assert differences(run_in(root, config), uninterrupted) == []
+    assert [path.name for path in folder.rglob(".*") if path.name != ".lock"] == []
+
+
+def test_scratch_that_was_to_be_removed_is_removed(config, interrupted, tmp_path, uninterrupted):
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, RunFolder, "append_row", 6)  # the second task's end: all evaluators have finished
+        with pytest.raises(Interrupted):
+            run_in(tmp_path, config)
+    (folder,) = tmp_path.glob("outputs/*/*/one")
+    (folder / "task_0001_mlp" / ".scratch" / "rank").mkdir(parents=True)
+    assert differences(run_in(tmp_path, config), uninterrupted) == []
+    assert not list(folder.rglob(".scratch"))

@@ -66,7 +66,7 @@ class Analysis:
                 for name, evaluator in missing.items():
                     self.tick(name)
                     guard(name, functools.partial(_run_one, name, evaluator, self.measurement, self.folder))
-            shutil.rmtree(self.folder / ".scratch", ignore_errors=True)
+        shutil.rmtree(self.folder / ".scratch", ignore_errors=True)  # also where an earlier attempt ended before this line
         return self._eigenpairs_cost() | self._found()
 
     def missing(self) -> dict[str, Evaluator]:

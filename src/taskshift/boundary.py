@@ -22,6 +22,10 @@ TERMINATED = 143
 """The same of one that was told to end, by `kill` or by a scheduler."""
 
 
+SPINS = "10000"
+"""How often a thread of OpenMP looks again before it sleeps: microseconds. 300 000, its own choice, keep a core from others."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM came."""
 
@@ -55,6 +59,7 @@ def _terminated(signum: int, frame: object) -> NoReturn:
 def sentences() -> Iterator[None]:
     """Around a whole command: what a user can mend is printed without a traceback, a bug keeps its own."""
     print_anything()
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
         yield

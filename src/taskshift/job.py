@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +25,7 @@ from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Moment, Opening
 from taskshift.run_folder import RunFolder, Written, disk_faults, read_rows, refuse_another_identity
 from taskshift.shifts.task import Task
+from taskshift.threads import fitting_threads
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Job:
             self._take_identity()
             stack.enter_context(self._attempt())
             rows = self._go_on() if self.folder.latest.exists() else self._begin()
+            self._clear()
             self.tidy()
             self._since.restart()
             self._clock.restart()
@@ -94,7 +97,7 @@ class Job:
         known = self.folder.known_run()
         about = about_now = describe_run(self.config, self.resume_command, self.parts.device)
         if known is None:
-            threads = self.parts.top.num_threads or torch.get_num_threads()
+            threads = self.parts.top.num_threads or self._fitting_threads()
         else:
             refuse_another_identity(known["config"], self.config, self.folder.path)
             threads = self.parts.top.num_threads or known["num_threads"]
@@ -104,6 +107,11 @@ class Job:
         torch.set_num_threads(threads)
         self.folder.write_run(about | {"num_threads": threads})
         self.folder.write_configs(self.config)
+
+    def _fitting_threads(self) -> int:
+        parts = self.parts
+        task, largest = parts.stream[0], max(parts.top.batch_size, parts.lla.evaluation_data.eval_batch_size)
+        return fitting_threads(parts.learner.net, parts.stream.gather(task, task.train[:1]).inputs, largest)
 
     def _begin(self) -> list[dict[str, float]]:
         if self.folder.has_trained():
@@ -156,6 +164,11 @@ class Job:
         """Save when `checkpoints.every_seconds` have passed since the last time."""
         if self._clock.due():
             self.save()
+
+    def _clear(self) -> None:
+        """Remove what attempts that were killed have left half-written."""
+        for path in self.folder.half_written():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def tidy(self) -> None:
         """Remove what finished tasks alone needed, and nets beyond `checkpoints.keep`, whatever an interrupted attempt left."""

@@ -21,6 +21,9 @@ from taskshift.intact import absent, damaged, read_json, write_json, write_text
 
 SECONDS_OF_A_LOOK = 0.5
 
+HALF_A_FOLDER = re.compile(r"\.[^.]+\.partial")
+"""An evaluator's folder before it is whole."""
+
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """What a disk says that is full, or may not be written."""
 
@@ -153,6 +156,12 @@ class RunFolder:
             raise Fault(f"{self.path} exists and is not a run of ours; give another run_name=… or move it away")
         with held(self.path, "give this run a run_name of its own"):
             yield
+
+    def half_written(self) -> list[Path]:
+        """Files and folders that were to take a name when they are whole; those of measurements are other processes' business."""
+        own = [path for path in self.path.iterdir() if path.name not in ("wandb", "measured", "jobs")]
+        below = [found for path in own if path.is_dir() for found in path.rglob(".*")]
+        return [path for path in (*own, *below) if path.name.startswith(".partial.") or HALF_A_FOLDER.fullmatch(path.name)]
 
     def _strangers(self) -> Iterator[Path]:
         """What lies here that a run killed in its first moments would not have left."""
