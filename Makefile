@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup run test test-slow check format bench docs notebook
+.PHONY: help setup run test test-slow test-all soak check format bench docs notebook
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -25,6 +25,11 @@ test: setup ## the test suite, some minutes
 
 test-slow: setup ## what takes longer: real images, a real install, a real SLURM
 	$(BIN)/python -m pytest -m slow
+
+test-all: test test-slow soak ## all of them, and the soak
+
+soak: setup ## ten minutes of kills, full disks and damaged files, into docs/RELIABILITY.md
+	$(BIN)/python scripts/soak.py --minutes 10 --save docs/RELIABILITY.md
 
 check: setup ## style, imports' directions, the library's types
 	$(BIN)/ruff check .

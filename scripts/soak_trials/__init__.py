@@ -1,0 +1,1 @@
+"""The trials of scripts/soak.py, a kind a file."""

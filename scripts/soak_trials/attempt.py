@@ -1,0 +1,74 @@
+"""One attempt at a run, as train.py makes it: `attempt.py CONFIG.json [kill NUMBER | disk BYTES | helper PROGRAM]`."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from taskshift.boundary import sentences
+
+
+def kill_at(number: int) -> None:
+    """Let this process die at the `number`-th thing that it does to a file, before or after it is done."""
+    left = number
+
+    def dying(original: Callable[..., Any]) -> Callable[..., Any]:
+        def at_an_event(*positional: Any, **given: Any) -> Any:
+            nonlocal left
+            for moment in ("before", "after"):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if moment == "before":
+                    result = original(*positional, **given)
+            return result
+
+        return at_an_event
+
+    for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "rename"), (Path, "unlink")):
+        setattr(owner, name, dying(getattr(owner, name)))
+
+
+def fill_disk(most_bytes: int) -> None:
+    """Let no file grow beyond so many bytes: what writes more is refused, as by a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+
+def break_helper(program: str) -> None:
+    """Put a program in the place of W&B's helper."""
+    from wandb.sdk.lib.service import service_process
+
+    from taskshift.recorders import wandb_mirror
+
+    wandb_mirror.SECONDS_TO_ANSWER = wandb_mirror.SECONDS_TO_END = 3.0
+    service_process.get_core_path = lambda: program
+
+
+DISTURBANCES: dict[str, Callable[[str], None]] = {
+    "kill": lambda word: kill_at(int(word)),
+    "disk": lambda word: fill_disk(int(word)),
+    "helper": break_helper,
+}
+
+
+def main() -> None:
+    """Disturb this process as asked, then run."""
+    config, *how = sys.argv[1:]
+    with sentences():
+        from taskshift.run import run
+
+        if how:
+            DISTURBANCES[how[0]](how[1])
+        run(json.loads(Path(config).read_text()))
+
+
+if __name__ == "__main__":
+    main()
