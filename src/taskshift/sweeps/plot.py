@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ def plot_sweep(folder: Path, wanted: Wanted, stem: Path | None, force: bool) -> 
         raise Fault(f"{there[0]} exists; give another -o, or --force to write over it")
     figure = draw(records, wanted, heading=records[0].sweep)
     try:
+        logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every table of every font
         with rc_context({"pdf.fonttype": 42}):  # TrueType: some publishers refuse matplotlib's own choice
             for path in paths:
                 save_figure(path, figure)
