@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from loss_landscape import Curve, LossSurface, PathLosses, align, bezier, fit_curve, line, path_losses, point_in, repaired_line
 from loss_landscape.checkpointing import Checkpointing
 from loss_landscape.paths.curves import evenly_spaced
+from taskshift import checkpoint
 from taskshift.evaluators.axes import text_file
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, json_file
 from taskshift.nets.weights import fitting_state
