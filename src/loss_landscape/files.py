@@ -12,6 +12,11 @@ from typing import Any
 
 import numpy as np
 
+
+class UnreadableFileError(ValueError):
+    """A file of ours that is damaged, or was written by something else."""
+
+
 FACTS = "facts"  # the name, among a file's arrays, of what is no array
 
 
@@ -47,11 +52,11 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[st
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and facts that `write_arrays` wrote; ValueError where `path` holds something else."""
+    """The arrays and facts that `write_arrays` wrote; UnreadableFileError where `path` holds something else."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         facts = json.loads(str(arrays.pop(FACTS)))
     except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} holds no arrays that this version wrote; remove it, or give another file") from error
+        raise UnreadableFileError(f"{path} holds no arrays that this version wrote; remove it, or give another file") from error
     return arrays, facts

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from loss_landscape import Eigenpairs, HessianOperator, Shard, eigenpairs
+from loss_landscape.files import UnreadableFileError
 from taskshift import checkpoint
 from taskshift.clock import stopwatch
 from taskshift.config.build import Parts
@@ -220,7 +221,7 @@ def _run_one(name: str, evaluator: Evaluator, measurement: Measurement, folder: 
     shutil.rmtree(own.scratch)
 
 
-UNREADABLE = (Damaged, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, EOFError)
+UNREADABLE = (Damaged, UnreadableFileError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, EOFError)
 """What reading a file raises that a crash, or a bad disk, has left as it should not be."""
 
 

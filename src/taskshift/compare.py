@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from taskshift import checkpoint
-from taskshift.intact import read_json
+from taskshift.intact import read_any_json
 from taskshift.run_folder import RunFolder, read_rows
 
 TIMED = ("seconds", "memory_mb", "opt_seconds")
@@ -77,7 +77,7 @@ def _array_difference(one: Path, other: Path) -> str | None:
 
 
 def _json_difference(one: Path, other: Path) -> str | None:
-    return checkpoint.first_difference(*(_without_timings(read_json(path)) for path in (one, other)))
+    return checkpoint.first_difference(*(_without_timings(read_any_json(path)) for path in (one, other)))
 
 
 def _text_difference(one: Path, other: Path) -> str | None:

@@ -57,13 +57,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def read_json(path: Path, mend: str = RESTORE) -> dict[str, Any]:
     """What `write_json` wrote; raises Fault where the file is gone, is no JSON object, or has another checksum than it says."""
+    content = read_any_json(path, mend)
+    if not isinstance(content, dict):
+        raise damaged(path, "no JSON object", mend)
+    return content
+
+
+def read_any_json(path: Path, mend: str = RESTORE) -> Any:
+    """The same for a file that may hold no object: a list has no checksum."""
     try:
         content = json.loads(read_text(path, mend))
     except json.JSONDecodeError as error:
         raise damaged(path, str(error), mend) from error
-    if not isinstance(content, dict):
-        raise damaged(path, "no JSON object", mend)
-    said = content.pop(CHECKSUM, None)
+    said = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
     if said is not None and said != zlib.crc32(_text(content).encode()):
         raise damaged(path, "its checksum is another", mend)
     return content

@@ -83,7 +83,9 @@ class Harmful:
 @pytest.mark.parametrize("content", [b"", b"no checkpoint at all", pickle.dumps({"a": 1}, protocol=2)])
 def test_a_file_of_something_else_is_one_sentence(tmp_path, content):
     (tmp_path / "net.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"checkpoint=.*net\.pt (can't be read as tensors alone \(|holds neither)") as caught:
+    with pytest.raises(
+        ValueError, match=r"checkpoint=.*net\.pt (is damaged: |can't be read as tensors alone \(|holds neither)"
+    ) as caught:
         mlp(checkpoint=str(tmp_path / "net.pt"))
     assert "\n" not in str(caught.value)
 

@@ -72,7 +72,7 @@ def _read(file: Path) -> Any:
         return torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True)
     except FileNotFoundError:
         raise
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, LookupError) as error:
         raise ValueError(
             f"{file} holds no state dict that torch.load(…, weights_only=True) reads; if it is a whole net that you trust, give "
             "torch.load(file, weights_only=False) in place of the file"

@@ -139,12 +139,13 @@ def plain(cfg: DictConfig, known: DictConfig) -> dict[str, Any]:
         config = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:  # an interpolation that leads nowhere
         raise Fault(reworded(error, known.overrides.task)) from error
-    if switch := next((word for word in known.overrides.task if word.startswith("~lla.enable_")), None):
+    words = OmegaConf.to_container(known.overrides.task)  # as they are written: iterating would resolve what they refer to
+    if switch := next((word for word in words if word.startswith("~lla.enable_")), None):
         key = switch[1:].partition("=")[0]
         raise Fault(f"{switch}: a switch is not deleted; {key}=false leaves the evaluator out")
     for key in NAMES:
         if type(config.get(key)) in (int, float):
-            config[key] = _as_written(key, config[key], known.overrides.task)
+            config[key] = _as_written(key, config[key], words)
     if "arch" in config:
         raise Fault(no_such_key("", "arch", set(config) - {"arch"}))
     for group in ("data", "net", "learner", "task_shift_mode"):
