@@ -41,7 +41,7 @@ QUICK = {
     "epochs=many": "epochs=many: expected a whole number, at least 1",
     "epochs=null": "epochs=null: expected a whole number, at least 1",
     "num_threads=0": "num_threads=0: expected a whole number, at least 1 or null",
-    "seed=-1": "seed=-1: expected a whole number, at least 0",
+    "seed=-1": "seed=-1: expected a whole number, at least 0, at most 9223372036854775807",
     "seed=???": "seed has no value; give one: seed=…",
     "~seed": "seed has no value; give one: seed=…",
     "device=gpu": "device=gpu: expected auto, cpu, cuda, or cuda:N for GPU number N",

@@ -20,6 +20,8 @@ def check_quick(config: Mapping[str, Any]) -> tuple[Top, LlaHead]:
     """The checked top level and head of `lla`; raises one Fault with a sentence for everything that is wrong."""
     faults: list[str] = []
     top = from_mapping("", config, Top, faults)
+    if top is not None:
+        faults += _whole_in_disguise(config, top)
     head = _check_lla(_block(config, "lla"), faults)
     for name in BLOCKS:
         if isinstance(config.get(name), Mapping) and "_target_" not in config[name]:
@@ -31,6 +33,14 @@ def check_quick(config: Mapping[str, Any]) -> tuple[Top, LlaHead]:
     if faults:
         raise Fault(*faults)
     return top, head
+
+
+def _whole_in_disguise(config: Mapping[str, Any], top: Top) -> Iterator[str]:
+    """A sentence for each whole number written like 1e3: the run goes by the config, where it would stay what it was."""
+    for field in dataclasses.fields(Top):
+        value = config.get(field.name)
+        if isinstance(value, float) and type(getattr(top, field.name)) is int:
+            yield f"{field.name}={shown(value)}: expected a whole number, written without a point or an exponent"
 
 
 def evaluator_blocks(lla: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

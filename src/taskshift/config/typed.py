@@ -65,15 +65,12 @@ def _leaf(where: str, value: Any, kind: Any, faults: list[str]) -> Any:
         return None
     except PydanticUserError:  # an annotation that pydantic cannot read; the constructor will judge
         return value
-    if _in_disguise(value, result):
+    if _truth_as_number(value, result):
         faults.append(f"{where}={shown(value)}: expected {said(kind)}")
     return result
 
 
-def _in_disguise(value: Any, result: Any) -> bool:
-    """Whether a truth value was taken for a number, or 1e3 for a whole one: the config would go on with what was written."""
+def _truth_as_number(value: Any, result: Any) -> bool:
     if isinstance(value, (list, tuple)) and isinstance(result, (list, tuple)):
-        return any(map(_in_disguise, value, result))
-    if isinstance(value, bool):
-        return type(result) in (int, float)
-    return isinstance(value, float) and type(result) is int
+        return any(map(_truth_as_number, value, result))
+    return isinstance(value, bool) and type(result) in (int, float)
