@@ -23,7 +23,7 @@ from pathlib import Path
 from taskshift import run as running
 from taskshift import trainer
 from taskshift.config.command import compose
-from taskshift.learners.learner import Learner
+from taskshift.training import Training
 
 QUIET = ("recorder=none", "run_name=bench", "data=synthetic_images", "data.side=28")
 NO_ANALYSIS = [f"lla.enable_{name}=false" for name in ("planes", "spectrum", "sam", "rank", "units", "weights", "plasticity")]
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def share(repeats: int) -> None:
-    """Print the share of train()'s wall time spent in Learner.learn and, apart, in the forward passes of the test split."""
+    """Print the share of train()'s wall time spent in Training.learn and, apart, in the forward passes of the test split."""
     for net in ("convnet", "mlp"):
         shares, tests = [], []
         for repeat in range(repeats):
@@ -68,9 +68,9 @@ def share(repeats: int) -> None:
 
 @contextlib.contextmanager
 def _watched() -> Iterator[dict[str, float]]:
-    """Seconds inside `train`, inside `Learner.learn`, and inside the test split's evaluation."""
+    """Seconds inside `train`, inside `Training.learn`, and inside the test split's evaluation."""
     seconds, inside = {"train": 0.0, "learn": 0.0, "test": 0.0}, []
-    places = {"train": (running, "train"), "learn": (Learner, "learn"), "test": (trainer, "averages")}
+    places = {"train": (running, "train"), "learn": (Training, "learn"), "test": (trainer, "averages")}
     originals = {name: getattr(owner, attribute) for name, (owner, attribute) in places.items()}
 
     def timed(name):
@@ -146,8 +146,8 @@ def start(train_script: Path, repeats: int) -> None:
     """Print the seconds from the command to the end of the first training step, in processes of their own."""
     program = (
         "import runpy, sys, time\n"
-        "import taskshift.learners.learner as module\n"
-        "learn = module.Learner.learn\n"
+        "import taskshift.training as module\n"
+        "learn = module.Training.learn\n"
         "def first(self, *a):\n"
         "    step = learn(self, *a)\n"
         "    print(time.time(), flush=True)\n"
@@ -156,7 +156,7 @@ def start(train_script: Path, repeats: int) -> None:
         "import taskshift.run as run\n"
         "estimating = estimate.before\n"
         "def before(*a):\n"
-        "    said = estimating(*a); module.Learner.learn = first; return said\n"
+        "    said = estimating(*a); module.Training.learn = first; return said\n"
         "run.estimate.before = before\n"
         f"sys.argv = [{str(train_script)!r}, 'run_name=start']\n"
         f"runpy.run_path({str(train_script)!r}, run_name='__main__')\n"

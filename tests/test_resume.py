@@ -74,7 +74,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(owner, name, counts, confi
 @pytest.mark.parametrize(
     ("place", "count", "when"),
     [
-        ("taskshift.learners.learner:Learner.learn", 7, "before"),
+        ("taskshift.training:Training.learn", 7, "before"),
         ("taskshift.evaluators.spectrum:Spectrum.__call__", 2, "after"),
         ("taskshift.run_folder:RunFolder.append_row", 3, "after"),
     ],

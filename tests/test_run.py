@@ -181,18 +181,18 @@ class Meddles:
 
     def in_parameters(self, measurement):
         with torch.no_grad():
-            next(measurement.learner.net.parameters()).add_(1)
+            next(measurement.training.net.parameters()).add_(1)
         return Findings({})
 
     def in_optimizer(self, measurement):
-        measurement.learner.optimizer.param_groups[0]["lr"] = 9.0
+        measurement.training.learner.optimizer.param_groups[0]["lr"] = 9.0
         return Findings({})
 
 
-@pytest.mark.parametrize(("way", "named"), [("in_parameters", "net."), ("in_optimizer", "optimizer.param_groups")])
-def test_an_evaluator_that_changes_the_learner_is_named(way, named, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("way", "named"), [("in_parameters", "state.net."), ("in_optimizer", "schedule.groups[0].lr")])
+def test_an_evaluator_that_changes_the_training_is_named(way, named, tmp_path, monkeypatch):
     monkeypatch.setattr(Weights, "__call__", getattr(Meddles, way))
-    with pytest.raises(RuntimeError, match=f"the evaluator weights changed the learner's {re.escape(named)}"):
+    with pytest.raises(RuntimeError, match=f"the evaluator weights changed the training's {re.escape(named)}"):
         run_in(tmp_path, compose(*FAST, "run_name=x"))
 
 
@@ -205,8 +205,8 @@ def test_drawing_training_and_gradients_inside_an_evaluator_leave_no_trace(tmp_p
         torch.rand(100)
         torch.manual_seed(5)
         measurement.surface.gradient()
-        measurement.learner.net.train()
-        for parameter in measurement.learner.net.parameters():
+        measurement.training.net.train()
+        for parameter in measurement.training.net.parameters():
             parameter.grad = torch.ones_like(parameter)
         return original(self, measurement)
 

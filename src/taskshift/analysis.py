@@ -24,13 +24,13 @@ from taskshift import checkpoint
 from taskshift.clock import stopwatch
 from taskshift.config.build import Parts
 from taskshift.evaluation import eval_mode
-from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Phase, Row
+from taskshift.evaluators.evaluator import Evaluator, Findings, Kept, MeasuredPhase, Measurement, Row
 from taskshift.faults import Fault
 from taskshift.intact import Damaged, read_json, sync_folder, write_json
-from taskshift.learners.learner import Learner
 from taskshift.randomness import generator, seed_from
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.shifts.task import Batch, Task
+from taskshift.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,14 @@ Guard = Callable[[str, Callable[[], None]], None]
 
 @dataclass(frozen=True)
 class Analysis:
-    """The evaluators of `parts` on its learner, at one phase of one task; each writes into a folder of its own below `folder`.
+    """The evaluators of `parts` on its training, at one phase of one task; each writes into a folder of its own below `folder`.
 
     What has its `findings.json` there is not run again, and what an evaluator had finished is taken up from `.scratch`.
     """
 
     parts: Parts
     task: Task
-    phase: Phase
+    phase: MeasuredPhase
     folder: Path
     eigenpairs_file: Path  # the eigenpairs for the largest request, solved once
     initial: Path  # the net's state before the run's first step
@@ -63,7 +63,7 @@ class Analysis:
         """Run what is missing; return every evaluator's numbers under their full names."""
         if missing := self.missing():
             self.prepare()
-            with eval_mode(self.parts.learner.net):
+            with eval_mode(self.parts.training.net):
                 for name, evaluator in missing.items():
                     self.tick(name)
                     guard(name, functools.partial(_run_one, name, evaluator, self.measurement, self.folder))
@@ -79,16 +79,16 @@ class Analysis:
         """Solve the eigenpairs that missing evaluators ask for: now, so that their time is no evaluator's, and no shard's."""
         if any(evaluator.request for evaluator in self.missing().values()):
             self.tick("eigenpairs")
-            with eval_mode(self.parts.learner.net):
+            with eval_mode(self.parts.training.net):
                 _ = self.measurement.requested_eigenpairs
 
     def compute_share(self, shard: Shard) -> None:
         """Compute a shard's part of the missing evaluators' work into `.scratch`, where `run` finds it."""
-        with eval_mode(self.parts.learner.net):
+        with eval_mode(self.parts.training.net):
             for name, evaluator in self.missing().items():
                 own = self.measurement.for_evaluator(name)
                 own.scratch.mkdir(parents=True, exist_ok=True)
-                with _seeded(own, name), _unchanged(own.learner, name):
+                with _seeded(own, name), _unchanged(own.training, name):
                     evaluator.compute_share(own, shard)
 
     @cached_property
@@ -98,24 +98,17 @@ class Analysis:
         return Measurement(
             task=self.task,
             phase=self.phase,
-            learner=parts.learner,
+            training=parts.training,
             stream=parts.stream,
             batches=_evaluation_batches(parts, self.task),
             trajectory=self.trajectory,
             rows=self.rows,
-            initial=checkpoint.load(self.initial, parts.device),
+            kept=Kept(checkpoint.load(self.initial, parts.device), self.earlier, self.second_run),
             scratch=self.folder / ".scratch",
             seed=parts.top.seed,
-            epochs=parts.top.epochs,
-            dtype=getattr(torch, parts.lla.dtype),
-            memory_budget_mb=parts.lla.memory_budget_mb,
+            settings=parts.lla,
             solve=self._solved,
-            make_learner=parts.make_learner,
-            tolerance=parts.lla.tolerance,
-            compile=parts.lla.compile,
-            abort_if_estimated_hours_over=parts.lla.runtime.abort_if_estimated_hours_over,
-            earlier=self.earlier,
-            second_run=self.second_run,
+            make_training=parts.make_training,
             optimizer_known=self.optimizer_known,
         )
 
@@ -149,7 +142,7 @@ class Analysis:
         request = functools.reduce(operator.or_, (evaluator.request for evaluator in self.parts.evaluators.values()))
         with stopwatch(device) as watch:
             pairs = eigenpairs(
-                HessianOperator(measurement.surface, memory_budget_mb=measurement.memory_budget_mb),
+                HessianOperator(measurement.surface, memory_budget_mb=measurement.settings.memory_budget_mb),
                 top=request.top,
                 bottom=request.bottom,
                 tolerance=request.tolerance,
@@ -170,7 +163,7 @@ class Analysis:
         if not self.eigenpairs_file.exists():
             return {}
         if _kept_pairs(self.eigenpairs_file, self.parts.device, "they are solved again") is None:
-            with eval_mode(self.parts.learner.net):
+            with eval_mode(self.parts.training.net):
                 self._solved(self.measurement)
         kept = checkpoint.load(self.eigenpairs_file)
         return {"eigenpairs/seconds": kept["seconds"], "eigenpairs/products": kept["pairs"]["num_products"]}
@@ -214,9 +207,9 @@ def _evaluation_batches(parts: Parts, task: Task) -> list[Batch]:
 def _run_one(name: str, evaluator: Evaluator, measurement: Measurement, folder: Path) -> None:
     own = measurement.for_evaluator(name)
     own.scratch.mkdir(parents=True, exist_ok=True)
-    with _unchanged(own.learner, name), stopwatch(own.stream.data.device) as watch:
+    with _unchanged(own.training, name), stopwatch(own.stream.data.device) as watch:
         findings = _evaluated(name, evaluator, own)
-        own.learner.net.zero_grad(set_to_none=True)
+        own.training.net.zero_grad(set_to_none=True)
     _write(folder / name, findings, watch.seconds)
     shutil.rmtree(own.scratch)
 
@@ -266,13 +259,14 @@ def _seeded(measurement: Measurement, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _unchanged(learner: Learner, name: str) -> Iterator[None]:
-    """Compare the learner before and after; put it back and name the evaluator where it was changed."""
-    before = checkpoint.cloned(learner.state_dict())
+def _unchanged(training: Training, name: str) -> Iterator[None]:
+    """Compare the training before and after; put it back and name the evaluator where it was changed."""
+    before = checkpoint.cloned(training.state_dict())
     yield
-    changed = checkpoint.first_difference(before, learner.state_dict())
+    training.hide()
+    changed = checkpoint.first_difference(before, training.state_dict())
     if changed is not None:
-        learner.load_state_dict(before)
+        training.load_state_dict(before)
         raise RuntimeError(
-            f"the evaluator {name} changed the learner's {changed}; it may change copies only, see fresh_learner()"
+            f"the evaluator {name} changed the training's {changed}; it may change copies only, see fresh_training()"
         )

@@ -14,14 +14,14 @@ PROBE_SECONDS = 0.2
 
 
 def before(parts: Parts, first_task: int) -> str:
-    """A sentence from a few training steps of a learner that is thrown away; the analysis is not in it yet."""
+    """A sentence from a few training steps of a net that is thrown away; the analysis is not in it yet."""
     top, task = parts.top, parts.stream[first_task]
     num_tasks, batches = top.num_tasks - first_task, parts.stream.num_batches(task)
     seconds = num_tasks * top.epochs * batches * _step_seconds(parts, first_task)
     kept = min(top.num_tasks, top.checkpoints.keep or top.num_tasks)
-    size = _bytes(parts.learner.net.state_dict())
+    size = _bytes(parts.training.net.state_dict())
     snapshots = parts.lla.training.max_checkpoints if parts.evaluators else 0
-    disk = size * (kept + snapshots) + _bytes(parts.learner.state_dict())
+    disk = size * (kept + snapshots) + _bytes(parts.training.state_dict())
     return (
         f"{num_tasks} tasks × {top.epochs} epochs × {batches} batches: about {duration(seconds)} of training and"
         f" {megabytes(disk)} of checkpoints; the analysis is timed at the first task's end"
@@ -40,17 +40,17 @@ def after_first(parts: Parts, task_seconds: float, folder: Path) -> str:
 
 
 def _step_seconds(parts: Parts, task_index: int) -> float:
-    """Seconds a training step, from a throw-away learner; random state as before."""
+    """Seconds a training step, of a throw-away net; random state as before."""
     task, device = parts.stream[task_index], parts.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        learner = parts.make_learner(0)
-        learner.begin(task)
-        inputs, targets = next(iter(parts.stream.epoch(task, 0)))
-        learner.learn(task, inputs, targets)  # the first step allocates, and would be too slow to count
+        training = parts.make_training(0)
+        training.begin(task, parts.stream.in_batches(task, task.train))
+        batch = next(iter(parts.stream.epoch(task, 0)))
+        training.learn(task, batch)  # the first step allocates, and would be too slow to count
         synchronize(device)
         begin, count = time.perf_counter(), 0
         while count < 1 or time.perf_counter() - begin < PROBE_SECONDS:
-            learner.learn(task, inputs, targets)
+            training.learn(task, batch)
             count += 1
         synchronize(device)
         return (time.perf_counter() - begin) / count

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
+from taskshift.learners.forward import eval_mode
 from taskshift.learners.learner import Step
 from taskshift.progress import EpochSums
 from taskshift.shifts.task import Batch, Task
@@ -21,15 +21,3 @@ def averages(net: nn.Module, task: Task, batches: Iterable[Batch]) -> dict[str, 
             outputs = net(inputs)
             sums.add(task, Step(task.loss(outputs, targets), outputs), targets)
     return sums.means()
-
-
-@contextmanager
-def eval_mode(net: nn.Module) -> Iterator[None]:
-    """Put every module into eval mode, and each back into its own mode afterwards."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -17,6 +17,7 @@ from taskshift import checkpoint, trajectory
 from taskshift.clock import Clock
 from taskshift.config.build import Parts
 from taskshift.divergence import divergence
+from taskshift.evaluators.evaluator import MeasuredPhase
 from taskshift.faults import Fault
 from taskshift.intact import absent
 from taskshift.origin import cpu_model, describe_run
@@ -111,24 +112,24 @@ class Job:
     def _fitting_threads(self) -> int:
         parts = self.parts
         task, largest = parts.stream[0], max(parts.top.batch_size, parts.lla.evaluation_data.eval_batch_size)
-        return fitting_threads(parts.learner.net, parts.stream.gather(task, task.train[:1]).inputs, largest)
+        return fitting_threads(parts.training.net, parts.stream.gather(task, task.train[:1]).inputs, largest)
 
     def _begin(self) -> list[dict[str, float]]:
         if self.folder.has_trained():
             raise absent(self.folder.latest, "put a copy of it back, or delete metrics.jsonl: the run then begins anew")
-        checkpoint.save(self.folder.initial, self.parts.learner.net.state_dict())
+        checkpoint.save(self.folder.initial, self.parts.training.net.state_dict())
         return self.folder.cut_rows(Written())
 
     def _go_on(self) -> list[dict[str, float]]:
         if not self.folder.initial.exists():  # the learner still is as the seed drew it
             log.warning("%s is gone; it is drawn again from the seed", self.folder.initial)
-            checkpoint.save(self.folder.initial, self.parts.learner.net.state_dict())
+            checkpoint.save(self.folder.initial, self.parts.training.net.state_dict())
         state = self._state_of_latest()
         self.progress = Progress(**state["progress"])
         self.sums = EpochSums(**state["sums"])
         self.written, self.task_seconds = Written(state["num_rows"], state["rows_checksum"]), state["task_seconds"]
         self.failed, self.last_eigenpairs, self.first_net = state["failed"], state["last_eigenpairs"], state["first_net"]
-        self.parts.learner.load_state_dict(state["learner"])
+        self.parts.training.load_state_dict(state["training"])
         checkpoint.set_random_state(state["random"], self.parts.device)
         rows = self.folder.cut_rows(self.written)
         self.task_rows = [row for row in rows if row["task_idx"] == self.progress.task and "epoch_loss" in row]
@@ -136,7 +137,7 @@ class Job:
 
     def _state_of_latest(self) -> dict[str, Any]:
         state = checkpoint.load(self.folder.latest, self.parts.device)
-        if lacking := sorted({"progress", "sums", "num_rows", "rows_checksum", "learner", "random", "first_net"} - state.keys()):
+        if lacking := sorted({"progress", "sums", "num_rows", "rows_checksum", "training", "random", "first_net"} - state.keys()):
             raise Fault(
                 f"{self.folder.latest} was saved by other code than this: it lacks {', '.join(lacking)}; go on with that code "
                 "(run.json says which), or give another run_name"
@@ -153,7 +154,7 @@ class Job:
             "task_seconds": self.seconds_on_task(),
             "failed": self.failed,
             "last_eigenpairs": self.last_eigenpairs,
-            "learner": self.parts.learner.state_dict(),
+            "training": self.parts.training.state_dict(),
             "random": checkpoint.random_state(self.parts.device),
             "first_net": self.first_net,
         }
@@ -219,7 +220,7 @@ class Job:
         """Time spent on the present task, over all attempts."""
         return self.task_seconds + self._since.elapsed()
 
-    def analyses(self, task: Task, phase: Phase) -> bool:
+    def analyses(self, task: Task, phase: MeasuredPhase) -> bool:
         """Whether evaluators run at this phase of this task."""
         lla = self.parts.lla
         return bool(self.parts.evaluators) and phase in lla.at and task.index % lla.every == 0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from taskshift import estimate
 from taskshift.analysis import Analysis
 from taskshift.clock import peak_memory_mb
-from taskshift.evaluators.evaluator import Phase
+from taskshift.evaluators.evaluator import MeasuredPhase
 from taskshift.intact import write_text
 from taskshift.job import Job
 from taskshift.shifts.task import Task
@@ -18,7 +18,7 @@ from taskshift.shifts.task import Task
 log = logging.getLogger(__name__)
 
 
-def measure(job: Job, task: Task, phase: Phase) -> None:
+def measure(job: Job, task: Task, phase: MeasuredPhase) -> None:
     """Run what is missing of the phase's evaluators, assemble the task's row from their files, go on to the next phase."""
     if not job.is_at(phase):
         return
@@ -47,7 +47,7 @@ def _costs(job: Job) -> dict[str, float]:
     return {"task/seconds": job.seconds_on_task(), "task/memory_mb": peak_memory_mb(job.parts.device)}
 
 
-def _analysed(job: Job, task: Task, phase: Phase) -> dict[str, float]:
+def _analysed(job: Job, task: Task, phase: MeasuredPhase) -> dict[str, float]:
     """Every evaluator's numbers, under their full names."""
     analysis = Analysis(
         job.parts,
@@ -81,7 +81,7 @@ def _guarded(job: Job, analysis: Analysis, name: str, evaluate: Callable[[], Non
         log.error("%s failed (%s: %s); marked, going on", analysis.at(name), type(error).__name__, error)
 
 
-def _kept_eigenpairs(job: Job, task: Task, phase: Phase) -> str | None:
+def _kept_eigenpairs(job: Job, task: Task, phase: MeasuredPhase) -> str | None:
     """This phase's eigenpairs, from which the next ones start, below the run's folder."""
     path = job.folder.eigenpairs(task.index, phase)
     return str(path.relative_to(job.folder.path)) if path.exists() else None

@@ -15,7 +15,7 @@ from taskshift.analysis import Analysis
 from taskshift.config.build import Parts
 from taskshift.config.saved import read_config
 from taskshift.config.words import shown
-from taskshift.evaluators.evaluator import Phase
+from taskshift.evaluators.evaluator import MeasuredPhase
 from taskshift.faults import Fault
 from taskshift.intact import read_json, write_json
 from taskshift.job import warn_of_another_machine
@@ -33,7 +33,7 @@ class Order:
     folder: RunFolder
     config: Mapping[str, Any]
     tasks: tuple[int, ...]
-    phase: Phase
+    phase: MeasuredPhase
     changes: tuple[str, ...] = ()  # the words about lla, sorted
     num_shards: int = 1
     workers: int = 1  # processes that shards are computed in
@@ -63,14 +63,14 @@ def take_identity(order: Order, parts: Parts) -> None:
         write_json(about, content)
 
 
-def order_of(folder: Path, task: int, phase: Phase) -> Order:
+def order_of(folder: Path, task: int, phase: MeasuredPhase) -> Order:
     """What is measured in a folder that exists, of one net."""
     config = read_config(folder)
     return Order(RunFolder(folder.parent.parent, config["arch"]), RunFolder(folder, config["arch"]), config, (task,), phase)
 
 
 def analysis_of(order: Order, parts: Parts, task: int) -> Analysis:
-    """The evaluators of `parts` on a kept net, which the learner then holds. Lanczos starts cold."""
+    """The evaluators of `parts` on a kept net, which the training then holds. Lanczos starts cold."""
     end = order.phase == "end"
     rows = [row for row in read_rows(order.run.path) if row["task_idx"] == task and "epoch_loss" in row]
     return Analysis(
@@ -88,7 +88,7 @@ def analysis_of(order: Order, parts: Parts, task: int) -> Analysis:
     )
 
 
-def net_file(run: RunFolder, task: int, phase: Phase) -> Path:
+def net_file(run: RunFolder, task: int, phase: MeasuredPhase) -> Path:
     """The net at the start or end of a task: at its start it is as the last task left it."""
     if phase == "end":
         return run.task_checkpoint(task)
@@ -96,24 +96,24 @@ def net_file(run: RunFolder, task: int, phase: Phase) -> Path:
 
 
 def _load(order: Order, parts: Parts, task: int) -> bool:
-    """Put a kept net into the learner; return whether the optimizer is as it was then.
+    """Put a kept net into the training; return whether the optimizer is as it was then.
 
-    Where the run still stands at this very point all of the learner is known, else the net alone; a learning rate that no
+    Where the run still stands at this very point all of the training is known, else the net alone; a learning rate that no
     scheduler changes is known all the same. Tasks come in their order: no other's optimizer is left when a net comes alone.
     """
     if order.run.latest.exists():
         latest = checkpoint.load(order.run.latest, parts.device)
         if (latest["progress"]["task"], latest["progress"]["phase"]) in _points(task, order.phase):
-            parts.learner.load_state_dict(latest["learner"])
+            parts.training.load_state_dict(latest["training"])
             return True
     path = net_file(order.run, task, order.phase)
     state = checkpoint.load(path, parts.device)
-    parts.learner.net.load_state_dict(state if path == order.run.initial else state["net"])
-    return parts.learner.schedule.scheduler is None
+    parts.training.load_net(state if path == order.run.initial else state["net"])
+    return parts.training.schedule.scheduler is None
 
 
-def _points(task: int, phase: Phase) -> set[tuple[int, str]]:
-    """Where a run stands while its learner is as it is at this phase of this task."""
+def _points(task: int, phase: MeasuredPhase) -> set[tuple[int, str]]:
+    """Where a run stands while its training is as it is at this phase of this task."""
     return {(task, "end"), (task + 1, "start")} if phase == "end" else {(task, "start"), (task - 1, "end")}
 
 

@@ -38,9 +38,12 @@ class EpochSums:
     The values stay apart until the end, so that the means have the same bits wherever a checkpoint fell.
     """
 
-    def __init__(self, counts: Sequence[int] = (), values: Mapping[str, Tensor] | None = None):
+    def __init__(
+        self, counts: Sequence[int] = (), values: Mapping[str, Tensor] | None = None, numbers: Mapping[str, Tensor] | None = None
+    ):
         self.counts = list(counts)  # examples a batch
         self.values = {name: [kept] for name, kept in (values or {}).items()}  # name → pieces [b] that make a value a batch
+        self.numbers = {name: [kept] for name, kept in (numbers or {}).items()}  # what parts of the learner tell, likewise
 
     def add(self, task: Task, step: Step, targets: Tensor) -> None:
         """Add one batch: its mean loss, and the mean of each metric over its examples."""
@@ -48,8 +51,15 @@ class EpochSums:
         self.values.setdefault("loss", []).append(step.loss.reshape(1))
         for name, metric in task.metrics.items():
             self.values.setdefault(name, []).append(metric(step.outputs, targets).mean().reshape(1))
+        self.note(step.numbers)
         if len(self.counts) % PIECES == 0:
             self.values = {name: [torch.cat(pieces)] for name, pieces in self.values.items()}
+            self.numbers = {name: [torch.cat(pieces)] for name, pieces in self.numbers.items()}
+
+    def note(self, numbers: Mapping[str, Tensor]) -> None:
+        """Add what parts of the learner tell, at a step, a switch or an epoch's end."""
+        for name, value in numbers.items():
+            self.numbers.setdefault(name, []).append(value.reshape(1))
 
     def means(self) -> dict[str, float]:
         """Averages over examples, `loss` first, read from the device."""
@@ -57,5 +67,10 @@ class EpochSums:
         kept = {name: torch.cat(pieces).double().cpu() for name, pieces in self.values.items()}
         return {name: (values @ shares / shares.sum()).item() for name, values in kept.items()}
 
+    def totals(self) -> dict[str, float]:
+        """What parts of the learner told, summed, read from the device."""
+        return {name: torch.cat(pieces).double().sum().item() for name, pieces in self.numbers.items()}
+
     def state_dict(self) -> dict[str, Any]:
-        return {"counts": list(self.counts), "values": {name: torch.cat(pieces) for name, pieces in self.values.items()}}
+        values, numbers = ({name: torch.cat(pieces) for name, pieces in kept.items()} for kept in (self.values, self.numbers))
+        return {"counts": list(self.counts), "values": values, "numbers": numbers}

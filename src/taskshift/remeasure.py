@@ -16,7 +16,7 @@ from taskshift.config.check import check_quick
 from taskshift.config.launcher import launcher_options
 from taskshift.config.saved import Word, changed, read_config, read_words
 from taskshift.config.words import no_such_key, shown
-from taskshift.evaluators.evaluator import Phase
+from taskshift.evaluators.evaluator import MeasuredPhase
 from taskshift.faults import Fault
 from taskshift.intact import write_text
 from taskshift.measured import Order, analysis_of, net_file, take_identity
@@ -149,7 +149,7 @@ def _refusal(word: Word, saved: Mapping[str, Any]) -> str | None:
     return no_such_key("", word.key, {*OWN, *FREE})
 
 
-def _phase(value: Any) -> Phase:
+def _phase(value: Any) -> MeasuredPhase:
     if value not in ("start", "end"):
         raise Fault(f"phase={shown(value)}: expected start or end")
     return value
@@ -168,7 +168,7 @@ def _name(value: Any) -> str:
     return text
 
 
-def _tasks(value: Any, phase: Phase, run: RunFolder, num_tasks: int) -> tuple[int, ...]:
+def _tasks(value: Any, phase: MeasuredPhase, run: RunFolder, num_tasks: int) -> tuple[int, ...]:
     kept = [task for task in range(num_tasks) if net_file(run, task, phase).exists()]
     if not kept:
         raise Fault(f"{run.path} has kept no net yet: one is saved at each task's end, as checkpoints/task_XXXX.pt")

@@ -17,7 +17,7 @@ from loss_landscape.shards import Shard
 from taskshift.analysis import Analysis, has_findings
 from taskshift.config.build import build_parts
 from taskshift.config.check import enabled, evaluator_blocks
-from taskshift.evaluators.evaluator import Phase
+from taskshift.evaluators.evaluator import MeasuredPhase
 from taskshift.faults import Fault
 from taskshift.intact import read_json, write_json
 from taskshift.job import warn_of_another_machine
@@ -55,7 +55,7 @@ def unfinished(order: Order, task: int) -> list[str]:
     return [name for name in evaluator_blocks(lla) if enabled(lla, name) and not has_findings(folder / name)]
 
 
-def run_shard(folder: Path, task: int, phase: Phase, shard: Shard) -> None:
+def run_shard(folder: Path, task: int, phase: MeasuredPhase, shard: Shard) -> None:
     """Compute one shard of what is measured in `folder`, in a process of its own."""
     order = order_of(folder, task, phase)
     parts = build_parts(order.config)

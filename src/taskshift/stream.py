@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -58,9 +59,30 @@ class TaskStream(Sequence[Task]):
         for part in indices.split(batch_size or self.batch_size):
             yield self.gather(task, part)
 
+    def in_batches(self, task: Task, indices: Tensor, batch_size: int | None = None) -> Batches:
+        """The same as a sequence: to be gone through again and again, and made only where it is looked at."""
+        return Batches(self, task, indices.split(batch_size or self.batch_size))
+
     def gather(self, task: Task, indices: Tensor, noise: torch.Generator | None = None) -> Batch:
         """One batch: gathered, augmented where `noise` is given, then shifted."""
         inputs, targets = self.data.inputs.index_select(0, indices), self.data.targets.index_select(0, indices)
         if noise is not None:
             inputs = self.data.augment(inputs, noise)
         return task.view(inputs, targets, indices)
+
+
+@dataclass(frozen=True)
+class Batches(Sequence[Batch]):
+    """Examples of a task in batches, never augmented."""
+
+    stream: TaskStream
+    task: Task
+    indices: Sequence[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return Batches(self.stream, self.task, self.indices[index])
+        return self.stream.gather(self.task, self.indices[index])

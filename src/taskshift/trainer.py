@@ -16,22 +16,23 @@ def train(job: Job, task: Task) -> None:
     if not job.is_at("train"):
         return
     if job.progress.epoch == 0 and job.progress.batch == 0:
-        job.parts.learner.begin(task)
+        batches = job.parts.stream.in_batches(task, task.train)
+        job.sums.note(job.parts.training.begin(task, batches))
     for epoch in range(job.progress.epoch, job.parts.top.epochs):
         _train_epoch(job, task, epoch)
         _finish_epoch(job, task, epoch)
-    checkpoint.save(job.folder.task_checkpoint(task.index), {"net": job.parts.learner.net.state_dict(), "task": task.index})
+    checkpoint.save(job.folder.task_checkpoint(task.index), {"net": job.parts.training.net.state_dict(), "task": task.index})
     job.move(phase="end", epoch=0, batch=0)
     job.save()
 
 
 def _train_epoch(job: Job, task: Task, epoch: int) -> None:
-    learner, snapshots = job.parts.learner, job.trajectory_steps(task)
+    training, snapshots = job.parts.training, job.trajectory_steps(task)
     first = epoch * job.parts.stream.num_batches(task)
     for batch in job.parts.stream.epoch(task, epoch, start=job.progress.batch):
         if first + job.progress.batch in snapshots:
-            trajectory.keep_point(job.folder, task.index, first + job.progress.batch, learner.net)
-        step = learner.learn(task, batch.inputs, batch.targets)
+            trajectory.keep_point(job.folder, task.index, first + job.progress.batch, training.net)
+        step = training.learn(task, batch)
         job.sums.add(task, step, batch.targets)
         job.move(batch=job.progress.batch + 1)
         job.tick(task)
@@ -40,14 +41,15 @@ def _train_epoch(job: Job, task: Task, epoch: int) -> None:
 
 def _finish_epoch(job: Job, task: Task, epoch: int) -> None:
     means, top = job.sums.means(), job.parts.top
-    job.parts.learner.end_epoch(task, means["loss"])
+    job.sums.note(job.parts.training.end_epoch(task, means))
     metrics = {f"epoch_{name}": value for name, value in means.items()}
+    metrics |= {f"learner/{name}": value for name, value in job.sums.totals().items()}
     if epoch == 0 or (epoch + 1) % top.evaluate_every == 0:  # how well a task begins says much about plasticity
         batches = job.parts.stream.batches(task, task.test, TEST_BATCH_SIZE)
-        metrics |= {f"test_{name}": value for name, value in averages(job.parts.learner.net, task, batches).items()}
+        metrics |= {f"test_{name}": value for name, value in averages(job.parts.training.net, task, batches).items()}
     job.log(task.index * top.epochs + epoch, task, metrics)
     job.sums = EpochSums()
     job.move(epoch=epoch + 1, batch=0)
     last = (epoch + 1) * job.parts.stream.num_batches(task)
     if epoch + 1 == top.epochs and last in job.trajectory_steps(task):
-        trajectory.keep_point(job.folder, task.index, last, job.parts.learner.net)
+        trajectory.keep_point(job.folder, task.index, last, job.parts.training.net)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from loss_landscape import Eigenpairs, HessianOperator, eigenpairs
 from taskshift import checkpoint
+from taskshift.config.schema import LlaHead
+from taskshift.config.typed import from_mapping
 from taskshift.data.labelled_data import LabelledData
-from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Phase, Row
+from taskshift.evaluators.evaluator import Evaluator, Findings, Kept, MeasuredPhase, Measurement, Row
 from taskshift.learners.learner import Learner
 from taskshift.progress import EpochSums
 from taskshift.shifts.stationary import Stationary
+from taskshift.shifts.task import Batch
 from taskshift.stream import TaskStream
+from taskshift.training import Training
 
 NUM_CLASSES = 3
 
@@ -36,8 +42,20 @@ def mlp(width: int = 5, activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Mod
     return nn.Sequential(layers, nn.Linear(width, NUM_CLASSES)).double()
 
 
-def learner_of(net: nn.Module, lr: float = 0.1) -> Learner:
-    return Learner(net, lambda parameters: torch.optim.SGD(parameters, lr=lr))
+def training_of(net: nn.Module, lr: float = 0.1, **parts) -> Training:
+    example = Batch(torch.zeros(2, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 1]))
+    return Training(Learner(net, lambda parameters: torch.optim.SGD(parameters, lr=lr), **parts), example)
+
+
+def lla_settings(**instead) -> LlaHead:
+    """The head of `lla` as its defaults have it, in float64."""
+    block = yaml.safe_load((Path(__file__).parents[2] / "conf/lla/default.yaml").read_text())
+    names = {field.name for field in dataclasses.fields(LlaHead)}
+    faults: list[str] = []
+    given = {name: value for name, value in block.items() if name in names}
+    made = from_mapping("lla", given | {"dtype": "float64", "memory_budget_mb": 64} | instead, LlaHead, faults)
+    assert faults == []
+    return made
 
 
 def solved(evaluator: Evaluator) -> Callable[[Measurement], Eigenpairs]:
@@ -58,11 +76,11 @@ def measuring(
     net: nn.Module | None = None,
     *,
     data: LabelledData | None = None,
-    phase: Phase = "end",
+    phase: MeasuredPhase = "end",
     rows: Sequence[Row] = (),
     trajectory: Sequence[Path] = (),
     initial: dict[str, Tensor] | None = None,
-    make_learner: Callable[[int], Learner] | None = None,
+    make_training: Callable[[int], Training] | None = None,
     dtype: torch.dtype = torch.float64,
     task: int = 0,
     batch_size: int = 16,
@@ -71,47 +89,47 @@ def measuring(
 ) -> Measurement:
     """A measurement of `net` on a task of the small data, its evaluation batches uneven."""
     stream = TaskStream(data or small_data(), Stationary(0), num_tasks=9, batch_size=batch_size, seed=5)
-    learner = learner_of(net if net is not None else mlp())
+    training = training_of(net if net is not None else mlp())
     return Measurement(
         task=stream[task],
         phase=phase,
-        learner=learner,
+        training=training,
         stream=stream,
         batches=list(stream.batches(stream[task], stream[task].train)),
         trajectory=trajectory,
         rows=rows,
-        initial=checkpoint.cloned(learner.net.state_dict()) if initial is None else initial,
+        kept=Kept(checkpoint.cloned(training.net.state_dict()) if initial is None else initial),
         scratch=scratch,
         seed=5,
-        epochs=max(1, len(rows)),
-        dtype=dtype,
-        memory_budget_mb=64,
+        settings=lla_settings(
+            dtype=str(dtype).removeprefix("torch."),
+            tolerance=tolerance,
+            runtime={"abort_if_estimated_hours_over": abort_if_estimated_hours_over},
+        ),
         solve=solved(evaluator),
-        make_learner=make_learner or (lambda seed: learner_of(mlp())),
-        tolerance=tolerance,
-        abort_if_estimated_hours_over=abort_if_estimated_hours_over,
+        make_training=make_training or (lambda seed: training_of(mlp())),
     ).for_evaluator("own")
 
 
 def trained(measurement: Measurement, epochs: int = 3) -> list[dict[str, float]]:
-    """Train the measurement's learner on its task; the rows that the trainer would log."""
-    rows, task, learner = [], measurement.task, measurement.learner
+    """Train the measurement's net on its task; the rows that the trainer would log."""
+    rows, task, training = [], measurement.task, measurement.training
     for epoch in range(epochs):
         sums = EpochSums()
         for batch in measurement.stream.epoch(task, epoch):
-            sums.add(task, learner.learn(task, *batch), batch.targets)
+            sums.add(task, training.learn(task, batch), batch.targets)
         rows.append({f"epoch_{name}": value for name, value in sums.means().items()})
-    learner.net.eval()
+    training.net.eval()
     return rows
 
 
 def snapshots(measurement: Measurement, folder: Path, epochs: int = 5) -> list[Path]:
-    """The learner's state before each epoch and after the last, as files of a trajectory."""
+    """The net's state before each epoch and after the last, as files of a trajectory."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for epoch in range(epochs + 1):
         paths.append(folder / f"step_{epoch * 3:09d}.pt")
-        checkpoint.save(paths[-1], measurement.learner.net.state_dict())
+        checkpoint.save(paths[-1], measurement.training.net.state_dict())
         if epoch < epochs:
             trained(measurement, 1)
     return paths

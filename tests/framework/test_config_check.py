@@ -305,16 +305,16 @@ def test_build_parts_is_seeded_once_and_leaves_no_other_trace():
     torch.rand(3)
     second = build_parts(config)
     assert torch.equal(torch.random.get_rng_state(), after)
-    states = first.learner.net.state_dict(), second.learner.net.state_dict()
+    states = first.training.net.state_dict(), second.training.net.state_dict()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_make_learner_keeps_the_random_state():
+def test_make_training_keeps_the_random_state():
     parts = build_parts(compose(*SMALL))
     before = torch.random.get_rng_state()
-    one, other, again = parts.make_learner(1), parts.make_learner(2), parts.make_learner(1)
+    one, other, again = parts.make_training(1), parts.make_training(2), parts.make_training(1)
     assert torch.equal(torch.random.get_rng_state(), before)
-    weights = [next(learner.net.parameters()) for learner in (one, other, again)]
+    weights = [next(training.net.parameters()) for training in (one, other, again)]
     assert torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], weights[1])
 
@@ -396,7 +396,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_a_net_in_the_working_directory(own):
-    net = build_parts(compose(*own, "+net.width=24")).learner.net
+    net = build_parts(compose(*own, "+net.width=24")).training.net
     assert net.hidden.out_features == 24
     assert sys.path[-1] == str(Path.cwd())
 
@@ -446,7 +446,7 @@ def test_a_bug_in_a_net_keeps_its_traceback(own, fault, error):
 
 
 def test_the_two_examples_leave_no_trace(own):
-    net = build_parts(compose(*own)).learner.net
+    net = build_parts(compose(*own)).training.net
     assert all(parameter.grad is None for parameter in net.parameters())
     assert net.training
 

@@ -20,7 +20,7 @@ from taskshift.faults import Fault
 from taskshift.metrics.coupling import Resampling, average_ranks, correlations, coupling, drop_statistics
 from taskshift.pictures import summary
 from taskshift.run_folder import read_rows
-from tests.framework.measuring import learner_of, measuring, mlp, snapshots, written
+from tests.framework.measuring import measuring, mlp, snapshots, training_of, written
 from tests.metric_names import undocumented, unused
 
 
@@ -152,8 +152,8 @@ def measured(folder, net=mlp, epochs=8, **options):
     evaluator = Coupling(**{"save_plots": False} | options)
     first = measuring(evaluator, folder / "scratch", net())
     paths = snapshots(first, folder / "trajectory", epochs)
-    given = {"trajectory": paths, "make_learner": lambda seed: learner_of(net())}
-    measurement = measuring(evaluator, folder / "scratch", first.learner.net, **given)
+    given = {"trajectory": paths, "make_training": lambda seed: training_of(net())}
+    measurement = measuring(evaluator, folder / "scratch", first.training.net, **given)
     return evaluator(measurement), measurement
 
 
@@ -232,17 +232,17 @@ def test_of_few_snapshots_there_are_drops_but_no_coefficient(tmp_path):
 def test_without_snapshots_it_is_left_out_and_says_why(phase, epochs, sentence, tmp_path):
     first = measuring(Coupling(), tmp_path)
     paths = [] if epochs is None else snapshots(first, tmp_path / "trajectory", epochs)
-    findings = Coupling()(measuring(Coupling(), tmp_path, first.learner.net, phase=phase, trajectory=paths))
+    findings = Coupling()(measuring(Coupling(), tmp_path, first.training.net, phase=phase, trajectory=paths))
     assert not findings.scalars
     assert sentence in written(findings, tmp_path / "files")["LEFT_OUT.txt"].read_text()
 
 
 def test_twice_the_same_and_the_learner_is_left_alone(tmp_path):
     findings, measurement = measured(tmp_path)
-    before, state = checkpoint.cloned(measurement.learner.state_dict()), torch.get_rng_state()
+    before, state = checkpoint.cloned(measurement.training.state_dict()), torch.get_rng_state()
     again = Coupling(save_plots=False)(measurement)
     assert again.scalars == findings.scalars
-    assert checkpoint.first_difference(before, measurement.learner.state_dict()) is None
+    assert checkpoint.first_difference(before, measurement.training.state_dict()) is None
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -252,7 +252,7 @@ def test_a_net_that_diverged_on_the_way_keeps_the_points_before(tmp_path):
     for path in paths[-2:]:
         state = checkpoint.load(path)
         checkpoint.save(path, {name: torch.full_like(tensor, math.nan) for name, tensor in state.items()})
-    findings = Coupling()(measuring(Coupling(), tmp_path / "scratch", first.learner.net, trajectory=paths))
+    findings = Coupling()(measuring(Coupling(), tmp_path / "scratch", first.training.net, trajectory=paths))
     written(findings, tmp_path / "files")
     assert findings.scalars["num_points"] == 6
     assert math.isfinite(findings.scalars["pearson"])

@@ -27,7 +27,7 @@ from taskshift.evaluators.weights import Weights
 from taskshift.learners.interventions import AtSwitch
 from taskshift.metrics.signed_spectrum import SignedSpectrum
 from taskshift.recorders.numeric_rows import scalar
-from tests.framework.measuring import learner_of, measuring, mlp, small_data, snapshots, trained, written
+from tests.framework.measuring import measuring, mlp, small_data, snapshots, trained, training_of, written
 from tests.metric_names import undocumented, unused
 
 QUIET = {"save_plots": False}
@@ -36,7 +36,7 @@ SMALL = {"grid_resolution": 5, **QUIET}
 
 def hessian_of(measurement) -> torch.Tensor:
     """The dense Hessian by autograd, parameters in the order of `net.parameters()`."""
-    net, task = measurement.learner.net, measurement.task
+    net, task = measurement.training.net, measurement.task
     inputs = torch.cat([batch.inputs for batch in measurement.batches])
     targets = torch.cat([batch.targets for batch in measurement.batches])
     names, shapes = zip(*((name, p.shape) for name, p in net.named_parameters()), strict=True)
@@ -67,17 +67,17 @@ def test_every_evaluator_gives_numbers_twice_the_same_and_leaves_the_learner_alo
     evaluator = ALL[name]
     first = measuring(evaluator, tmp_path / "a")
     rows = trained(first)
-    before = checkpoint.cloned(first.learner.state_dict())
+    before = checkpoint.cloned(first.training.state_dict())
     rows = rows if phase == "end" else []
     found = []
     for scratch in ("a", "b"):
-        measurement = measuring(evaluator, tmp_path / scratch, first.learner.net, phase=phase, rows=rows)
+        measurement = measuring(evaluator, tmp_path / scratch, first.training.net, phase=phase, rows=rows)
         findings = evaluator(measurement)
         found.append({key: scalar(key, value) for key, value in findings.scalars.items() if not key.endswith("seconds")})
         written(findings, tmp_path / scratch / "files")
     assert found[0]
     assert checkpoint.first_difference(*found) is None
-    assert checkpoint.first_difference(before, first.learner.state_dict()) is None
+    assert checkpoint.first_difference(before, first.training.state_dict()) is None
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -104,8 +104,8 @@ def everything(folder) -> set[str]:
         paths = snapshots(first, folder / name / "trajectory")
         rows = [{**row, "test_loss": 1.0, "test_accuracy": 0.5} for row in trained(first)]
         given = {"data": data, "dtype": torch.float32, "rows": rows, "trajectory": paths}
-        given["make_learner"] = lambda seed: learner_of(mlp().float())
-        measurement = measuring(evaluator, folder / name, first.learner.net, **given)
+        given["make_training"] = lambda seed: training_of(mlp().float())
+        measurement = measuring(evaluator, folder / name, first.training.net, **given)
         names |= {f"{name}/{key}" for key in evaluator(measurement).scalars}
     predicted = Planes(grid_resolution=41, span=(-0.1, 0.1), include_hessian=False, **QUIET)
     measurement = measuring(predicted, folder / "predicted", mlp(), tolerance=0.01)
@@ -130,10 +130,10 @@ def test_planes_are_centred_on_the_loss_of_the_net(tmp_path):
     evaluator = Planes(grid_resolution=7, span=(-0.5, 0.5), **QUIET)
     measurement = measuring(evaluator, tmp_path / "scratch")
     paths = snapshots(measurement, tmp_path / "trajectory")
-    measurement = measuring(evaluator, tmp_path / "scratch", measurement.learner.net, trajectory=paths)
+    measurement = measuring(evaluator, tmp_path / "scratch", measurement.training.net, trajectory=paths)
     findings = evaluator(measurement)
     files = written(findings, tmp_path / "planes")
-    net, task = measurement.learner.net, measurement.task
+    net, task = measurement.training.net, measurement.task
     inputs, targets = (torch.cat(part) for part in zip(*measurement.batches, strict=True))
     loss = task.loss(net(inputs), targets).item()
     for kind in ("hessian", "random", "trajectory"):
@@ -201,7 +201,7 @@ def test_a_plane_that_is_finished_is_not_evaluated_again(tmp_path, monkeypatch):
     evaluator = Planes(include_hessian=False, **SMALL)
     measurement = measuring(evaluator, tmp_path)
     paths = snapshots(measurement, tmp_path / "trajectory")
-    measurement = measuring(evaluator, tmp_path, measurement.learner.net, trajectory=paths)
+    measurement = measuring(evaluator, tmp_path, measurement.training.net, trajectory=paths)
     with monkeypatch.context() as patch:
         patch.setattr("taskshift.evaluators.planes.trajectory_directions", raising(Once))
         with pytest.raises(Once):
@@ -209,7 +209,7 @@ def test_a_plane_that_is_finished_is_not_evaluated_again(tmp_path, monkeypatch):
     monkeypatch.setattr("taskshift.evaluators.planes.random_directions", lambda *_, **__: pytest.fail("evaluated again"))
     resumed = evaluator(measurement).scalars
     monkeypatch.undo()
-    whole = evaluator(measuring(evaluator, tmp_path / "other", measurement.learner.net, trajectory=paths)).scalars
+    whole = evaluator(measuring(evaluator, tmp_path / "other", measurement.training.net, trajectory=paths)).scalars
     assert {k: v for k, v in resumed.items() if "seconds" not in k} == {k: v for k, v in whole.items() if "seconds" not in k}
 
 
@@ -217,7 +217,7 @@ def test_too_short_a_trajectory_is_left_out_and_said(tmp_path):
     evaluator = Planes(include_random=False, include_hessian=False, **SMALL)
     measurement = measuring(evaluator, tmp_path)
     paths = snapshots(measurement, tmp_path / "trajectory", epochs=1)
-    findings = evaluator(measuring(evaluator, tmp_path, measurement.learner.net, trajectory=paths))
+    findings = evaluator(measuring(evaluator, tmp_path, measurement.training.net, trajectory=paths))
     assert findings.scalars == {}
     text = written(findings, tmp_path / "planes")["trajectory/LEFT_OUT.txt"].read_text()
     assert "takes 3 snapshots and this task has 2" in text
@@ -228,8 +228,8 @@ def test_a_trajectory_that_stands_still_is_left_out_and_said(tmp_path):
     measurement = measuring(evaluator, tmp_path)
     paths = [tmp_path / f"step_{number:09d}.pt" for number in range(4)]
     for path in paths:
-        checkpoint.save(path, measurement.learner.net.state_dict())
-    findings = evaluator(measuring(evaluator, tmp_path, measurement.learner.net, trajectory=paths))
+        checkpoint.save(path, measurement.training.net.state_dict())
+    findings = evaluator(measuring(evaluator, tmp_path, measurement.training.net, trajectory=paths))
     assert "give no plane" in written(findings, tmp_path / "planes")["trajectory/LEFT_OUT.txt"].read_text()
 
 
@@ -237,7 +237,7 @@ def test_trajectory_points_have_their_own_and_their_projected_loss(tmp_path):
     evaluator = Planes(include_random=False, include_hessian=False, **SMALL)
     measurement = measuring(evaluator, tmp_path)
     paths = snapshots(measurement, tmp_path / "trajectory")
-    net = measurement.learner.net
+    net = measurement.training.net
     inputs, targets = (torch.cat(part) for part in zip(*measurement.batches, strict=True))
     written(evaluator(measuring(evaluator, tmp_path, net, trajectory=paths)), tmp_path / "planes")
     points = plane("trajectory", tmp_path / "planes").meta["trajectory"]
@@ -486,7 +486,7 @@ def test_impossible_spectra_are_refused_at_once(arguments, sentence):
 def ascended(measurement, rho: float) -> float:
     """L(θ + ρ g/‖g‖) by plain autograd on a copy of the net."""
     net = mlp()
-    net.load_state_dict(measurement.learner.net.state_dict())
+    net.load_state_dict(measurement.training.net.state_dict())
     inputs, targets = (torch.cat(part) for part in zip(*measurement.batches, strict=True))
     slopes = torch.autograd.grad(measurement.task.loss(net(inputs), targets), list(net.parameters()))
     length = torch.cat([slope.reshape(-1) for slope in slopes]).norm()
@@ -536,7 +536,7 @@ def test_ranks_of_each_layer_on_the_probe_batch(tmp_path):
     measurement = measuring(evaluator, tmp_path)
     found = evaluator(measurement).scalars
     inputs = torch.cat([batch.inputs for batch in measurement.batches])[:20]
-    net = measurement.learner.net
+    net = measurement.training.net
     features = {"0.2": net[0][:3](inputs), "0.4": net[0](inputs)}
     for layer, matrix in features.items():
         sigma = np.linalg.svd(matrix.detach().numpy(), compute_uv=False)
@@ -618,14 +618,14 @@ def test_the_learning_curve_and_where_the_net_stands(tmp_path):
     evaluator = Plasticity(batch_size=5)
     measurement = measuring(evaluator, tmp_path)
     rows = [{"epoch_loss": 2.0, "epoch_accuracy": 0.25, "test_accuracy": 0.5}, {"epoch_loss": 1.0, "epoch_accuracy": 0.75}]
-    measurement = measuring(evaluator, tmp_path, measurement.learner.net, rows=rows)
+    measurement = measuring(evaluator, tmp_path, measurement.training.net, rows=rows)
     found = evaluator(measurement).scalars
     assert found["first_epoch_loss"] == 2.0
     assert found["first_epoch_accuracy"] == 0.25
     assert found["first_epoch_test_accuracy"] == 0.5
     assert found["area_under_loss"] == 1.5
     assert found["area_under_accuracy"] == 0.5
-    net, data, task = measurement.learner.net, measurement.stream.data, measurement.task
+    net, data, task = measurement.training.net, measurement.stream.data, measurement.task
     for split, indices in (("test", task.test), ("train", task.train)):
         outputs = net(data.inputs[indices])
         assert found[f"{split}_loss"] == pytest.approx(task.loss(outputs, data.targets[indices]).item(), rel=1e-12)
@@ -643,7 +643,7 @@ def test_the_control_of_a_net_that_was_new_itself_leaves_no_gap(tmp_path):
     evaluator = Plasticity(control=True)
     first = measuring(evaluator, tmp_path, mlp())
     rows = trained(first, epochs=3)
-    measurement = measuring(evaluator, tmp_path, first.learner.net, rows=rows, make_learner=lambda seed: learner_of(mlp()))
+    measurement = measuring(evaluator, tmp_path, first.training.net, rows=rows, make_training=lambda seed: training_of(mlp()))
     found = evaluator(measurement).scalars
     gaps = {name: value for name, value in found.items() if name.startswith("gap_")}
     assert set(gaps) == {f"gap_{name}" for name in found if f"control_{name}" in found}
@@ -664,17 +664,16 @@ def test_a_worn_net_shows_a_gap_to_its_control(tmp_path):
 
 
 class Switched(AtSwitch):
-    def at_switch(self, net, optimizer, task):
+    def at_switch(self, subject, context):
         pytest.fail("the control has no task behind it")
 
 
 def test_the_control_has_no_switch_behind_it(tmp_path):
     evaluator = Plasticity(control=True)
     first = measuring(evaluator, tmp_path)
-    fresh = learner_of(mlp())
-    fresh.interventions["switch"] = Switched()
+    fresh = training_of(mlp(), interventions={"switch": Switched()})
     rows = trained(first, epochs=1)
-    found = evaluator(measuring(evaluator, tmp_path, rows=rows, task=3, make_learner=lambda seed: fresh)).scalars
+    found = evaluator(measuring(evaluator, tmp_path, rows=rows, task=3, make_training=lambda seed: fresh)).scalars
     assert "control_test_loss" in found
 
 

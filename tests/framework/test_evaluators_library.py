@@ -15,6 +15,7 @@ from taskshift.evaluators.sam import Sam
 from taskshift.evaluators.spectrum import DensityOptions, Spectrum
 from taskshift.faults import Fault
 from taskshift.learners.learner import Learner
+from taskshift.training import Training
 from tests.framework.measuring import measuring, mlp, trained, written
 from tests.framework.test_evaluators import hessian_of
 
@@ -24,14 +25,14 @@ SMALL_SPECTRUM = {"top_k": 1, "bottom_k": 0, "hutchinson_probes": 4, "esd": Dens
 
 def gradient_of(measurement) -> torch.Tensor:
     """The gradient by autograd, in the order of `net.parameters()`."""
-    net, task = measurement.learner.net, measurement.task
+    net, task = measurement.training.net, measurement.task
     inputs, targets = (torch.cat(part) for part in zip(*measurement.batches, strict=True))
     slopes = torch.autograd.grad(task.loss(net(inputs), targets), list(net.parameters()))
     return torch.cat([slope.reshape(-1) for slope in slopes])
 
 
 def parameters_of(measurement) -> torch.Tensor:
-    return torch.cat([parameter.detach().reshape(-1) for parameter in measurement.learner.net.parameters()])
+    return torch.cat([parameter.detach().reshape(-1) for parameter in measurement.training.net.parameters()])
 
 
 # -- planes ------------------------------------------------------------------------------------------------------
@@ -111,7 +112,8 @@ def measured_with(optimizer, tmp_path, epochs: int, **options):
     """A net trained by `optimizer` and its spectrum."""
     evaluator = Spectrum(tolerance=1e-8, **SMALL_SPECTRUM, **options)
     measurement = measuring(evaluator, tmp_path / "scratch")
-    object.__setattr__(measurement, "learner", Learner(measurement.learner.net, optimizer))
+    example = measurement.stream.gather(measurement.task, measurement.task.train[:2])
+    object.__setattr__(measurement, "training", Training(Learner(measurement.training.net, optimizer), example))
     trained(measurement, epochs)
     return measurement, evaluator(measurement)
 
@@ -125,7 +127,7 @@ def test_the_edge_of_stability_of_sgd_with_momentum(tmp_path):
 
 def test_the_edge_of_stability_of_adam_is_of_the_preconditioned_hessian(tmp_path):
     measurement, findings = measured_with(lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.95)), tmp_path, 2)
-    states = [measurement.learner.optimizer.state[parameter] for parameter in measurement.learner.net.parameters()]
+    states = [measurement.training.torch_optimizer.state[parameter] for parameter in measurement.training.net.parameters()]
     step = int(states[0]["step"])
     second = torch.cat([state["exp_avg_sq"].reshape(-1) for state in states]) / (1 - 0.95**step)
     scale = ((1 - 0.8**step) * (second.sqrt() + 1e-8)).rsqrt()

@@ -18,11 +18,27 @@ from torch.optim.lr_scheduler import LRScheduler
 from taskshift import checkpoint
 from taskshift.config.construct import construct
 from taskshift.data.synthetic_images import synthetic_images
+from taskshift.learners.gradient import SAM
 from taskshift.learners.learner import Learner
 from taskshift.learners.regularizers import L2, Regularizer
 from taskshift.shifts.permuted import Permuted
+from taskshift.shifts.task import Batch
 from taskshift.stream import TaskStream
-from tests.framework.learning import NewHead, Shrink, TowardStart, train, vector
+from taskshift.training import Training
+from tests.framework.learning import (
+    EagerTowardStart,
+    FreshHead,
+    NewHead,
+    Noise,
+    PowerIteration,
+    Redraw,
+    Shrink,
+    Tortoise,
+    TowardStart,
+    train,
+    training_of,
+    vector,
+)
 from tests.framework.shift_assertions import DEVICES
 
 CONF = Path("conf/learner")
@@ -38,6 +54,10 @@ def data(request):
 @pytest.fixture
 def stream(data):
     return TaskStream(data, Permuted(seed=0), num_tasks=5, batch_size=16, seed=0)
+
+
+class Accelerated(SGD):
+    """A subclass steps by its own code."""
 
 
 def block(path):
@@ -59,38 +79,65 @@ def new_net(device):
     return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), hidden, nn.Linear(12, 4)).to(device)
 
 
-def assert_goes_on(make: Callable[[nn.Module], Learner], stream: TaskStream, folder: Path, index: int = 1) -> None:
-    """Cut within task `index`, through a file, into a learner built from another seed: the same bits as uncut."""
-    device = stream.data.device
+def seeded_net(seed, device):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return new_net(device)
+
+
+def assert_goes_on(make: Callable[[nn.Module], Training], stream: TaskStream, folder: Path, index: int = 1) -> None:
+    """Cut within task `index`, through a file, into a training built from another seed: the same bits as uncut."""
+    device, task = stream.data.device, stream[index]
     torch.manual_seed(0)
     whole = make(new_net(device))
     train(whole, stream, 0, epochs=3)
-    whole.begin(stream[index])
-    batches = list(stream.epoch(stream[index], 0))
+    whole.begin(task, stream.in_batches(task, task.train))
+    batches = list(stream.epoch(task, 0))
     for batch in batches[:3]:
-        whole.learn(stream[index], *batch)
-    checkpoint.save(folder / "state.pt", {"learner": whole.state_dict(), "random": checkpoint.random_state(device)})
+        whole.learn(task, batch)
+    checkpoint.save(folder / "state.pt", {"training": whole.state_dict(), "random": checkpoint.random_state(device)})
 
     torch.manual_seed(99)
     resumed = make(new_net(device))
     state = checkpoint.load(folder / "state.pt", device)
-    resumed.load_state_dict(state["learner"])
-    for learner in (whole, resumed):
+    resumed.load_state_dict(state["training"])
+    losses = []
+    for training in (whole, resumed):
         checkpoint.set_random_state(state["random"], device)
-        learner.steps = [learner.learn(stream[index], *batch).loss.item() for batch in batches[3:]]
-        learner.end_epoch(stream[index], learner.steps[-1])
-        learner.steps += train(learner, stream, index + 1, epochs=2)
-    assert whole.steps == resumed.steps
+        steps = [training.learn(task, batch).loss.item() for batch in batches[3:]]
+        training.end_epoch(task, {"loss": steps[-1]})
+        losses.append(steps + train(training, stream, index + 1, epochs=2))
+    assert losses[0] == losses[1]
     assert checkpoint.first_difference(whole.state_dict(), resumed.state_dict()) is None
+    assert checkpoint.first_difference(whole.net.state_dict(), resumed.net.state_dict()) is None
 
 
 def test_everything_together_goes_on_bit_for_bit(stream, tmp_path):
     def make(net):
-        return Learner(
+        return training_of(
             net,
             Adam,
-            partial(lr_scheduler.CosineAnnealingLR, T_max=20),
-            regularizers={"l2": L2(0.01), "toward": TowardStart(0.1)},
+            stream,
+            make_net=lambda seed: seeded_net(seed, stream.data.device),
+            gradient=SAM(0.01),
+            scheduler=partial(lr_scheduler.CosineAnnealingLR, T_max=20),
+            regularizers={"l2": L2(0.01), "toward": TowardStart(0.1), "power": PowerIteration()},
+            interventions={"redraw": Redraw(2), "noise": Noise(), "tortoise": Tortoise(), "head": FreshHead()},
+            gradient_clip=0.5,
+            scheduler_every="step",
+        )
+
+    assert_goes_on(make, stream, tmp_path)
+
+
+def test_parts_that_work_in_place_go_on_bit_for_bit(stream, tmp_path):
+    def make(net):
+        return training_of(
+            net,
+            Adam,
+            stream,
+            scheduler=partial(lr_scheduler.CosineAnnealingLR, T_max=20),
+            regularizers={"l2": L2(0.01), "toward": EagerTowardStart(0.1)},
             interventions={"shrink": Shrink(2), "head": NewHead()},
             gradient_clip=0.5,
             scheduler_every="step",
@@ -101,45 +148,69 @@ def test_everything_together_goes_on_bit_for_bit(stream, tmp_path):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_goes_on_bit_for_bit(name, stream, tmp_path):
-    assert_goes_on(lambda net: Learner(net, finished(OPTIMIZERS[name], Optimizer)), stream, tmp_path)
+    assert_goes_on(lambda net: training_of(net, finished(OPTIMIZERS[name], Optimizer), stream), stream, tmp_path)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("restart", [True, False])
-def test_every_scheduler_goes_on_bit_for_bit(name, restart, stream, tmp_path):
+@pytest.mark.parametrize("optimizer", [SGD, Accelerated], ids=["pure", "torch's own"])
+def test_every_scheduler_goes_on_bit_for_bit(name, restart, optimizer, stream, tmp_path):
     def make(net):
         scheduler = finished(SCHEDULERS[name], LRScheduler)
-        return Learner(net, partial(SGD, lr=0.1, momentum=0.9), scheduler, restart_scheduler=restart)
+        return training_of(net, partial(optimizer, lr=0.1, momentum=0.9), stream, scheduler=scheduler, restart_scheduler=restart)
 
     assert_goes_on(make, stream, tmp_path)
 
 
 def test_a_copy_of_the_state_can_be_put_back(stream):
     """Measuring compares the state before and after, and puts the copy back where an evaluator changed it."""
-    learner = Learner(
-        new_net(stream.data.device), Adam, partial(lr_scheduler.MultiStepLR, milestones=[1, 2]), restart_scheduler=False
-    )
-    train(learner, stream)
-    before = checkpoint.cloned(learner.state_dict())
-    start = vector(learner.net).clone()
-    train(learner, stream, 1)
-    assert checkpoint.first_difference(before, learner.state_dict()) is not None
-    learner.load_state_dict(before)
-    assert checkpoint.first_difference(before, learner.state_dict()) is None
-    assert torch.equal(vector(learner.net), start)
-    train(learner, stream, 2, epochs=3)
+    scheduler = partial(lr_scheduler.MultiStepLR, milestones=[1, 2])
+    training = training_of(new_net(stream.data.device), Adam, stream, scheduler=scheduler, restart_scheduler=False)
+    train(training, stream)
+    before = checkpoint.cloned(training.state_dict())
+    start = vector(training.net).clone()
+    train(training, stream, 1)
+    assert checkpoint.first_difference(before, training.state_dict()) is not None
+    training.load_state_dict(before)
+    assert checkpoint.first_difference(before, training.state_dict()) is None
+    assert torch.equal(vector(training.net), start)
+    train(training, stream, 2, epochs=3)
 
 
 def test_another_learners_parts_are_refused(stream):
     device = stream.data.device
-    plain, l2 = Learner(new_net(device), Adam), Learner(new_net(device), Adam, regularizers={"l2": L2(0.1)})
-    with pytest.raises(ValueError, match=r"the checkpoint has the regularizers \['l2'\] but this learner has \[\]"):
+    plain, l2 = (training_of(new_net(device), Adam, stream, regularizers=parts) for parts in ({}, {"l2": L2(0.1)}))
+    with pytest.raises(ValueError, match=r"the checkpoint is of a learner with the parts \['l2', 'optimizer'\] but this one has"):
         plain.load_state_dict(l2.state_dict())
 
 
 def test_a_part_without_state_refuses_some():
-    with pytest.raises(ValueError, match="L2 keeps no state, but the checkpoint has start for it"):
-        L2(0.1).load_state_dict({"start": 1})
+    with pytest.raises(ValueError, match="NewHead keeps no state, but the checkpoint has start for it"):
+        NewHead().load_state_dict({"start": 1})
+
+
+def test_another_net_can_be_put_in(stream):
+    """The net alone: what the optimizer remembers stays."""
+    training, other = (training_of(new_net(stream.data.device), Adam, stream) for _ in range(2))
+    train(training, stream)
+    slots = checkpoint.cloned(training.state["slots"])
+    training.load_net(other.net.state_dict())
+    assert checkpoint.first_difference(dict(training.net.state_dict()), dict(other.net.state_dict())) is None
+    assert checkpoint.first_difference(slots, training.state["slots"]) is None
+    train(training, stream)
+    assert checkpoint.first_difference(dict(training.net.state_dict()), dict(other.net.state_dict())) is not None
+
+
+def test_the_net_is_a_window(stream):
+    """Nothing is copied: what is written into it is written into the state."""
+    training = training_of(new_net(stream.data.device), Adam, stream)
+    train(training, stream)
+    weight = training.net[1].weight
+    assert weight.data_ptr() == training.state["net"]["1.weight"].data_ptr()
+    assert training.net[2][0].running_mean.data_ptr() == training.state["net"]["2.0.running_mean"].data_ptr()
+    train(training, stream)
+    assert training.net[1].weight is weight, "the same parameter, on to the next state"
+    assert weight.data_ptr() == training.state["net"]["1.weight"].data_ptr()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -180,7 +251,8 @@ def test_learner_yamls_compose_and_build():
     )
     learner = construct(chosen, Learner, where="learner", net=nn.Linear(2, 2))
     assert isinstance(learner.optimizer, Adam)
-    assert isinstance(learner.schedule.scheduler, lr_scheduler.CosineAnnealingLR)
+    example = Batch(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64))
+    assert isinstance(Training(learner, example).schedule.scheduler, lr_scheduler.CosineAnnealingLR)
     assert isinstance(learner.regularizers["l2"], Regularizer)
     assert learner.regularizers["l2"].weight == 0.5
     assert list(learner.interventions) == ["reset_optimizer"]

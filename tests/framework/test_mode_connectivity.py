@@ -24,7 +24,7 @@ from taskshift.evaluators.mode_connectivity import ModeConnectivity, connecting_
 from taskshift.faults import Fault
 from taskshift.pictures import summary
 from taskshift.run_folder import RunFolder, read_rows
-from tests.framework.measuring import learner_of, measuring, mlp, trained, written
+from tests.framework.measuring import measuring, mlp, trained, training_of, written
 from tests.metric_names import undocumented, unused
 
 SMALL = {"curve_points": 9, "opt_steps": 40, "save_plots": False}
@@ -51,17 +51,22 @@ def saved(folder, net: nn.Module, name: str = "other.pt"):
     return folder / name
 
 
+def with_kept(measurement, **other):
+    """The measurement with other nets kept beside it."""
+    return replace(measurement, kept=replace(measurement.kept, **other))
+
+
 def two_nets(folder, evaluator, make=mlp, epochs=40, **given):
     """(measurement of a trained net with another one, trained from another start, as its second run; the other net)."""
     nets = []
     for seed in (1, 2):
         measurement = measuring(evaluator, folder / "scratch", redrawn(make(), seed), **given)
         trained(measurement, epochs)
-        nets.append(measurement.learner.net)
-    given |= {"make_learner": lambda seed: learner_of(copy.deepcopy(nets[0]))}
+        nets.append(measurement.training.net)
+    given |= {"make_training": lambda seed: training_of(copy.deepcopy(nets[0]))}
     measurement = measuring(evaluator, folder / "scratch", nets[0], **given)
     measurement.scratch.mkdir(parents=True, exist_ok=True)
-    return replace(measurement, second_run=saved(folder, nets[1])), nets[1]
+    return with_kept(measurement, second_run=saved(folder, nets[1])), nets[1]
 
 
 def mixed(one: nn.Module, other: nn.Module, t: float) -> nn.Module:
@@ -103,13 +108,13 @@ def test_the_straight_line_has_the_losses_of_nets_mixed_by_hand(make, tmp_path):
     evaluator = ModeConnectivity(**SMALL)
     measurement, other = two_nets(tmp_path, evaluator, make)
     findings = evaluator(measurement)
-    by_hand = losses_by_hand(other, measurement.learner.net, measurement.task, measurement.batches, 9)
+    by_hand = losses_by_hand(other, measurement.training.net, measurement.task, measurement.batches, 9)
     content, found = content_of(findings, tmp_path), findings.scalars
     np.testing.assert_allclose(content["losses"]["linear"], by_hand, rtol=1e-9)
     assert found["linear_barrier"] == pytest.approx(barrier_by_hand(by_hand), rel=1e-6, abs=1e-12)
     assert found["linear_highest_loss"] == pytest.approx(max(by_hand))
     assert (found["start_loss"], found["end_loss"]) == pytest.approx((by_hand[0], by_hand[-1]))
-    apart = [(a - b).square().sum() for a, b in zip(other.parameters(), measurement.learner.net.parameters(), strict=True)]
+    apart = [(a - b).square().sum() for a, b in zip(other.parameters(), measurement.training.net.parameters(), strict=True)]
     assert found["linear_length"] == pytest.approx(math.sqrt(sum(apart).item()))
     assert content["batch_norm"] == ("recompute" if make is normed else "running")
     assert content["start"] == "the second run"
@@ -132,12 +137,12 @@ def test_a_permuted_copy_has_a_barrier_until_it_is_aligned(tmp_path):
     evaluator = ModeConnectivity(**SMALL | {"align": "weights", "use_second_run": False})
     first = measuring(evaluator, tmp_path / "scratch", task=1)
     trained(first, 60)
-    net, order = copy.deepcopy(first.learner.net), torch.tensor([3, 0, 4, 2, 1])
+    net, order = copy.deepcopy(first.training.net), torch.tensor([3, 0, 4, 2, 1])
     with torch.no_grad():
         net[0][1].weight.copy_(net[0][1].weight[order])
         net[0][1].bias.copy_(net[0][1].bias[order])
         net[0][3].weight.copy_(net[0][3].weight[:, order])
-    measurement = replace(first, earlier={0: saved(tmp_path, net)})
+    measurement = with_kept(first, earlier={0: saved(tmp_path, net)})
     measurement.scratch.mkdir(parents=True)
     found = evaluator(measurement).scalars
     assert found["linear_barrier"] > 0.01
@@ -155,7 +160,7 @@ def test_the_bends_are_trained_on_the_first_batches_alone(tmp_path):
     assert [len(list(connecting_surface(measurement, number).objective.batches)) for number in (1, 2, None)] == [1, 2, 3]
     first = connecting_surface(measurement, 1)
     inputs, targets = measurement.batches[0]
-    assert first.loss() == pytest.approx(measurement.task.loss(measurement.learner.net(inputs), targets).item())
+    assert first.loss() == pytest.approx(measurement.task.loss(measurement.training.net(inputs), targets).item())
 
 
 # -- which nets ----------------------------------------------------------------------------------------------------
@@ -170,7 +175,7 @@ def test_the_second_run_goes_before_an_earlier_task_unless_told_otherwise(tmp_pa
         (ModeConnectivity(**SMALL), {}),
         (ModeConnectivity(**SMALL, delta=2), {}),
     ):
-        measurement = replace(measuring(evaluator, tmp_path / "scratch", task=3), earlier={1: nets[1], 2: nets[2]}, **given)
+        measurement = with_kept(measuring(evaluator, tmp_path / "scratch", task=3), earlier={1: nets[1], 2: nets[2]}, **given)
         measurement.scratch.mkdir(parents=True, exist_ok=True)
         content = content_of(evaluator(measurement), tmp_path)
         starts.append((content["start"], content["losses"]["linear"][0]))
@@ -186,7 +191,7 @@ def test_a_checkpoint_of_a_run_is_a_net_too(tmp_path):
     checkpoint.save(tmp_path / "task_0000.pt", {"net": net.state_dict(), "task": 0})
     found = []
     for file in (tmp_path / "task_0000.pt", saved(tmp_path, net)):
-        measurement = replace(measuring(evaluator, tmp_path / file.stem, task=1), earlier={0: file})
+        measurement = with_kept(measuring(evaluator, tmp_path / file.stem, task=1), earlier={0: file})
         measurement.scratch.mkdir(parents=True)
         found.append({name: value for name, value in evaluator(measurement).scalars.items() if name != "opt_seconds"})
     assert found[0] == found[1]
@@ -213,7 +218,7 @@ def test_a_net_that_diverged_is_left_out(spoilt, tmp_path):
     nets = {"present": mlp(), "other": redrawn(mlp(), 2)}
     with torch.no_grad():
         nets[spoilt][1].weight.fill_(math.nan)
-    measurement = replace(measuring(evaluator, tmp_path, nets["present"]), second_run=saved(tmp_path, nets["other"]))
+    measurement = with_kept(measuring(evaluator, tmp_path, nets["present"]), second_run=saved(tmp_path, nets["other"]))
     measurement.scratch.mkdir(parents=True)
     findings = evaluator(measurement)
     assert not findings.scalars
@@ -222,7 +227,7 @@ def test_a_net_that_diverged_is_left_out(spoilt, tmp_path):
 
 def test_a_net_of_another_shape_is_refused_by_the_first_name_that_differs(tmp_path):
     evaluator = ModeConnectivity(**SMALL)
-    measurement = replace(measuring(evaluator, tmp_path), second_run=saved(tmp_path, mlp(width=7)))
+    measurement = with_kept(measuring(evaluator, tmp_path), second_run=saved(tmp_path, mlp(width=7)))
     with pytest.raises(ValueError, match=r"other\.pt does not fit the net: its 0\.1\.weight has the shape \[7, 16\]"):
         evaluator(measurement)
 
@@ -278,9 +283,9 @@ def test_twice_the_same_and_the_learner_is_left_alone(tmp_path):
     found = []
     for folder in ("a", "b"):
         measurement, _ = two_nets(tmp_path / folder, evaluator, normed)
-        before, state = checkpoint.cloned(measurement.learner.state_dict()), torch.get_rng_state()
+        before, state = checkpoint.cloned(measurement.training.state_dict()), torch.get_rng_state()
         found.append(content_of(evaluator(measurement), tmp_path / folder) | {"opt_seconds": 0})
-        assert checkpoint.first_difference(before, measurement.learner.state_dict()) is None
+        assert checkpoint.first_difference(before, measurement.training.state_dict()) is None
         assert torch.equal(state, torch.get_rng_state())
     assert found[0] == found[1]
 
@@ -346,7 +351,7 @@ def test_the_matrix_has_every_nets_line_to_every_other_on_the_others_data(whole)
 
 def test_the_matrix_is_that_of_nets_mixed_by_hand(whole):
     matrix, parts, folder = matrix_of(whole), build_parts(compose(*RUN)), RunFolder(whole, "mlp")
-    nets = [copy.deepcopy(parts.learner.net) for _ in range(3)]
+    nets = [copy.deepcopy(parts.training.net) for _ in range(3)]
     for number, net in enumerate(nets):
         net.load_state_dict(checkpoint.load(folder.task_checkpoint(number))["net"])
     for start, end in ((0, 1), (2, 0)):

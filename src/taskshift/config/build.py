@@ -23,6 +23,7 @@ from taskshift.learners.learner import Learner
 from taskshift.recorders.recorder import Recorder
 from taskshift.shifts.task import TaskShift
 from taskshift.stream import TaskStream
+from taskshift.training import Training
 
 __all__ = ["Parts", "build_parts", "construct"]
 
@@ -40,10 +41,10 @@ class Parts:
     data: LabelledData
     shift: TaskShift
     stream: TaskStream
-    learner: Learner
+    training: Training
     evaluators: Mapping[str, Evaluator]  # those switched on, by name
     recorders: Mapping[str, Recorder]
-    make_learner: Callable[[int], Learner]  # another learner, its net drawn from this seed; leaves no trace in the random state
+    make_training: Callable[[int], Training]  # another one, its net drawn from this seed; leaves no trace in the random state
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,15 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
     recorders = {name: attempt(recipe.make) for name, recipe in recipes.recorders.items()}
     shift = attempt(recipes.shift.make, seed=top.seed)
     data = attempt(_make_data, recipes, top.seed, device)
-    learner = make_learner = stream = None
+    training = make_training = stream = None
     if shift is not None and data is not None:
         attempt(_refuse_more_tasks, top, shift, data)
         stream = TaskStream(data, shift, num_tasks=top.num_tasks, batch_size=top.batch_size, seed=top.seed)
-        learner, make_learner = attempt(_make_learner, recipes, stream, device) or (None, None)
+        training, make_training = attempt(_make_training, recipes, stream, device) or (None, None)
     attempt.settle()
     on = {name: evaluator for name, evaluator in evaluators.items() if enabled(config["lla"], name)}
     mirrors = {name: one for name, one in recorders.items() if top.use_wandb or type(one).__module__ != WANDB}
-    return Parts(top, lla, device, data, shift, stream, learner, on, mirrors, make_learner)
+    return Parts(top, lla, device, data, shift, stream, training, on, mirrors, make_training)
 
 
 class _Attempts:
@@ -136,24 +137,38 @@ def _refuse_more_tasks(top: Top, shift: TaskShift, data: LabelledData) -> None:
         raise Fault(f"num_tasks={top.num_tasks}: {ends}; give 1 to {limit}")
 
 
-def _make_learner(recipes: _Recipes, stream: TaskStream, device: torch.device) -> tuple[Learner, Callable[[int], Learner]]:
-    """The run's learner, and what makes others like it."""
-    num_outputs = stream.shift.num_outputs(stream.data)
+def _make_training(recipes: _Recipes, stream: TaskStream, device: torch.device) -> tuple[Training, Callable[[int], Training]]:
+    """The run's training, rehearsed, and what makes others like it."""
+    num_outputs, task = stream.shift.num_outputs(stream.data), stream[0]
+    example = stream.gather(task, task.train[:2])
 
-    def seeded(seed: int) -> Learner:
+    def given(seed: int) -> dict[str, Any]:
+        return {"seed": seed, "input_shape": stream.data.input_shape, "num_outputs": num_outputs}
+
+    def drawn(seed: int, **instead: Any) -> nn.Module:
         torch.manual_seed(seed)
-        given = {"seed": seed, "input_shape": stream.data.input_shape, "num_outputs": num_outputs}
-        return recipes.learner.make(**given, net=recipes.net.make(**given).to(device))
+        return recipes.net.instead(**instead).make(**given(seed)).to(device)
 
-    def apart(seed: int) -> Learner:
+    def fresh(seed: int) -> nn.Module:
+        with _random_state_kept(device):
+            return drawn(seed, checkpoint=None)  # a net that began from a file is drawn anew as its class draws
+
+    def seeded(seed: int) -> Training:
+        net = drawn(seed)
+        with _random_state_kept(device):
+            pass_two_examples(net, example.inputs, num_outputs, recipes.net.target.__name__)
+        learner = recipes.learner.make(**given(seed), net=net)
+        return Training(learner, example, seed=seed, make_net=fresh)
+
+    def apart(seed: int) -> Training:
         with _random_state_kept(device):
             return seeded(seed)
 
-    learner = seeded(stream.seed)
+    training = seeded(stream.seed)
+    training.rehearse(task, example)
     with _random_state_kept(device):
-        pass_two_examples(learner.net, stream, num_outputs, recipes.net.target.__name__)
-        stream.joins_single = not learns_from_one(learner.net, stream)
-    return learner, apart
+        stream.joins_single = not learns_from_one(training.net, stream)
+    return training, apart
 
 
 def _device(name: str) -> torch.device:

@@ -6,7 +6,7 @@ import collections.abc
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
 from taskshift.config.targets import TRUSTED, resolve
@@ -40,6 +40,12 @@ class Recipe:
         if not isinstance(made, self.wanted):
             raise Fault(f"{self.where}: {self.target.__name__} returned {type(made).__name__}; expected {self.wanted.__name__}")
         return made
+
+    def instead(self, **values: Any) -> Recipe:
+        """The same with other values of arguments that the block gives; what it does not give is left out."""
+        return replace(
+            self, arguments={**self.arguments, **{name: one for name, one in values.items() if name in self.arguments}}
+        )
 
     def is_ours(self) -> bool:
         """Whether its errors are sentences about its arguments, as ours and torch's are."""
@@ -142,12 +148,21 @@ def _is_ours(kind: Any) -> bool:
 
 
 def _read_nested(where: str, block: Mapping[str, Any], kind: Any, plugins: Iterable[str], faults: list[str]) -> Any:
-    for member in members(kind):
-        if get_origin(member) is collections.abc.Callable:
-            recipe = read_block(where, block, get_args(member)[1], plugins, faults, unfinished=True)
-            return _Later(recipe) if recipe else None
-    wanted = next((member for member in members(kind) if inspect.isclass(member) and member is not type(None)), object)
-    return read_block(where, block, wanted, plugins, faults)
+    classes = [one for one in members(kind) if inspect.isclass(one) and one not in (type(None), Any)]
+    makers = [one for one in members(kind) if get_origin(one) is collections.abc.Callable]
+    if makers and not _names_one_of(tuple(classes), block, plugins):
+        recipe = read_block(where, block, get_args(makers[0])[1], plugins, faults, unfinished=True)
+        return _Later(recipe) if recipe else None
+    return read_block(where, block, classes[0] if classes else object, plugins, faults)
+
+
+def _names_one_of(classes: tuple[type, ...], block: Mapping[str, Any], plugins: Iterable[str]) -> bool:
+    """Whether a block's target is of these classes; what is wrong with a target is said where the block is read."""
+    try:
+        target = resolve(block["_target_"], object, "", plugins) if classes else None
+    except Fault:
+        return False
+    return inspect.isclass(target) and issubclass(target, classes)
 
 
 def _made(value: Any, given: Mapping[str, Any]) -> Any:

@@ -12,13 +12,11 @@ from taskshift.faults import Fault
 from taskshift.stream import TaskStream
 
 
-def pass_two_examples(net: nn.Module, stream: TaskStream, num_outputs: int, name: str) -> None:
-    """Run two examples of the first task through `net` in eval mode; raises Fault where sizes don't fit.
+def pass_two_examples(net: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> None:
+    """Run `inputs`, two examples of the first task, through `net` in eval mode; raises Fault where sizes don't fit.
 
     Other errors of a net are left alone, with their tracebacks.
     """
-    task = stream[0]
-    inputs = stream.gather(task, task.train[:2]).inputs
     modes = {module: module.training for module in net.modules()}
     try:
         with torch.no_grad():

@@ -74,7 +74,7 @@ class GridOptions:
         if self.bn.eval_mode_only:
             return measurement.surface
         return LossSurface(
-            measurement.learner.net, measurement.task.loss, measurement.batches, dtype=measurement.dtype, batch_norm="batch"
+            measurement.training.net, measurement.task.loss, measurement.batches, dtype=measurement.dtype, batch_norm="batch"
         )
 
     def evaluate(
@@ -89,16 +89,16 @@ class GridOptions:
 
         Of a `shard` it has that part alone, which is kept beside `partial`.
         """
-        evaluation = Evaluation(measurement.compile, self.chunk_size, self.precision)
+        evaluation = Evaluation(measurement.settings.compile, self.chunk_size, self.precision)
         checkpointing = self.checkpointing(measurement, partial, shard)
-        options = {"tolerance": measurement.tolerance, "evaluation": evaluation, "checkpointing": checkpointing}
+        options = {"tolerance": measurement.settings.tolerance, "evaluation": evaluation, "checkpointing": checkpointing}
         with too_long_is_a_fault():
             grid = evaluate_grid(surface, directions, self.resolution, self.span, **options)
         return self.described(grid)
 
     def checkpointing(self, measurement: Measurement, partial: Path, shard: Shard | None = None) -> Checkpointing:
         """Where what is finished of a grid is kept, and how long it may take."""
-        return Checkpointing(partial, shard, max_hours=measurement.abort_if_estimated_hours_over)
+        return Checkpointing(partial, shard, max_hours=measurement.settings.abort_if_estimated_hours_over)
 
     def described(self, grid: Grid) -> Grid:
         """The grid with what these options did to it in its meta."""

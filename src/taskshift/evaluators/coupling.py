@@ -77,7 +77,11 @@ class Coupling(Evaluator):
 
     def _course(self, measurement: Measurement) -> Course:
         """Loss and ranks at every snapshot, seen by a net of its own."""
-        net, device, inputs = measurement.fresh_learner().net, measurement.stream.data.device, probe(measurement, self.batch_size)
+        net, device, inputs = (
+            measurement.fresh_training().net,
+            measurement.stream.data.device,
+            probe(measurement, self.batch_size),
+        )
         losses, rows = [], []
         with eval_mode(net):
             for snapshot in measurement.trajectory:

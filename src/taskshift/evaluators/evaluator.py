@@ -16,11 +16,12 @@ import torch
 
 from loss_landscape import Eigenpairs, LossSurface, Shard
 from taskshift import randomness
-from taskshift.learners.learner import Learner
+from taskshift.config.schema import LlaHead
 from taskshift.shifts.task import Batch, Task
 from taskshift.stream import TaskStream
+from taskshift.training import Training
 
-Phase = Literal["start", "end"]
+MeasuredPhase = Literal["start", "end"]
 Row = Mapping[str, float]
 Artifact = Callable[[Path], None]
 """Writes one file at the path it is given."""
@@ -53,7 +54,7 @@ class Findings:
 
 
 class Evaluator(ABC):
-    """Measures one thing about a learner on a task. Gets eval mode, random state, timing and clean-up from `measure`."""
+    """Measures one thing about a training on a task. Gets eval mode, random state, timing and clean-up from `measure`."""
 
     request: Request = Request()
 
@@ -66,35 +67,42 @@ class Evaluator(ABC):
 
 
 @dataclass(frozen=True)
+class Kept:
+    """State dicts of the run's measured net at other times."""
+
+    initial: Mapping[str, torch.Tensor]  # before the run's first step
+    earlier: Mapping[int, Path] = field(default_factory=dict)  # at earlier tasks' ends, by task
+    second_run: Path | None = None  # of a net trained like this one from another seed, where there is one
+
+
+@dataclass(frozen=True)
 class Measurement:
     """All that an evaluator is given; nothing in it can change the run."""
 
     task: Task
-    phase: Phase
-    learner: Learner
+    phase: MeasuredPhase
+    training: Training
     stream: TaskStream
     batches: Sequence[Batch]  # evaluation data, the same for every evaluator of a task
     trajectory: Sequence[Path]  # state dicts of the net over the task's steps, first to last; empty at a task's start
     rows: Sequence[Row]  # the task's epochs so far
-    initial: Mapping[str, torch.Tensor]  # the net's state dict before the run's first step
+    kept: Kept
     scratch: Path  # this evaluator's partial results, kept until it ends
     seed: int
-    epochs: int
-    dtype: torch.dtype
-    memory_budget_mb: int
+    settings: LlaHead  # the keys of `lla` that are no evaluator's
     solve: Callable[[Measurement], Eigenpairs]  # the eigenpairs for the largest request, solved once and kept on disk
-    make_learner: Callable[[int], Learner]  # a new learner as the config describes it, from this seed
-    tolerance: float | None = None  # of planes' losses, relative: cells between others are predicted where it is kept
-    compile: bool | Literal["auto"] = "auto"  # how planes are evaluated
-    abort_if_estimated_hours_over: float | None = None  # hours for one plane
-    earlier: Mapping[int, Path] = field(default_factory=dict)  # state dicts of the net at earlier tasks' ends, by task
-    second_run: Path | None = None  # state dict of a net trained like this one from another seed, where there is one
-    optimizer_known: bool = True  # whether the learner's optimizer is as it was then, not as new
+    make_training: Callable[[int], Training]  # a new training as the config describes it, from this seed
+    optimizer_known: bool = True  # whether the training's optimizer is as it was then, not as new
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which losses are computed."""
+        return getattr(torch, self.settings.dtype)
 
     @cached_property
     def surface(self) -> LossSurface:
-        """The task's loss around the learner's parameters, over the evaluation batches."""
-        return LossSurface(self.learner.net, self.task.loss, self.batches, dtype=self.dtype)
+        """The task's loss around the net's parameters, over the evaluation batches."""
+        return LossSurface(self.training.net, self.task.loss, self.batches, dtype=self.dtype)
 
     @cached_property
     def requested_eigenpairs(self) -> Eigenpairs:
@@ -115,9 +123,9 @@ class Measurement:
         object.__setattr__(own, "scratch", self.scratch / name)
         return own
 
-    def fresh_learner(self) -> Learner:
-        """A learner that has seen no task, its initial parameters drawn for this task."""
-        return self.make_learner(randomness.seed_from(self.seed, "fresh", self.task.index))
+    def fresh_training(self) -> Training:
+        """A training that has seen no task, its initial parameters drawn for this task."""
+        return self.make_training(randomness.seed_from(self.seed, "fresh", self.task.index))
 
 
 def json_file(content: Any) -> Artifact:

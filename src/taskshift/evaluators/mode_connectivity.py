@@ -74,7 +74,7 @@ class ModeConnectivity(Evaluator):
         try:
             name, file = self._start(measurement)
             checkpoint.require_intact(file)
-            state = fitting_state(measurement.learner.net, file)
+            state = fitting_state(measurement.training.net, file)
             paths = {"linear": self._straight(measurement, surface, state)}
         except LeftOut as reason:
             return Findings({}, {"LEFT_OUT.txt": text_file(f"{reason}\n")})
@@ -95,13 +95,13 @@ class ModeConnectivity(Evaluator):
 
     def _start(self, measurement: Measurement) -> tuple[str, Path]:
         """The other net, in words and on disk."""
-        if self.use_second_run and measurement.second_run is not None:
-            return "the second run", measurement.second_run
+        if self.use_second_run and measurement.kept.second_run is not None:
+            return "the second run", measurement.kept.second_run
         if measurement.phase == "start":
             raise LeftOut("At a task's start the net is the one that the task before it ended with; its end is connected.")
         index = measurement.task.index - self.delta
-        if index in measurement.earlier:
-            return f"the end of task {index}" if index >= 0 else "the task's first snapshot", measurement.earlier[index]
+        if index in measurement.kept.earlier:
+            return f"the end of task {index}" if index >= 0 else "the task's first snapshot", measurement.kept.earlier[index]
         if index < 0:
             raise LeftOut(f"Task {measurement.task.index} has no task {self.delta} before it to be connected with.")
         raise LeftOut(f"The net at the end of task {index} is no longer there; checkpoints.keep={self.delta} or more keeps it.")
@@ -119,10 +119,10 @@ class ModeConnectivity(Evaluator):
 
     def _aligned(self, measurement: Measurement, surface: LossSurface, state: State) -> dict[str, PathLosses]:
         """The straight line from the other net with its units in the present one's order, as it is and repaired."""
-        other = measurement.fresh_learner().net
+        other = measurement.fresh_training().net
         other.eval().load_state_dict(state)
         inputs = measurement.batches[0].inputs
-        permuted = align(other, measurement.learner.net, inputs=inputs, method=self.align).state
+        permuted = align(other, measurement.training.net, inputs=inputs, method=self.align).state
         ends = point_in(surface, permuted), surface.origin
         return {
             "aligned": path_losses(surface, line(*ends), num_points=self.curve_points),
@@ -153,7 +153,7 @@ def connecting_surface(measurement: Measurement, num_batches: int | None = None)
 
     Running statistics of two nets say nothing of a net between them: where there is batch norm they are taken anew at each point.
     """
-    net, batches = measurement.learner.net, measurement.batches[:num_batches]
+    net, batches = measurement.training.net, measurement.batches[:num_batches]
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats for module in net.modules()):
         return LossSurface(net, measurement.task.loss, batches, dtype=measurement.dtype, batch_norm="recompute")
     if len(batches) == len(measurement.batches):

@@ -32,7 +32,7 @@ from taskshift.evaluators.axes import (
     request,
     text_file,
 )
-from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Phase, Request
+from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, MeasuredPhase, Measurement, Request
 from taskshift.randomness import generator
 
 FEWEST_POINTS = 3  # of a trajectory that has a plane
@@ -105,7 +105,7 @@ class Planes(Evaluator):
                 elif not is_kept(measurement.scratch / kind):
                     self._evaluated(kind, measurement, shard)
 
-    def _kinds_at(self, phase: Phase) -> list[str]:
+    def _kinds_at(self, phase: MeasuredPhase) -> list[str]:
         return [kind for kind in self.kinds if kind != "trajectory" or phase == "end"]
 
     def _measured(self, kind: str, measurement: Measurement) -> tuple[dict[str, float], dict[str, Artifact]]:

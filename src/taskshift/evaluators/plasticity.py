@@ -10,10 +10,10 @@ from torch import Tensor
 
 from taskshift.evaluation import averages
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Row, json_file
-from taskshift.learners.learner import Learner
 from taskshift.progress import EpochSums
 from taskshift.randomness import generator
 from taskshift.shifts.task import Batch
+from taskshift.training import Training
 
 
 class Plasticity(Evaluator):
@@ -32,23 +32,23 @@ class Plasticity(Evaluator):
         self.control, self.max_train_examples, self.batch_size = control, max_train_examples, batch_size
 
     def __call__(self, measurement: Measurement) -> Findings:
-        found = self._standing(measurement, measurement.learner) | learning_curve(measurement.rows)
+        found = self._standing(measurement, measurement.training) | learning_curve(measurement.rows)
         if not self.control or measurement.phase == "start":
             return Findings(found)
-        control = measurement.fresh_learner()
+        control = measurement.fresh_training()
         rows = self._train(measurement, control)
         control_found = self._standing(measurement, control) | learning_curve(rows)
         gaps = {f"gap_{name}": value - control_found[name] for name, value in found.items() if name in control_found}
         scalars = found | {f"control_{name}": value for name, value in control_found.items()} | gaps
         return Findings(scalars, {"control.json": json_file(rows)})
 
-    def _standing(self, measurement: Measurement, learner: Learner) -> dict[str, float]:
+    def _standing(self, measurement: Measurement, training: Training) -> dict[str, float]:
         """The metrics on the task's test and training examples, by a net as it is now."""
         splits = {"test": measurement.task.test, "train": self._train_examples(measurement)}
         found = {}
         for split, examples in splits.items():
             batches = measurement.stream.batches(measurement.task, examples, self.batch_size)
-            means = averages(learner.net, measurement.task, batches)
+            means = averages(training.net, measurement.task, batches)
             found |= {f"{split}_{name}": value for name, value in means.items()}
         return found
 
@@ -60,17 +60,17 @@ class Plasticity(Evaluator):
         order = torch.randperm(len(train), generator=generator(measurement.seed, "plasticity", measurement.task.index))
         return train[order[: self.max_train_examples].to(train.device)]
 
-    def _train(self, measurement: Measurement, learner: Learner) -> list[dict[str, float]]:
-        """Train `learner` as the run's own learner was trained on the task; its rows, one an epoch."""
+    def _train(self, measurement: Measurement, training: Training) -> list[dict[str, float]]:
+        """Train `training` as the run's own was trained on the task; its rows, one an epoch."""
         task, stream, rows = measurement.task, measurement.stream, []
-        learner.begin(replace(task, index=0))  # its first task: nothing to switch from
+        training.begin(replace(task, index=0))  # its first task: nothing to switch from
         for epoch, epoch_row in enumerate(measurement.rows):
-            means = _learn(learner, measurement, stream.epoch(task, epoch))
-            learner.end_epoch(task, means["loss"])
+            means = _learn(training, measurement, stream.epoch(task, epoch))
+            training.end_epoch(task, means)
             row = {f"epoch_{name}": value for name, value in means.items()}
             if "test_loss" in epoch_row:
                 batches = stream.batches(task, task.test, self.batch_size)
-                row |= {f"test_{name}": value for name, value in averages(learner.net, task, batches).items()}
+                row |= {f"test_{name}": value for name, value in averages(training.net, task, batches).items()}
             rows.append(row)
         return rows
 
@@ -94,9 +94,9 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _learn(learner: Learner, measurement: Measurement, batches: Iterable[Batch]) -> Mapping[str, float]:
+def _learn(training: Training, measurement: Measurement, batches: Iterable[Batch]) -> Mapping[str, float]:
     """One epoch; the loss and metrics of its examples as they came."""
     sums = EpochSums()
-    for inputs, targets in batches:
-        sums.add(measurement.task, learner.learn(measurement.task, inputs, targets), targets)
+    for batch in batches:
+        sums.add(measurement.task, training.learn(measurement.task, batch), batch.targets)
     return sums.means()

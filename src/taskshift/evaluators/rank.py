@@ -53,7 +53,7 @@ class Rank(Evaluator):
 
     def __call__(self, measurement: Measurement) -> Findings:
         inputs = probe(measurement, self.batch_size)
-        spectra = of_each_layer(measurement.learner.net, inputs, _spectrum)
+        spectra = of_each_layer(measurement.training.net, inputs, _spectrum)
         chosen = matching(self.layers, spectra)
         rows = {layer: self._of_layer(spectra[layer]["singular_values"]) for layer in chosen}
         scalars = {f"{layer}/{name}": value for layer, row in rows.items() for name, value in row.items()}

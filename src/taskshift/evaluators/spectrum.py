@@ -81,7 +81,7 @@ class Spectrum(Evaluator):
 
     def __call__(self, measurement: Measurement) -> Findings:
         pairs = measurement.eigenpairs(self.top_k, self.bottom_k)
-        hessian = HessianOperator(measurement.surface, memory_budget_mb=measurement.memory_budget_mb)
+        hessian = HessianOperator(measurement.surface, memory_budget_mb=measurement.settings.memory_budget_mb)
         total = trace(hessian, method="hutchinson", num_products=self.hutchinson_probes, generator=measurement.generator("trace"))
         options = self._density_options(measurement)
         density = spectral_density(hessian, **options, zero_epsilon=self.zero_epsilon)
@@ -100,7 +100,7 @@ class Spectrum(Evaluator):
 
     def compute_share(self, measurement: Measurement, shard: Shard) -> None:
         """A shard's probes of the density."""
-        hessian = HessianOperator(measurement.surface, memory_budget_mb=measurement.memory_budget_mb)
+        hessian = HessianOperator(measurement.surface, memory_budget_mb=measurement.settings.memory_budget_mb)
         density_share(hessian, **self._density_options(measurement, shard))
 
     def _density_options(self, measurement: Measurement, shard: Shard | None = None) -> dict[str, Any]:
@@ -112,20 +112,20 @@ class Spectrum(Evaluator):
         }
 
     def _stability(self, measurement: Measurement, hessian: HessianOperator, pairs: Eigenpairs) -> dict[str, float]:
-        """How much curvature the learner's optimizer bears, and how near to that it is; nothing where no bound is known.
+        """How much curvature the optimizer bears, and how near to that it is; nothing where no bound is known.
 
         Parameter groups with several thresholds have no single one. Before Adam's first step there is nothing to divide by.
         """
-        learner = measurement.learner
-        if not measurement.optimizer_known or not isinstance(learner.optimizer, SGD | Adam):
+        optimizer = measurement.training.learner.optimizer
+        if not measurement.optimizer_known or not isinstance(optimizer, SGD | Adam):
             return {}
-        thresholds = set(stability_thresholds(learner.optimizer))
+        thresholds = set(stability_thresholds(optimizer))
         if len(thresholds) > 1:
             return {}
         found = {"stability_threshold": thresholds.pop()}
-        if isinstance(learner.optimizer, SGD):
+        if isinstance(optimizer, SGD):
             sharpness = pairs.values[0].item()
-        elif all(learner.optimizer.state.get(parameter) for parameter in learner.parameters.values()):
+        elif measurement.training.torch_optimizer is not None:
             sharpness = self._preconditioned_sharpness(measurement, hessian)
         else:
             return found
@@ -133,7 +133,7 @@ class Spectrum(Evaluator):
 
     def _preconditioned_sharpness(self, measurement: Measurement, hessian: HessianOperator) -> float:
         """The largest eigenvalue of the Hessian as Adam sees it; NaN where its moments are not finite."""
-        diagonal = adam_preconditioner(measurement.surface, measurement.learner.net, measurement.learner.optimizer)
+        diagonal = adam_preconditioner(measurement.surface, measurement.training.net, measurement.training.torch_optimizer)
         if not (diagonal > 0).all() or not diagonal.isfinite().all():
             return math.nan
         draw = measurement.generator("preconditioned eigenpair")
@@ -147,7 +147,7 @@ class Spectrum(Evaluator):
             num_products=self.hutchinson_probes,
             tolerance=self.tolerance,
             generator=measurement.generator("layers"),
-            memory_budget_mb=measurement.memory_budget_mb,
+            memory_budget_mb=measurement.settings.memory_budget_mb,
         )
         found: dict[str, float] = {}
         for row in rows:

@@ -32,7 +32,7 @@ class Units(Evaluator):
         self.layers, self.tau, self.saturation_epsilon, self.save_numpy = layers, tau, saturation_epsilon, save_numpy
 
     def __call__(self, measurement: Measurement) -> Findings:
-        net = measurement.learner.net
+        net = measurement.training.net
         seen = [of_each_layer(net, batch.inputs, self._activity) for batch in measurement.batches]
         chosen = matching(self.layers, seen[0])
         activities = {layer: reduce(operator.or_, (batch[layer] for batch in seen)) for layer in chosen}

@@ -20,10 +20,10 @@ class Weights(Evaluator):
         self.layers = layers
 
     def __call__(self, measurement: Measurement) -> Findings:
-        now = {name: p.detach() for name, p in measurement.learner.net.named_parameters() if p.requires_grad}
+        now = {name: p.detach() for name, p in measurement.training.net.named_parameters() if p.requires_grad}
         matrices = {name: tensor for name, tensor in now.items() if tensor.dim() > 1}
-        before = weights.norm(measurement.initial[name] for name in now)
-        moved = weights.distance(now, measurement.initial)
+        before = weights.norm(measurement.kept.initial[name] for name in now)
+        moved = weights.distance(now, measurement.kept.initial)
         scalars = {
             "mean_abs": weights.mean_abs(matrices.values()),
             "norm": weights.norm(now.values()),
@@ -32,7 +32,7 @@ class Weights(Evaluator):
         }
         names = {name.removesuffix(".weight"): name for name in matrices}
         for layer in matching(self.layers, names):
-            found = _of_layer(now[names[layer]], measurement.initial[names[layer]])
+            found = _of_layer(now[names[layer]], measurement.kept.initial[names[layer]])
             scalars |= {f"{layer}/{name}": value for name, value in found.items()}
         return Findings(scalars)
 

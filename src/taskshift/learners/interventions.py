@@ -1,44 +1,48 @@
-"""What a learner does to the net besides following the gradient: after a step, or between tasks."""
+"""What a learner does to the net besides following the gradient: after a step, after an epoch, between tasks."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
-from taskshift.learners.part import Part
-from taskshift.shifts.task import Task
+from taskshift.learners.part import Context, Memory, Part, Subject, Switch, Tensors
 
 
 class Intervention(Part):
-    """Something that changes the net or the optimizer's state. Randomness comes from torch's default generator.
+    """Something that changes the net or the optimizer's slots. Derive from one of the three below, or from several."""
 
-    Derive from `AfterStep`, from `AtSwitch`, or from both.
-    """
-
-    def attach(self, net: nn.Module, optimizer: Optimizer) -> None:
-        """See both once, as initialised, before the first step and before any `load_state_dict`; hooks go on here."""
+    def measured(self, net: Tensors, memory: Memory) -> Tensors:
+        """The net that tests, evaluators and checkpoints see, where it is another than the one that is trained."""
+        return net
 
 
 class AfterStep(Intervention, ABC):
-    """Acts after each step of the optimizer, without gradients."""
+    """Acts after each step of the optimizer, or after every `every`-th."""
+
+    every: int = 1
 
     @abstractmethod
-    def after_step(self, net: nn.Module, optimizer: Optimizer, task: Task, inputs: Tensor, targets: Tensor) -> None:
-        """Change parameters in place. The batch is the step's; the net's outputs on it were from before the step."""
+    def after_step(self, subject: Subject, context: Context) -> Subject:
+        """The net, slots and memory after it; features and gradients in `context` are from before the step. Pure."""
+
+
+class AfterEpoch(Intervention, ABC):
+    """Acts at each epoch's end, before the test."""
+
+    @abstractmethod
+    def after_epoch(self, subject: Subject, context: Switch) -> Subject:
+        """The net, slots and memory after it."""
 
 
 class AtSwitch(Intervention, ABC):
-    """Acts at the start of every task but the first, before its first batch, without gradients."""
+    """Acts at the start of every task but the first, before its first batch, and sees the new task's data."""
 
     @abstractmethod
-    def at_switch(self, net: nn.Module, optimizer: Optimizer, task: Task) -> None:
-        """Change parameters in place; `task` is the one that begins."""
+    def at_switch(self, subject: Subject, context: Switch) -> Subject:
+        """The net, slots and memory with which the new task begins."""
 
 
 class ResetOptimizer(AtSwitch):
     """Forget the optimizer's momenta and step counts at a switch (Asadi et al. 2023)."""
 
-    def at_switch(self, net: nn.Module, optimizer: Optimizer, task: Task) -> None:
-        optimizer.state.clear()
+    def at_switch(self, subject: Subject, context: Switch) -> Subject:
+        return subject._replace(slots=context.first_slots(subject.net))

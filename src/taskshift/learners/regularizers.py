@@ -6,20 +6,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from taskshift.learners.part import Part
+from taskshift.learners.part import Context, Memory, Part, Tensors
 
 
 class Regularizer(Part, ABC):
     """A term added to the task's loss before its gradient is taken. The loss that is recorded stays without it."""
 
-    def attach(self, net: nn.Module) -> None:
-        """See the net once, as it was initialised, before the first step and before any `load_state_dict`."""
-
     @abstractmethod
-    def penalty(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """A differentiable scalar of the parameters that are trained, by name."""
+    def penalty(self, parameters: Tensors, context: Context) -> Tensor:
+        """A differentiable scalar of the trained parameters by name, and of `context.features` where it reads some."""
+
+    def advance(self, parameters: Tensors, context: Context) -> Memory:
+        """Its memory for this step, without gradients, before any `penalty`, which may be asked for several times a step."""
+        return context.memory
 
 
 class L2(Regularizer):
@@ -34,6 +35,9 @@ class L2(Regularizer):
             raise ValueError(f"weight is {weight}; an L2 penalty's weight is 0 or more")
         self.weight = weight
 
-    def penalty(self, parameters: Mapping[str, Tensor]) -> Tensor:
+    def settings(self) -> Mapping[str, float]:
+        return {"weight": self.weight}
+
+    def penalty(self, parameters: Tensors, context: Context) -> Tensor:
         flat = [parameter.flatten() for parameter in parameters.values()]
-        return self.weight / 2 * torch.stack([entries.dot(entries) for entries in flat]).sum()
+        return context.settings["weight"] / 2 * torch.stack([entries.dot(entries) for entries in flat]).sum()

@@ -43,8 +43,8 @@ class Elsewhere:
         return own
 
     def load_into(self, job: Job) -> None:
-        """Put the net into the job's learner, and let the job stand where its training ends."""
-        job.parts.learner.net.load_state_dict(_fitting(job, self.net))
+        """Put the net into the job's training, and let the job stand where its training ends."""
+        job.parts.training.load_net(_fitting(job, self.net))
         job.move(task=self.task)
 
     def keep_path(self, job: Job) -> None:
@@ -52,7 +52,7 @@ class Elsewhere:
         if not self.path:
             return
         states, steps = [_fitting(job, file) for file in self.path], _steps(self.path)
-        net = job.parts.learner.net
+        net = job.parts.training.net
         for step, state in zip(steps, states, strict=True):
             checkpoint.save(trajectory.place(job.folder, self.task, step), state)
         if checkpoint.first_difference(dict(states[-1]), checkpoint.cloned(dict(net.state_dict()))) is not None:
@@ -83,7 +83,7 @@ def net_from(place: Path, path: Sequence[Path] = (), task: int | None = None) ->
 
 def _fitting(job: Job, file: Path) -> dict[str, Any]:
     try:
-        return dict(fitting_state(job.parts.learner.net, file))
+        return dict(fitting_state(job.parts.training.net, file))
     except ValueError as error:
         raise Fault(str(error)) from error
 

@@ -105,14 +105,14 @@ class Prepared:
     def hessian_axes(self) -> Directions:
         """The two axes of the Hessian's plane, as `lla.planes` wants them."""
         planes = self.job.config["lla"]["planes"]
-        with taken(self.outdir, self.identity), self.job.opened(), eval_mode(self.job.parts.learner.net):
+        with taken(self.outdir, self.identity), self.job.opened(), eval_mode(self.job.parts.training.net):
             measurement = self._analysis(self.job.parts.evaluators).measurement
             return hessian_axes(measurement, planes["hessian_axes"], planes["hessian_normalization"])
 
     def _solve_for_all(self) -> None:
         """Solve for the largest request of all evaluators, so that the axes do not depend on which of them ran first."""
         self._say("eigenpairs")
-        with eval_mode(self.job.parts.learner.net):
+        with eval_mode(self.job.parts.training.net):
             _ = self._analysis(self.job.parts.evaluators).measurement.requested_eigenpairs
 
     def _analysis(self, names: Iterable[str]) -> Analysis:

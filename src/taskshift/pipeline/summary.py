@@ -69,7 +69,7 @@ def summary_table(prepared: Prepared) -> dict[str, Any]:
     last = job.task_rows[-1] if job.task_rows else {}
     return {
         "net": job.config["arch"],
-        "num_parameters": sum(parameter.numel() for parameter in job.parts.learner.net.parameters()),
+        "num_parameters": sum(parameter.numel() for parameter in job.parts.training.net.parameters()),
         "data": job.parts.data.name,
         "provenance": prepared.provenance,
         "trained": prepared.is_trained,

@@ -1,0 +1,206 @@
+"""A run's learner with its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from taskshift.learners.draws import Draws
+from taskshift.learners.eager import AdaptedIntervention
+from taskshift.learners.forward import Forward, show, tensors_of
+from taskshift.learners.gradient import slopes
+from taskshift.learners.learner import Learner, Loss, State, Step
+from taskshift.learners.part import Switch, Tensors, setting
+from taskshift.learners.rehearsal import rehearse
+from taskshift.learners.schedule import Schedule
+from taskshift.randomness import generator, seed_from
+from taskshift.shifts.task import Batch, Task
+
+
+class Training:
+    """What a run, its checkpoints and its measurements hold: a learner, the state it has come to, and its schedule.
+
+    `example` is two examples of the first task; `make_net(seed)` draws the run's net anew. Everything it remembers is in
+    `state_dict`: a training built anew that loads it goes on with the same bits.
+    """
+
+    def __init__(self, learner: Learner, example: Batch, *, seed: int = 0, make_net: Callable[[int], nn.Module] | None = None):
+        self.learner, self.seed = learner, seed
+        self.state: State = learner.init(example)
+        self.schedule = Schedule(
+            learner.optimizer, learner.scheduler, every=learner.scheduler_every, restart=learner.restart_scheduler
+        )
+        self._settings = dict(learner.rule.settings())  # the optimizer's, as numbers
+        self._make_net = make_net
+        self.num_steps = self.num_epochs = 0
+        net = self.state["net"]
+        wanted = {name: part.draws() for name, part in learner.parts.items()}
+        self.draws = Draws(wanted, seed=seed, fresh=self._fresh, net=net, device=next(iter(net.values())).device)
+        self._is_shown = False
+        self._read_settings()  # a scheduler may have begun elsewhere
+
+    @property
+    def net(self) -> nn.Module:
+        """The net that is measured, a window onto the state: what is written into it in place is written into the state."""
+        if not self._is_shown:
+            show(self.learner.net, self.learner.measured(self.state))
+            self._is_shown = True
+        return self.learner.net
+
+    def hide(self) -> None:
+        """Let `net` be looked up anew, whatever was put in its parameters' place."""
+        self._is_shown = False
+
+    # -- learning -------------------------------------------------------------------------------------------------
+
+    def begin(self, task: Task, batches: Sequence[Batch] = ()) -> Tensors:
+        """Get ready for `task`, once, before its first batch; return what parts tell.
+
+        Nothing happens before the first; before the others come the switch interventions, which see the task's `batches`.
+        """
+        if task.index == 0:
+            return {}
+        self._face(task)
+        contexts = self._contexts("switch", task.index, task.loss, batches=batches)
+        self.state, numbers = self.learner.switch(self.state, contexts)
+        self._is_shown = False
+        if self.schedule.begin_task():
+            self._read_settings()
+        return numbers
+
+    def learn(self, task: Task, batch: Batch) -> Step:
+        """One step on one batch, inputs [B, …], targets [B]."""
+        self._face(task)
+        learner = self.learner
+        draws = self.draws.at(self.num_steps, self.state["taken"])
+        self.state, step = learner.step(self.state, batch, task.loss, draws, acting=learner.acting(self.num_steps))
+        self.num_steps += 1
+        self._is_shown = False
+        if self.schedule.after_step():
+            self._read_settings()
+        return step
+
+    def end_epoch(self, task: Task, means: Mapping[str, float]) -> Tensors:
+        """Close an epoch of `task` whose mean training `loss` and metrics were `means`; return what parts tell."""
+        contexts = self._contexts("epoch", self.num_epochs, task.loss, means=means)
+        self.state, numbers = self.learner.after_epoch(self.state, contexts)
+        self.num_epochs += 1
+        self._is_shown = False
+        if self.schedule.after_epoch(means["loss"]):
+            self._read_settings()
+        return numbers
+
+    def rehearse(self, task: Task, batch: Batch) -> None:
+        """Try every part once, and leave no trace; raises Fault where one changes names or shapes."""
+        kept = {name: part.state_dict() for name, part in self.learner.eager_parts}
+        device = batch.inputs.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            self._face(task)
+            contexts = self._contexts("switch", 0, task.loss, batches=[batch])
+            draws = self.draws.at(0, self.state["taken"])
+            rehearse(self.learner, self.state, batch, task.loss, draws=draws, contexts=contexts)
+        for name, part in self.learner.eager_parts:
+            part.load_state_dict(kept[name])
+        self._is_shown = False
+
+    # -- its state ------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors in plain containers; they are the training's own, so save or clone them before the next step."""
+        return {
+            "state": self.state,
+            "schedule": self.schedule.state_dict(),
+            "steps": self.num_steps,
+            "epochs": self.num_epochs,
+            "eager": {name: part.state_dict() for name, part in self.learner.eager_parts},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` of a training built in the same way gave."""
+        given, own = set(state["state"]["settings"]), set(self.state["settings"])
+        if given != own or state["eager"].keys() != dict(self.learner.eager_parts).keys():
+            raise ValueError(f"the checkpoint is of a learner with the parts {sorted(given)} but this one has {sorted(own)}")
+        self.state = {**state["state"], "slots": self.learner.rule.loaded(state["state"]["slots"])}
+        self.schedule.load_state_dict(state["schedule"])
+        self._settings = self.learner.rule.settings_of(self.schedule.optimizer.param_groups[0])
+        self.num_steps, self.num_epochs = state["steps"], state["epochs"]
+        for name, part in self.learner.eager_parts:
+            part.load_state_dict(state["eager"][name])
+        self.draws.forget()
+        self._is_shown = False
+
+    def load_net(self, state: Mapping[str, Any]) -> None:
+        """Put another net in this one's place, from a module's state dict; optimizer and parts stay as they are."""
+        module = self.learner.net
+        show(module, {name: tensor.clone() for name, tensor in self.state["net"].items()})
+        module.load_state_dict(state)
+        self.state = {**self.state, "net": tensors_of(module)}
+        self._is_shown = False
+
+    @property
+    def torch_optimizer(self) -> Optimizer | None:
+        """torch's optimizer as it would stand here, over the parameters of `net`; None where it would have no such state."""
+        found = self.learner.rule.torch_state(self.state["slots"])
+        if found is None:
+            return None
+        optimizer, leaves = self.learner.optimizer, dict(self.learner.net.named_parameters())
+        optimizer.state.clear()
+        for name, own in found.items():
+            optimizer.state[leaves[name]] = dict(own)
+        return optimizer
+
+    # -- within ---------------------------------------------------------------------------------------------------
+
+    def _contexts(
+        self, occasion: str, number: int, loss: Loss, *, batches: Sequence[Batch] = (), means: Mapping[str, float] | None = None
+    ) -> dict[str, Switch]:
+        """What each intervention may look at between tasks or epochs."""
+        settings, learner = self.state["settings"], self.learner
+        return {
+            name: Switch(
+                settings.get(name, {}),
+                settings.get("optimizer", {}),
+                batches,
+                means or {},
+                lambda net, trained=learner.trained: learner.rule.first_slots({key: net[key] for key in trained}),
+                cache(partial(self._fresh, seed_from(self.seed, occasion, name, number, "fresh"))),
+                partial(generator, self.seed, occasion, name, number),
+                partial(_features, learner.forward, reads=tuple(part.reads)),
+                partial(_gradients, learner, loss),
+            )
+            for name, part in learner.interventions.items()
+        }
+
+    def _fresh(self, seed: int) -> Tensors:
+        if self._make_net is None:
+            raise ValueError("this training was made without make_net, so no weights can be drawn anew")
+        return tensors_of(self._make_net(seed))
+
+    def _face(self, task: Task) -> None:
+        for part in self.learner.interventions.values():
+            if isinstance(part, AdaptedIntervention):
+                part.task = task
+
+    def _read_settings(self) -> None:
+        """Take the optimizer's settings from where the scheduler moved them; what did not move stays the same tensor."""
+        before = self.state["settings"].get("optimizer", {})
+        now = self.learner.rule.settings_of(self.schedule.optimizer.param_groups[0])
+        moved = {key: setting(value, before[key].device) for key, value in now.items() if value != self._settings[key]}
+        self._settings = now
+        self.state = {**self.state, "settings": {**self.state["settings"], "optimizer": {**before, **moved}}}
+
+
+def _features(forward: Forward, net: Tensors, inputs: torch.Tensor, *, reads: Sequence[str]) -> Tensors:
+    return forward.evaluated(net, inputs, reads)[1]
+
+
+def _gradients(learner: Learner, loss: Loss, net: Tensors, batch: Batch) -> Tensors:
+    def value(parameters: Tensors):
+        return loss(learner.forward.evaluated({**net, **parameters}, batch.inputs)[0], batch.targets), None
+
+    return slopes(value, {name: net[name] for name in learner.trained})[0]

@@ -1,0 +1,199 @@
+"""Every learner of conf/learner: one step against a calculation written out by hand, a stack of members, kills and resumes.
+
+A new yaml is under test at once, and fails until its step is written out in `SLOPES`.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from runs import TINY, compose, run_in
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
+from torch.utils._pytree import tree_flatten, tree_map
+
+from taskshift import checkpoint
+from taskshift.compare import differences
+from taskshift.config.construct import construct
+from taskshift.job import Job
+from taskshift.learners.learner import Learner
+from taskshift.nets.convnet import ConvNet
+from taskshift.nets.mlp import MLP
+from taskshift.shifts.losses import CrossEntropy
+from taskshift.shifts.task import Batch
+from taskshift.training import Training
+
+LEARNERS = sorted(path.stem for path in Path("conf/learner").glob("*.yaml") if path.stem != "own")
+NUM_STEPS, NUM_CLASSES = 4, 3
+LR, MOMENTUM = 0.01, 0.9  # of conf/learner/optimizer/sgd.yaml
+L2_WEIGHT = 1e-4
+RHO = 0.05
+
+
+def mlp(seed):
+    torch.manual_seed(seed)
+    return MLP((1, 4, 4), NUM_CLASSES, depth=2, width=7, activation="tanh").double()
+
+
+def convnet(seed):
+    torch.manual_seed(seed)
+    return ConvNet((1, 24, 24), NUM_CLASSES, channels=(2, 3, 4), width=5, norm="batch").double()
+
+
+NETS = {"mlp": (mlp, (1, 4, 4)), "convnet with batch norm": (convnet, (1, 24, 24))}
+
+
+def batches(shape, member=0, count=NUM_STEPS, size=6):
+    rng = torch.Generator().manual_seed(100 + member)
+    for _ in range(count):
+        inputs = torch.randn(size, *shape, generator=rng, dtype=torch.float64)
+        yield Batch(inputs, torch.randint(NUM_CLASSES, (size,), generator=rng))
+
+
+def training_of(name, net, shape):
+    learner = construct(compose(f"learner={name}")["learner"], Learner, where="learner", net=net)
+    return Training(learner, next(batches(shape, count=1)))
+
+
+# -- the same steps, written out ---------------------------------------------------------------------------------
+
+
+def hand_written(net, inputs, targets):
+    """The cross-entropy's gradient of a tanh MLP by the chain rule, without autograd."""
+    one, two, head = net.hidden.linear_1, net.hidden.linear_2, net.head
+    x = inputs.flatten(1)
+    a = torch.tanh(x @ one.weight.T + one.bias)
+    b = torch.tanh(a @ two.weight.T + two.bias)
+    logits = b @ head.weight.T + head.bias
+    shares = logits.exp() / logits.exp().sum(dim=1, keepdim=True)
+    d_logits = (shares - F.one_hot(targets, NUM_CLASSES)) / len(targets)
+    d_b = d_logits @ head.weight * (1 - b**2)
+    d_a = d_b @ two.weight * (1 - a**2)
+    found = [d_a.T @ x, d_a.sum(0), d_b.T @ a, d_b.sum(0), d_logits.T @ b, d_logits.sum(0)]
+    return [gradient.detach() for gradient in found]
+
+
+def by_autograd(net, inputs, targets):
+    """torch's own backward pass, which moves the running statistics too."""
+    net.zero_grad()
+    F.cross_entropy(net(inputs), targets).backward()
+    return [parameter.grad.clone() for parameter in net.parameters()]
+
+
+def plain(net, gradient, batch):
+    return gradient(net, *batch)
+
+
+def with_l2(net, gradient, batch):
+    return [g + L2_WEIGHT * p.detach() for g, p in zip(gradient(net, *batch), net.parameters(), strict=True)]
+
+
+def sharpness_aware(net, gradient, batch):
+    uphill = gradient(net, *batch)
+    away, length = copy.deepcopy(net), sum(g.square().sum() for g in uphill).sqrt()
+    with torch.no_grad():
+        for parameter, g in zip(away.parameters(), uphill, strict=True):
+            parameter += RHO * g / length
+    return gradient(away, *batch)
+
+
+SLOPES = {"backprop": plain, "l2": with_l2, "sam": sharpness_aware}
+"""A learner's name → the direction of its step; all of them step by SGD with momentum."""
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("kind", NETS)
+def test_a_step_equals_the_calculation_by_hand(name, kind):
+    make, shape = NETS[kind]
+    training, twin, task_loss = training_of(name, make(0), shape), make(0), CrossEntropy()
+    gradient = hand_written if kind == "mlp" else by_autograd
+    speed = [torch.zeros_like(parameter) for parameter in twin.parameters()]
+    for batch in batches(shape):
+        slopes = SLOPES[name](twin, gradient, batch)
+        with torch.no_grad():
+            for parameter, v, g in zip(twin.parameters(), speed, slopes, strict=True):
+                v.mul_(MOMENTUM).add_(g)
+                parameter -= LR * v
+        training.state, _ = training.learner.step(
+            training.state, batch, task_loss, acting=training.learner.acting(training.num_steps)
+        )
+        training.hide()
+        for (key, ours), theirs in zip(training.net.state_dict().items(), twin.state_dict().values(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12, msg=lambda words, key=key: f"{key}: {words}")
+
+
+# -- a stack ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("kind", NETS)
+def test_a_recorded_stack_steps_as_its_members_do(name, kind):
+    """Three members of other seeds and rates, their step recorded once and replayed: nothing of a part needs another form."""
+    make, shape = NETS[kind]
+    members = [training_of(name, make(seed), shape) for seed in range(3)]
+    loss, learner = CrossEntropy(), members[0].learner
+    assert learner.why_eager() is None
+    for number, member in enumerate(members):
+        member.state["settings"]["optimizer"]["lr"].mul_(1 + number)
+    acting, inputs = learner.acting(0), [list(batches(shape, number)) for number in range(3)]
+
+    def step(state, batch):
+        return learner.step(state, Batch(*batch), loss, acting=acting)[0]
+
+    stacked = tree_map(lambda *of: torch.stack(of), *(dict(member.state) for member in members))
+    pairs = [tuple(torch.stack([batch[part] for batch in at]) for part in (0, 1)) for at in zip(*inputs, strict=True)]
+    program = make_fx(torch.vmap(step))(stacked, pairs[0])
+    for at, pair in enumerate(pairs):
+        stacked = program(stacked, pair)
+        for number, member in enumerate(members):
+            member.state = member.learner.step(member.state, inputs[number][at], loss, acting=acting)[0]
+            own = tree_map(lambda tensor, number=number: tensor[number], stacked)
+            for ours, theirs in zip(tree_flatten(own)[0], tree_flatten(dict(member.state))[0], strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+# -- resuming -----------------------------------------------------------------------------------------------------
+
+
+class Interrupted(BaseException):
+    """Not an Exception: nothing may catch it."""
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_cut_off_anywhere_it_ends_with_the_same_bits(name, tmp_path, monkeypatch):
+    off = [f"lla.enable_{one}=false" for one in ("planes", "spectrum", "sam", "rank", "units", "plasticity", "coupling")]
+    config = compose(
+        *TINY, f"learner={name}", "run_name=one", "checkpoints.every_seconds=0", "net.norm=batch", "use_wandb=false", *off
+    )
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    reference, save = run_in(whole, config), Job.save
+    for count in (1, 3, 8, 14):
+        calls = []
+
+        def fatal(job, count=count, calls=calls):
+            save(job)
+            calls.append(job)
+            if len(calls) == count:
+                raise Interrupted
+
+        monkeypatch.setattr(Job, "save", fatal)
+        with pytest.raises(Interrupted):
+            run_in(cut, config)
+    monkeypatch.setattr(Job, "save", save)
+    assert differences(run_in(cut, config), reference) == []
+
+
+def test_every_number_of_a_learners_state_is_a_tensor():
+    """So that a recording, a stack and a checkpoint need no special case."""
+    for name in LEARNERS:
+        training = training_of(name, mlp(0), (1, 4, 4))
+        assert all(isinstance(leaf, torch.Tensor) for leaf in tree_flatten(dict(training.state))[0])
+        assert not any(leaf.requires_grad for leaf in tree_flatten(dict(training.state))[0])
+        assert isinstance(training.net, nn.Module)
+        assert checkpoint.first_difference(checkpoint.cloned(training.state), checkpoint.cloned(training.state)) is None
