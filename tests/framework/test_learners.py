@@ -518,8 +518,8 @@ class Forgetful(AfterStep):
     [
         (Grows(), r"grower changed the net: 4.weight was not there and is \[4, 4\] of float32 now"),
         (Widens(), r"grower changed the net: 3.bias was \[4\] of float32 and is \[5\] of float32 now"),
-        (AppendsLayer(), r"grower changed the net: 4.weight was not there"),
-        (DropsLayer(), r"grower changed the net: 3.weight was \[4, 12\] of float32 and is not there now"),
+        (AppendsLayer(), r"AppendsLayer changed the net: 4.weight was not there"),
+        (DropsLayer(), r"DropsLayer changed the net: 3.weight was \[4, 12\] of float32 and is not there now"),
         (Forgetful(), r"grower changed the shape of the learner's parts.grower.kept from \[\] to \[3\]"),
     ],
 )

@@ -15,6 +15,7 @@ from taskshift.learners.interventions import AfterStep, AtSwitch, Intervention
 from taskshift.learners.part import Context, Memory, Part, Slots, Start, Subject, Switch, Tensors
 from taskshift.learners.regularizers import Regularizer
 from taskshift.learners.rule import Rule
+from taskshift.learners.shapes import refuse_other_tensors
 from taskshift.shifts.task import Task
 
 
@@ -164,9 +165,6 @@ class AdaptedIntervention(AfterStep, AtSwitch):
         show(self.module, {name: tensor.clone() for name, tensor in subject.net.items()})
         self.rule.put(subject.slots)
         act(self.module, self.rule.optimizer)
-        return subject._replace(net=self._written(subject.net), slots=self.rule.slots())
-
-    def _written(self, before: Tensors) -> Tensors:
-        """The module's tensors; one that is gone is told as a part that gives back none."""
-        found = tensors_of(self.module)
-        return {**dict.fromkeys(before), **found} if before.keys() - found.keys() else found
+        net = tensors_of(self.module)
+        refuse_other_tensors(type(self.part).__name__, subject.net, {**dict.fromkeys(subject.net), **net})
+        return subject._replace(net=net, slots=self.rule.slots())

@@ -2,13 +2,13 @@
 
 A part holds numbers, names and shapes, never a tensor that changes: what changes is in the learner's state. Its functions are
 pure. They take tensors and return new ones, of the same shapes whatever the values: `where` and masks, no branch on a value, no
-`.item()`, nothing in place on what they were given. So one recording serves every step, and `torch.vmap` every member of a stack.
+`.item()`, nothing in place but on what they have just made. So one recording serves every step, and `torch.vmap` every member of a stack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -43,22 +43,21 @@ class Subject(NamedTuple):
     taken: Tensors = {}  # how many rows it used of each of its `FreshRows`, a scalar each
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """What a part may look at in a step."""
 
     settings: Tensors  # the part's own hyper-parameters, 0-d, in the parameters' dtype; an optimizer rule's in float64
-    memory: Memory = field(default_factory=dict)  # the part's own
-    optimizer: Tensors = field(default_factory=dict)  # the optimizer's settings, `lr` among them
+    memory: Memory = {}  # the part's own
+    optimizer: Tensors = {}  # the optimizer's settings, `lr` among them
     batch: Batch | None = None  # the step's
-    gradients: Tensors = field(default_factory=dict)  # of the trained parameters, once they are known
-    features: Tensors = field(default_factory=dict)  # outputs [B, …] of the modules in `reads`, from before the step
-    draws: Tensors = field(default_factory=dict)  # see `Part.draws`
-    taken: Tensors = field(default_factory=dict)  # rows used so far of each of its `FreshRows`
+    gradients: Tensors = {}  # of the trained parameters, once they are known
+    features: Tensors = {}  # outputs [B, …] of the modules in `reads`, from before the step
+    draws: Tensors = {}  # see `Part.draws`
+    taken: Tensors = {}  # rows used so far of each of its `FreshRows`
 
     def reading(self, features: Tensors) -> Context:
         """The same with these features."""
-        return replace(self, features=features) if features else self
+        return self._replace(features=features) if features else self
 
     def rows(self, name: str, count: int) -> Tensor:
         """The next `count` rows [count, …] of the `FreshRows` called `name`; say in `Subject.taken` how many were used."""

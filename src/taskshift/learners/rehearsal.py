@@ -10,6 +10,7 @@ import torch
 from taskshift.faults import Fault
 from taskshift.learners.learner import Learner, Loss, State
 from taskshift.learners.part import Switch, Tensors
+from taskshift.learners.shapes import refuse_other_tensors
 from taskshift.shifts.task import Batch
 
 
@@ -23,9 +24,11 @@ def rehearse(
     _refuse_other_shapes("the optimizer or the gradient", state, learner.step(state, batch, loss, draws)[0])
     for name in learner.interventions:
         acted, _ = learner.step(state, batch, loss, draws, acting=(name,))
+        refuse_other_tensors(name, state["net"], acted["net"])
         _refuse_other_shapes(name, state, acted)
         for between in (learner.switch, learner.after_epoch):
             changed, _ = between(state, {name: contexts[name]})
+            refuse_other_tensors(name, state["net"], changed["net"])
             _refuse_other_shapes(name, state, changed)
 
 

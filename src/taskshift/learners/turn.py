@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from taskshift.faults import Fault
 from taskshift.learners.forward import detached
 from taskshift.learners.gradient import Found
 from taskshift.learners.part import Context, Memory, Part, Subject, Tensors
@@ -38,7 +37,7 @@ class Turn:
             self._before["settings"].get("optimizer", {}),
             self.batch,
             self._gradients,
-            {module: self._features[module] for module in self._parts[name].reads if module in self._features},
+            {module: self._features[module] for module in self._parts[name].reads} if self._features else self._features,
             self._draws.get(name, {}),
             self._taken.get(name, {}),
         )
@@ -64,7 +63,6 @@ class Turn:
 
     def take(self, name: str, subject: Subject) -> None:
         """Go on with what the part made of its subject; of the net it may give back what it changed alone."""
-        refuse_other_tensors(name, self.net, subject.net)
         self.net, self.slots = {**self.net, **subject.net}, subject.slots
         self.remember(name, subject.memory)
         self._tell(name, subject.numbers)
@@ -78,18 +76,3 @@ class Turn:
     def _tell(self, name: str, numbers: Tensors) -> None:
         for key, value in numbers.items():
             self.numbers[f"{name}/{key}"] = value
-
-
-def refuse_other_tensors(part: str, before: Tensors, after: Tensors) -> None:
-    """Raise Fault where a part gives back tensors that the net does not have, or of other shapes."""
-    for name, tensor in after.items():
-        old = before.get(name)
-        if tensor is None or old is None or tensor.shape != old.shape or tensor.dtype != old.dtype:
-            raise Fault(
-                f"{part} changed the net: {name} was {_seen(old)} and is {_seen(tensor)} now; optimizers, checkpoints "
-                "and evaluators go by names and shapes, so build all parameters from the start"
-            )
-
-
-def _seen(tensor: Tensor | None) -> str:
-    return "not there" if tensor is None else f"{list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"

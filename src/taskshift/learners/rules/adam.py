@@ -55,13 +55,14 @@ class Adam(PerTensor):
             g = torch.addcmul(g, p, by["weight_decay"])
         t = own["step"] + 1
         mean = torch.lerp(own["exp_avg"], g, by["rest1"])
-        square = torch.addcmul(own["exp_avg_sq"] * by["beta2"], g * g, by["rest2"])
+        square = (own["exp_avg_sq"] * by["beta2"]).add_((g * g).mul_(by["rest2"]))
         kept = {"exp_avg": mean, "exp_avg_sq": square, "step": t}
         if self.amsgrad:
             square = kept["max_exp_avg_sq"] = torch.maximum(own["max_exp_avg_sq"], square)
         # 1 − βᵗ without the cancellation that it has for small t in float32
-        first, second = -torch.expm1(t * by["log_beta1"]), -torch.expm1(t * by["log_beta2"])
-        return p - by["lr"] / first * mean / ((square / second).sqrt() + by["eps"]), kept
+        first, second = ((t * by[log]).expm1_().neg_() for log in ("log_beta1", "log_beta2"))
+        length = (square / second).sqrt_().add_(by["eps"]).mul_(first)
+        return p - (mean * by["lr"]).div_(length), kept
 
     @classmethod
     def of(cls, group: Mapping[str, Any]) -> Adam:

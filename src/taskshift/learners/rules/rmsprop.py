@@ -41,14 +41,14 @@ class RMSprop(PerTensor):
         g = -g if self.maximize else g
         if self.decays:
             g = torch.addcmul(g, p, by["weight_decay"])
-        kept = {"square_avg": torch.addcmul(own["square_avg"] * by["alpha"], g * g, by["rest"])}
+        kept = {"square_avg": (own["square_avg"] * by["alpha"]).add_((g * g).mul_(by["rest"]))}
         square = kept["square_avg"]
         if self.centered:
             mean = kept["grad_avg"] = torch.lerp(own["grad_avg"], g, by["rest"])
             square = square - mean * mean
         step = g / (square.sqrt() + by["eps"])
         if self.moves:
-            step = kept["momentum_buffer"] = own["momentum_buffer"] * by["momentum"] + step
+            step = kept["momentum_buffer"] = (own["momentum_buffer"] * by["momentum"]).add_(step)
         return torch.addcmul(p, step, by["minus_lr"]), kept
 
     @classmethod

@@ -51,10 +51,10 @@ class SGD(PerTensor):
         buffer = own["momentum_buffer"] * by["momentum"]
         kept = {}
         if self.dampens:
-            buffer = buffer + torch.where(own["begun"] > 0, by["share"] * g, g)
+            buffer.add_(torch.where(own["begun"] > 0, by["share"] * g, g))
             kept = {"begun": torch.ones_like(own["begun"])}
         else:
-            buffer = buffer + g
+            buffer.add_(g)
         step = torch.addcmul(g, buffer, by["momentum"]) if self.nesterov else buffer
         return torch.addcmul(p, step, by["minus_lr"]), {"momentum_buffer": buffer, **kept}
 
