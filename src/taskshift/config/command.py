@@ -23,7 +23,7 @@ from taskshift.config.hydra_faults import from_hydra, reworded, several_values
 from taskshift.config.words import no_such_key
 from taskshift.faults import Fault
 
-Job = Callable[[dict[str, Any], Sequence[str]], Any]
+JobFunction = Callable[[dict[str, Any], Sequence[str]], Any]
 """(resolved and checked config, the overrides it was composed from) → whatever comes of it."""
 
 VERSION_BASE = "1.3"
@@ -43,7 +43,7 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
-def hydra_command(job: Job, conf: Path, config_name: str = "config") -> Callable[[], None]:
+def hydra_command(job: JobFunction, conf: Path, config_name: str = "config") -> Callable[[], None]:
     """A main function that reads the command line, composes a config, and hands it to `job`; with `--multirun`, to many."""
 
     @hydra.main(version_base=VERSION_BASE, config_path=str(conf.resolve()), config_name=config_name)

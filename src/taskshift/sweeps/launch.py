@@ -21,7 +21,7 @@ from taskshift.sweeps import slurm
 from taskshift.sweeps.plan import Plan, PlannedRun, refuse_another_sweep
 from taskshift.sweeps.states import CUT_OFF, FINISHED, OPEN, RunState, states
 from taskshift.sweeps.sweep_folder import SweepFolder
-from taskshift.sweeps.worker import Job, Worker, attempt
+from taskshift.sweeps.worker import JobFunction, Worker, attempt
 
 log = logging.getLogger("taskshift.sweeps")
 
@@ -41,7 +41,7 @@ class Sweep:
 
     plan: Plan
     folder: SweepFolder
-    job: Job
+    job: JobFunction
     max_requeues: int
     snapshot: bool
 
@@ -74,7 +74,7 @@ class Sweep:
 
 
 def launch(
-    plan: Plan, job: Job, carrier: Carrier, *, retry_failed: bool, max_requeues: int, detach: bool, snapshot: bool
+    plan: Plan, job: JobFunction, carrier: Carrier, *, retry_failed: bool, max_requeues: int, detach: bool, snapshot: bool
 ) -> dict[str, RunState]:
     """Carry out what is missing of a sweep; return how each of the plan's runs stands.
 

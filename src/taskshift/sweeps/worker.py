@@ -15,11 +15,11 @@ from taskshift.boundary import print_anything
 from taskshift.faults import Fault
 from taskshift.run_folder import is_held, run_folder_of
 
-Job = Callable[[dict[str, Any], Sequence[str]], Any]
+JobFunction = Callable[[dict[str, Any], Sequence[str]], Any]
 """A script's own: (config, overrides) → whatever."""
 
 
-def attempt(job: Job, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+def attempt(job: JobFunction, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Call the job; what it raises is left in the run's folder, also where the run never came to open it, and raised again."""
     try:
         job(dict(config), list(overrides))
@@ -35,7 +35,7 @@ def attempt(job: Job, config: Mapping[str, Any], overrides: Sequence[str]) -> No
 class Worker:
     """One run, as submitit pickles it; a requeued job calls the same again, and the run goes on from its folder."""
 
-    job: Job
+    job: JobFunction
     config: Mapping[str, Any]
     overrides: Sequence[str]
     arguments: Sequence[str]  # the launcher's sys.argv
