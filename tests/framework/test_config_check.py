@@ -22,6 +22,7 @@ from taskshift.config.targets import resolve
 from taskshift.config.typed import typed
 from taskshift.config.words import said
 from taskshift.faults import Fault
+from taskshift.learners.rules.sgd import SGD as SGDRule
 from taskshift.recorders.wandb_mirror import WandB
 
 HERE = Path(__file__).resolve()
@@ -268,6 +269,31 @@ def test_a_nested_block_is_left_to_its_owner():
     )
     assert isinstance(learner.optimizer, SGD)
     assert learner.optimizer.defaults["lr"] == 0.5
+
+
+class Holder:
+    """Takes blocks of no annotated kind."""
+
+    def __init__(self, inner, typed: Any = None, more: dict | None = None):
+        self.inner, self.typed, self.more = inner, typed, more
+
+
+def test_nested_blocks_for_arguments_without_a_kind_are_made_as_they_say(monkeypatch):
+    monkeypatch.setattr("taskshift.nets.layers.Holder", Holder, raising=False)
+    monkeypatch.setattr(Holder, "__module__", "taskshift.nets.layers")
+    layer = _block("torch.nn.Linear", in_features=2, out_features=3)
+    made = construct(_block("taskshift.nets.layers.Holder", inner=layer, typed=layer, more={"one": layer}), object)
+    assert [one.weight.shape for one in (made.inner, made.typed, made.more["one"])] == [(3, 2)] * 3
+
+
+def test_a_rule_goes_where_an_optimizer_goes():
+    rule = _block("taskshift.learners.rules.sgd.SGD", lr=0.5)
+    learner = construct(_block("taskshift.learners.learner.Learner", optimizer=rule), object, net=nn.Linear(2, 1))
+    assert isinstance(learner.rule, SGDRule)
+    assert learner.why_eager() is None
+    wrong = _block("taskshift.learners.regularizers.L2", weight=0.5)
+    with pytest.raises(Fault, match="learner.optimizer._target_=.*L2: expected a subclass of torch"):
+        construct(_block("taskshift.learners.learner.Learner", optimizer=wrong), object, where="learner", net=nn.Linear(2, 1))
 
 
 def test_the_framework_gives_only_what_a_signature_asks_for():

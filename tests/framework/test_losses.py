@@ -15,7 +15,8 @@ from taskshift.shifts.drifting_values import DriftingValues
 from taskshift.shifts.losses import CrossEntropy, LabelValueMSE
 from taskshift.stream import TaskStream
 
-ACTIVE = torch.tensor([1, 3, 4])
+ACTIVE = torch.tensor([False, True, False, True, True])
+NUMBERS = ACTIVE.nonzero().squeeze(1)
 VALUES = torch.tensor([-1.5, 0.0, 0.25, 2.0, 7.0])
 CASES = {"all": CrossEntropy(), "active": CrossEntropy(ACTIVE), "values": LabelValueMSE(VALUES)}
 
@@ -23,7 +24,7 @@ CASES = {"all": CrossEntropy(), "active": CrossEntropy(ACTIVE), "values": LabelV
 @pytest.fixture
 def batch():
     rng = torch.Generator().manual_seed(0)
-    return torch.randn(7, 5, generator=rng, dtype=torch.float64), ACTIVE[torch.randint(3, (7,), generator=rng)]
+    return torch.randn(7, 5, generator=rng, dtype=torch.float64), NUMBERS[torch.randint(3, (7,), generator=rng)]
 
 
 def by_hand(name, outputs, targets):
@@ -68,9 +69,29 @@ def test_loss_works_under_vmap_jvp_and_functional_call(name, batch):
     torch.testing.assert_close(slope, gradient.sum())
 
 
-def test_a_target_outside_the_active_outputs_is_an_error():
-    with pytest.raises(IndexError):
-        CrossEntropy(ACTIVE)(torch.zeros(1, 5), torch.tensor([2]))
+def test_a_target_outside_the_active_outputs_has_an_infinite_loss():
+    assert CrossEntropy(ACTIVE)(torch.zeros(1, 5), torch.tensor([2])).item() == float("inf")
+
+
+def test_outputs_that_take_no_part_have_no_gradient(batch):
+    outputs, targets = batch
+    outputs = (1e3 * outputs).requires_grad_()
+    (gradient,) = torch.autograd.grad(CrossEntropy(ACTIVE)(outputs, targets), outputs)
+    assert (gradient[:, ~ACTIVE] == 0).all()
+    assert (gradient[:, ACTIVE] != 0).any()
+
+
+def test_one_recording_serves_tasks_with_other_outputs(batch):
+    """What differs between tasks is a tensor: a recorded loss takes another task's mask as an input."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    outputs, targets = batch
+    loss = CrossEntropy(ACTIVE)
+    recorded = make_fx(lambda active, at, of: functional_call(loss, {"active": active}, (at, of)))(ACTIVE, outputs, targets)
+    wider = torch.tensor([True, True, False, True, True])
+    for active in (ACTIVE, wider):
+        torch.testing.assert_close(recorded(active, outputs, targets), CrossEntropy(active)(outputs, targets), rtol=1e-14, atol=0)
+    assert recorded(wider, outputs, targets) > recorded(ACTIVE, outputs, targets)
 
 
 def test_losses_move_with_their_tensors():

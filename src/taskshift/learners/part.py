@@ -2,7 +2,8 @@
 
 A part holds numbers, names and shapes, never a tensor that changes: what changes is in the learner's state. Its functions are
 pure. They take tensors and return new ones, of the same shapes whatever the values: `where` and masks, no branch on a value, no
-`.item()`, nothing in place but on what they have just made. So one recording serves every step, and `torch.vmap` every member of a stack.
+`.item()`, nothing in place but on what they have just made. So one recording serves every step, and `torch.vmap` every member
+of a stack.
 """
 
 from __future__ import annotations

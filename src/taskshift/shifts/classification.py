@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from taskshift.data.labelled_data import LabelledData
@@ -13,14 +14,13 @@ class Accuracy:
     """1 where the largest active output is the target's, else 0, an example."""
 
     def __init__(self, active: Tensor | None = None):
-        self.active = active
+        self.active = active  # [K] bool
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """outputs [B, K], targets [B] → [B] in the outputs' dtype."""
-        if self.active is None:
-            return (outputs.argmax(dim=1) == targets).to(outputs.dtype)
-        guess = self.active[outputs.index_select(1, self.active).argmax(dim=1)]
-        return (guess == targets).to(outputs.dtype)
+        if self.active is not None:
+            outputs = outputs.masked_fill(~self.active, -torch.inf)
+        return (outputs.argmax(dim=1) == targets).to(outputs.dtype)
 
 
 def classification_task(
@@ -32,7 +32,7 @@ def classification_task(
     test: Tensor | None = None,
     active: Tensor | None = None,
 ) -> Task:
-    """A task of classes: all of the data unless `train` and `test` say which, all outputs unless `active` says which."""
+    """A task of classes: all of the data unless `train` and `test` say which, all outputs unless `active` [K] says which."""
     return Task(
         index=index,
         train=data.train if train is None else train,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from taskshift.data.labelled_data import LabelledData
@@ -26,13 +27,15 @@ class IncrementalClasses(TaskShift):
         groups = self._groups(data)
         refuse_after_end(index, len(groups), "incremental_classes")
         shown = groups[0 if self.keep_seen else index : index + 1].flatten().sort().values
+        active = torch.zeros(data.num_classes, dtype=torch.bool, device=data.device)
+        active[shown] = True
         return classification_task(
             data,
             index,
             as_they_are,
             train=examples_of(data, data.train, shown),
             test=examples_of(data, data.test, shown),
-            active=shown,
+            active=active,
         )
 
     def num_tasks(self, data: LabelledData) -> int:
