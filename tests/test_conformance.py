@@ -20,12 +20,14 @@ from taskshift import checkpoint
 from taskshift.compare import differences
 from taskshift.config.construct import construct
 from taskshift.job import Job
+from taskshift.learners.gradient import ASAM
 from taskshift.learners.learner import Learner
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.mlp import MLP
 from taskshift.shifts.losses import CrossEntropy
 from taskshift.shifts.task import Batch
 from taskshift.training import Training
+from tests.framework.learning import ActivitySquared, Noise, PowerIteration, Redraw, Tortoise, TowardStart
 
 LEARNERS = sorted(path.stem for path in Path("conf/learner").glob("*.yaml") if path.stem != "own")
 NUM_STEPS, NUM_CLASSES = 4, 3
@@ -154,6 +156,50 @@ def test_a_recorded_stack_steps_as_its_members_do(name, kind):
             own = tree_map(lambda tensor, number=number: tensor[number], stacked)
             for ours, theirs in zip(tree_flatten(own)[0], tree_flatten(dict(member.state))[0], strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_parts_that_act_draw_read_and_remember_stack_as_they_are():
+    """Each part that later learners will need something of, in one learner, recorded over three members."""
+
+    def member(seed):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(16, 7), nn.Tanh(), nn.Linear(7, NUM_CLASSES)).double()
+        learner = Learner(
+            net,
+            torch.optim.Adam,
+            gradient=ASAM(),
+            regularizers={"toward": TowardStart(0.1), "activity": ActivitySquared(), "power": PowerIteration()},
+            interventions={"redraw": Redraw(), "noise": Noise(), "tortoise": Tortoise()},
+            gradient_clip=0.5,
+        )
+        return Training(learner, next(batches((1, 4, 4), count=1)), seed=seed, make_net=lambda number: drawn(seed + number))
+
+    def drawn(seed):
+        torch.manual_seed(seed % 2**31)
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 7), nn.Tanh(), nn.Linear(7, NUM_CLASSES)).double()
+
+    members, loss = [member(seed) for seed in range(3)], CrossEntropy()
+    learner, inputs = members[0].learner, [list(batches((1, 4, 4), number)) for number in range(3)]
+
+    def step(state, batch, draws):
+        state, told = learner.step(state, Batch(*batch), loss, draws)
+        return state, told.numbers
+
+    def together(of):
+        return tree_map(lambda *tensors: torch.stack(tensors), *of)
+
+    stacked, program = together([dict(one.state) for one in members]), None
+    for at in range(NUM_STEPS):
+        draws = [one.draws.at(at, one.state["taken"]) for one in members]
+        given = together([tuple(inputs[number][at]) for number in range(3)]), together(draws)
+        program = program or make_fx(torch.vmap(step))(stacked, *given)
+        stacked, numbers = program(stacked, *given)
+        for number, one in enumerate(members):
+            one.state, told = one.learner.step(one.state, inputs[number][at], loss, draws[number])
+            own = tree_map(lambda tensor, number=number: tensor[number], (stacked, numbers))
+            for ours, theirs in zip(tree_flatten(own)[0], tree_flatten((dict(one.state), dict(told.numbers)))[0], strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    assert stacked["taken"]["redraw"]["rows"].tolist() == [NUM_STEPS] * 3
 
 
 # -- resuming -----------------------------------------------------------------------------------------------------

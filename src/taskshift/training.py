@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import cache, partial
 from typing import Any
 
@@ -97,7 +98,7 @@ class Training:
 
     def rehearse(self, task: Task, batch: Batch) -> None:
         """Try every part once, and leave no trace; raises Fault where one changes names or shapes."""
-        kept = {name: part.state_dict() for name, part in self.learner.eager_parts}
+        kept = {name: deepcopy(part.state_dict()) for name, part in self.learner.eager_parts}
         device = batch.inputs.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             self._face(task)
@@ -122,8 +123,9 @@ class Training:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` of a training built in the same way gave."""
-        given, own = set(state["state"]["settings"]), set(self.state["settings"])
-        if given != own or state["eager"].keys() != dict(self.learner.eager_parts).keys():
+        given, own = (set(at["settings"]) | set(at["parts"]) | set(at["taken"]) for at in (state["state"], self.state))
+        given, own = given | set(state["eager"]), own | set(dict(self.learner.eager_parts))
+        if given != own:
             raise ValueError(f"the checkpoint is of a learner with the parts {sorted(given)} but this one has {sorted(own)}")
         self.state = {**state["state"], "slots": self.learner.rule.loaded(state["state"]["slots"])}
         self.schedule.load_state_dict(state["schedule"])

@@ -100,8 +100,8 @@ class Redraw(AfterStep):
             net={"1.weight": weight},
             slots=slots,
             memory={"activity": activity, "count": subject.memory["count"] + 1},
-            numbers={"replaced": torch.ones(())},
-            taken={"rows": torch.ones((), dtype=torch.int64)},
+            numbers={"replaced": torch.ones((), device=weight.device)},
+            taken={"rows": torch.ones((), dtype=torch.int64, device=weight.device)},
         )
 
 

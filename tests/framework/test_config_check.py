@@ -443,6 +443,27 @@ def test_data_and_an_evaluator_in_the_working_directory(own):
     assert "own" not in build_parts(compose(*words, "lla.enable_own=false")).evaluators
 
 
+GROWING = """
+import torch
+from taskshift.learners.interventions import AtSwitch
+
+class Grows(AtSwitch):
+    def at_switch(self, subject, context):
+        return subject._replace(net={"new.weight": torch.zeros(3)})
+"""
+
+
+def test_a_part_that_grows_the_net_is_a_sentence_before_anything_is_written(own):
+    """It used to end in a KeyError of an evaluator, after a task had been trained."""
+    name = own[-1].split("=")[1].split(".")[0]
+    path = Path(f"{name}.py")
+    path.write_text(path.read_text() + GROWING)
+    (sentence,) = _sentences(*own, f"+learner.interventions.grow={{_target_: {name}.Grows}}", check=build_parts)
+    assert sentence.startswith(
+        "grow changed the net: new.weight was not there and is [3] of float32 now; optimizers, checkpoints"
+    )
+
+
 def test_a_key_that_its_signature_has_is_the_one_that_may_be_added(own):
     (sentence,) = _sentences(*own, "net.width=24")
     name = own[-1].split("=")[1]

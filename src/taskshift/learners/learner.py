@@ -88,6 +88,7 @@ class Learner:
         self.rule, self.optimizer = _rule_of(optimizer, leaves, in_place=in_place)
         self.regularizers = {name: _adapted(part) for name, part in (regularizers or {}).items()}
         self.interventions = {name: self._intervention(name, part) for name, part in (interventions or {}).items()}
+        self._after_step = [name for name, part in self.interventions.items() if isinstance(part, AfterStep)]
         self.parts = _named_apart(self.rule, self.gradient, self.regularizers, self.interventions)
         self.reads: tuple[str, ...] = ()  # known after `init`
 
@@ -112,11 +113,17 @@ class Learner:
 
     @torch.no_grad()
     def step(
-        self, state: State, batch: Batch, loss: Loss, draws: Mapping[str, Tensors] | None = None, *, acting: Collection[str] = ()
+        self,
+        state: State,
+        batch: Batch,
+        loss: Loss,
+        draws: Mapping[str, Tensors] | None = None,
+        *,
+        acting: Collection[str] | None = None,
     ) -> tuple[State, Step]:
         """The state after one step on one batch, inputs [B, …]; pure.
 
-        `draws` are the step's, part → name → tensor; `acting` names the after-step interventions whose turn it is.
+        `draws` are the step's, part → name → tensor; `acting` names the after-step interventions whose turn it is (None: all's).
         """
         if not self.net.training:
             self.net.train()
@@ -126,7 +133,7 @@ class Learner:
         trained = turn.subject("optimizer")._replace(net=self._trained(turn.net))
         turn.take("optimizer", self.rule.step(trained, turn.context("optimizer")))
         for name in self._after_step:
-            if name in acting:
+            if acting is None or name in acting:
                 turn.take(name, self.interventions[name].after_step(turn.subject(name), turn.context(name)))
         return turn.state(), Step(found.seen.loss, found.seen.outputs, turn.numbers)
 
@@ -214,10 +221,6 @@ class Learner:
                 f"intervention {name} is a {type(part).__name__}; it must be an AfterStep, an AfterEpoch or an AtSwitch"
             )
         return AdaptedIntervention(part, self.net, self.rule) if isinstance(part, EagerIntervention) else part
-
-    @property
-    def _after_step(self) -> tuple[str, ...]:
-        return tuple(name for name, part in self.interventions.items() if isinstance(part, AfterStep))
 
     def _trained(self, net: Tensors) -> dict[str, Tensor]:
         return {name: net[name] for name in self.trained}

@@ -21,7 +21,7 @@ def rehearse(
 
     The state is left as it is; what eager parts remember, and torch's random state, are the caller's to put back.
     """
-    _refuse_other_shapes("the optimizer or the gradient", state, learner.step(state, batch, loss, draws)[0])
+    _refuse_other_shapes("the optimizer or the gradient", state, learner.step(state, batch, loss, draws, acting=())[0])
     for name in learner.interventions:
         acted, _ = learner.step(state, batch, loss, draws, acting=(name,))
         refuse_other_tensors(name, state["net"], acted["net"])
