@@ -22,6 +22,10 @@ FAST = (*TINY, "lla.enable_planes=false", "lla.enable_spectrum=false", "lla.enab
 """Training, and the evaluators that cost nothing."""
 
 
+PLACE = {"global_epoch", "task_idx", "global_step", "samples"}
+"""What every row has."""
+
+
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     """A run with pictures, at both ends of a task."""
@@ -91,7 +95,13 @@ def test_steps_and_names_of_the_rows(everything):
     assert [row["task_last_epoch_loss"] for row in ends] == [epochs[1]["epoch_loss"], epochs[3]["epoch_loss"]]
     starts = [row for row in rows if any(name.startswith("start/") for name in row)]
     assert [row["global_epoch"] for row in starts] == [0, 2]
-    assert all(name.startswith("start/") for row in starts for name in row.keys() - {"global_epoch", "task_idx"})
+    assert all(name.startswith("start/") for row in starts for name in row.keys() - PLACE)
+    config = compose("debug=tiny")
+    count, size = config["data"]["train_size"], config["batch_size"]
+    assert [row["samples"] for row in epochs] == [count * (number + 1) for number in range(4)]
+    assert [row["global_step"] for row in epochs] == [-(-count // size) * (number + 1) for number in range(4)]
+    assert [row["samples"] for row in starts] == [0, 2 * count]
+    assert [row["samples"] for row in ends] == [2 * count, 4 * count]
 
 
 def test_every_value_is_a_number(everything):

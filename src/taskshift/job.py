@@ -243,7 +243,9 @@ class Job:
 
     def log(self, step: int, task: Task, metrics: Mapping[str, float]) -> None:
         """Add a row to the record, then to its mirrors."""
-        row = {"global_epoch": step, "task_idx": task.index, **{name: scalar(name, value) for name, value in metrics.items()}}
+        training = self.parts.training
+        place = {"global_epoch": step, "task_idx": task.index, "global_step": training.num_steps, "samples": training.num_samples}
+        row = place | {name: scalar(name, value) for name, value in metrics.items()}
         self.folder.append_row(row)
         self.written = self.written.after(row)
         if "epoch_loss" in row:

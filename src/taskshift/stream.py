@@ -12,6 +12,8 @@ from taskshift.data.labelled_data import LabelledData
 from taskshift.randomness import generator, seed_from
 from taskshift.shifts.task import Batch, Task, TaskShift
 
+CHUNK_EXAMPLES, CHUNK_BYTES = 1024, 2**23
+
 
 class TaskStream(Sequence[Task]):
     """Tasks by index. Every batch is a function of (seed, task, epoch, batch), so that resuming costs nothing.
@@ -43,16 +45,42 @@ class TaskStream(Sequence[Task]):
         return self.joins_single and len(task.train) > self.batch_size > 1 and len(task.train) % self.batch_size == 1
 
     def epoch(self, task: Task, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """The training batches of one epoch from number `start` on, shuffled and augmented."""
+        """The training batches of one epoch from number `start` on, shuffled and augmented.
+
+        They are views of chunks, which begin at fixed numbers wherever the epoch is entered; with augmentation, whose noise goes
+        by the batch, each is made by itself.
+        """
         order = torch.randperm(len(task.train), generator=generator(self.seed, "order", task.index, epoch))
-        shuffled = list(task.train[order.to(task.train.device)].split(self.batch_size))
-        if self._has_single(task):
-            shuffled[-2:] = [torch.cat(shuffled[-2:])]
-        noise = None if self.data.augment is None else torch.Generator(device=self.data.device)
-        for number in range(start, len(shuffled)):
-            if noise is not None:
-                noise.manual_seed(seed_from(self.seed, "augmentation", task.index, epoch, number))
-            yield self.gather(task, shuffled[number], noise)
+        shuffled = task.train[order.to(task.train.device)]
+        if self.data.augment is not None:
+            yield from self._augmented(task, epoch, shuffled, start)
+            return
+        length, count = self.chunk_length, self.num_batches(task)
+        for first in range(start - start % length, count, length):
+            sizes = [self._batch_length(task, number) for number in range(first, min(first + length, count))]
+            begin = first * self.batch_size
+            chunk = self.gather(task, shuffled[begin : begin + sum(sizes)])
+            pieces = zip(chunk.inputs.split(sizes), chunk.targets.split(sizes), strict=True)
+            for number, (inputs, targets) in enumerate(pieces, start=first):
+                if number >= start:
+                    yield Batch(inputs, targets)
+
+    @property
+    def chunk_length(self) -> int:
+        """How many batches are gathered at a time: a rule of sizes, so that a chunk holds some thousand examples or 8 MB."""
+        example = max(1, self.data.inputs[:1].numel() * self.data.inputs.element_size())
+        return max(1, min(CHUNK_EXAMPLES, CHUNK_BYTES // example) // self.batch_size)
+
+    def _augmented(self, task: Task, epoch: int, shuffled: Tensor, start: int) -> Iterator[Batch]:
+        noise = torch.Generator(device=self.data.device)
+        for number in range(start, self.num_batches(task)):
+            noise.manual_seed(seed_from(self.seed, "augmentation", task.index, epoch, number))
+            begin = number * self.batch_size
+            yield self.gather(task, shuffled[begin : begin + self._batch_length(task, number)], noise)
+
+    def _batch_length(self, task: Task, number: int) -> int:
+        is_last = number == self.num_batches(task) - 1
+        return len(task.train) - number * self.batch_size if is_last else self.batch_size
 
     def batches(self, task: Task, indices: Tensor, batch_size: int | None = None) -> Iterator[Batch]:
         """The examples `indices` in their order, as `task` shows them, never augmented."""

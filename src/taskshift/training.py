@@ -38,7 +38,7 @@ class Training:
         )
         self._settings = dict(learner.rule.settings())  # the optimizer's, as numbers
         self._make_net = make_net
-        self.num_steps = self.num_epochs = 0
+        self.num_steps = self.num_samples = self.num_epochs = 0
         net = self.state["net"]
         wanted = {name: part.draws() for name, part in learner.parts.items()}
         self.draws = Draws(wanted, seed=seed, fresh=self._fresh, net=net, device=next(iter(net.values())).device)
@@ -81,6 +81,7 @@ class Training:
         draws = self.draws.at(self.num_steps, self.state["taken"])
         self.state, step = learner.step(self.state, batch, task.loss, draws, acting=learner.acting(self.num_steps))
         self.num_steps += 1
+        self.num_samples += len(batch.targets)
         self._is_shown = False
         if self.schedule.after_step():
             self._read_settings()
@@ -117,6 +118,7 @@ class Training:
             "state": self.state,
             "schedule": self.schedule.state_dict(),
             "steps": self.num_steps,
+            "samples": self.num_samples,
             "epochs": self.num_epochs,
             "eager": {name: part.state_dict() for name, part in self.learner.eager_parts},
         }
@@ -130,7 +132,7 @@ class Training:
         self.state = {**state["state"], "slots": self.learner.rule.loaded(state["state"]["slots"])}
         self.schedule.load_state_dict(state["schedule"])
         self._settings = self.learner.rule.settings_of(self.schedule.optimizer.param_groups[0])
-        self.num_steps, self.num_epochs = state["steps"], state["epochs"]
+        self.num_steps, self.num_samples, self.num_epochs = state["steps"], state["samples"], state["epochs"]
         for name, part in self.learner.eager_parts:
             part.load_state_dict(state["eager"][name])
         self.draws.forget()

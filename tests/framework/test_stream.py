@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from taskshift.config.construct import construct
 from taskshift.data.synthetic_images import synthetic_images
+from taskshift.randomness import generator
 from taskshift.shifts.incremental_classes import IncrementalClasses
 from taskshift.shifts.permuted import Permuted
+from taskshift.shifts.task import TaskShift
 from taskshift.stream import TaskStream
 from tests.framework.shift_assertions import DEVICES
 
+MODES = sorted(path.stem for path in Path("conf/task_shift_mode").glob("*.yaml") if path.stem != "own")
 SETTINGS = {"num_tasks": 3, "batch_size": 16, "seed": 0}
 
 
@@ -60,6 +67,42 @@ def test_epochs_resume_at_any_batch_with_the_same_bits(stream):
     for start in range(5):
         torch.rand(3)
         assert same(epoch(stream, start=start), whole[start:])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_batches_that_come_out_of_chunks_are_those_gathered_alone(mode, data, monkeypatch):
+    """Bit for bit, entered anywhere, the last one small, in every mode of conf/."""
+    block = yaml.safe_load((Path("conf/task_shift_mode") / f"{mode}.yaml").read_text())["task_shift"]
+    shift = construct(block, TaskShift, seed=3)
+    stream = TaskStream(replace(data, augment=None), shift, num_tasks=2, batch_size=7, seed=0)
+    monkeypatch.setattr("taskshift.stream.CHUNK_EXAMPLES", 25)
+    assert stream.chunk_length == 3
+    task = stream[1]
+    order = torch.randperm(len(task.train), generator=generator(0, "order", 1, 2)).to(task.train.device)
+    alone = [stream.gather(task, indices) for indices in task.train[order].split(7)]
+    for start in range(len(alone) + 1):
+        assert same(list(stream.epoch(task, 2, start=start)), alone[start:])
+
+
+def test_a_long_epoch_of_single_examples_is_not_cut_ahead_of_time(monkeypatch):
+    """A million tensors for a million examples took 621 MB and three seconds, at each resume anew."""
+    long = synthetic_images(num_classes=4, side=4, train_size=20_000, test_size=4)
+    stream = TaskStream(long, Permuted(seed=0), num_tasks=1, batch_size=1, seed=0)
+    asked, gather = [], TaskStream.gather
+    monkeypatch.setattr(
+        TaskStream, "gather", lambda self, task, indices, *a: asked.append(len(indices)) or gather(self, task, indices, *a)
+    )
+    batches = stream.epoch(stream[0], 0, start=12_345)
+    assert len(next(batches).targets) == 1
+    assert asked == [1024]
+    gc.collect()
+    assert sum(isinstance(one, torch.Tensor) for one in gc.get_objects()) < 5_000
+
+
+def test_chunks_of_large_images_stay_small():
+    large = synthetic_images(num_classes=2, channels=3, side=64, train_size=8, test_size=2)
+    assert TaskStream(large, Permuted(seed=0), num_tasks=1, batch_size=32, seed=0).chunk_length == 5  # 8 MB / 48 kB / 32
+    assert TaskStream(large, Permuted(seed=0), num_tasks=1, batch_size=4096, seed=0).chunk_length == 1
 
 
 def test_epochs_tasks_and_seeds_shuffle_differently(data, stream):
