@@ -23,8 +23,9 @@ from loss_landscape.files import UnreadableFileError
 from taskshift import checkpoint
 from taskshift.clock import stopwatch
 from taskshift.config.build import Parts
+from taskshift.config.schema import LlaHead
 from taskshift.evaluation import eval_mode
-from taskshift.evaluators.evaluator import Evaluator, Findings, Kept, MeasuredPhase, Measurement, Row
+from taskshift.evaluators.evaluator import Evaluator, Findings, Kept, MeasuredPhase, Measurement, Row, Settings
 from taskshift.faults import Fault
 from taskshift.intact import Damaged, read_json, sync_folder, write_json
 from taskshift.randomness import generator, seed_from
@@ -106,7 +107,7 @@ class Analysis:
             kept=Kept(checkpoint.load(self.initial, parts.device), self.earlier, self.second_run),
             scratch=self.folder / ".scratch",
             seed=parts.top.seed,
-            settings=parts.lla,
+            settings=_settings(parts.lla),
             solve=self._solved,
             make_training=parts.make_training,
             optimizer_known=self.optimizer_known,
@@ -167,6 +168,11 @@ class Analysis:
                 self._solved(self.measurement)
         kept = checkpoint.load(self.eigenpairs_file)
         return {"eigenpairs/seconds": kept["seconds"], "eigenpairs/products": kept["pairs"]["num_products"]}
+
+
+def _settings(lla: LlaHead) -> Settings:
+    hours = lla.runtime.abort_if_estimated_hours_over
+    return Settings(getattr(torch, lla.dtype), lla.memory_budget_mb, lla.tolerance, lla.compile, hours)
 
 
 def has_findings(folder: Path) -> bool:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from loss_landscape import Eigenpairs, HessianOperator, eigenpairs
 from taskshift import checkpoint
-from taskshift.config.schema import LlaHead
-from taskshift.config.typed import from_mapping
 from taskshift.data.labelled_data import LabelledData
-from taskshift.evaluators.evaluator import Evaluator, Findings, Kept, MeasuredPhase, Measurement, Row
+from taskshift.evaluators.evaluator import Evaluator, Findings, Kept, MeasuredPhase, Measurement, Row, Settings
 from taskshift.learners.learner import Learner
 from taskshift.progress import EpochSums
 from taskshift.shifts.stationary import Stationary
@@ -45,17 +41,6 @@ def mlp(width: int = 5, activation: Callable[[], nn.Module] = nn.Tanh) -> nn.Mod
 def training_of(net: nn.Module, lr: float = 0.1, **parts) -> Training:
     example = Batch(torch.zeros(2, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 1]))
     return Training(Learner(net, lambda parameters: torch.optim.SGD(parameters, lr=lr), **parts), example)
-
-
-def lla_settings(**instead) -> LlaHead:
-    """The head of `lla` as its defaults have it, in float64."""
-    block = yaml.safe_load((Path(__file__).parents[2] / "conf/lla/default.yaml").read_text())
-    names = {field.name for field in dataclasses.fields(LlaHead)}
-    faults: list[str] = []
-    given = {name: value for name, value in block.items() if name in names}
-    made = from_mapping("lla", given | {"dtype": "float64", "memory_budget_mb": 64} | instead, LlaHead, faults)
-    assert faults == []
-    return made
 
 
 def solved(evaluator: Evaluator) -> Callable[[Measurement], Eigenpairs]:
@@ -101,11 +86,7 @@ def measuring(
         kept=Kept(checkpoint.cloned(training.net.state_dict()) if initial is None else initial),
         scratch=scratch,
         seed=5,
-        settings=lla_settings(
-            dtype=str(dtype).removeprefix("torch."),
-            tolerance=tolerance,
-            runtime={"abort_if_estimated_hours_over": abort_if_estimated_hours_over},
-        ),
+        settings=Settings(dtype, 64, tolerance, abort_if_estimated_hours_over=abort_if_estimated_hours_over),
         solve=solved(evaluator),
         make_training=make_training or (lambda seed: training_of(mlp())),
     ).for_evaluator("own")

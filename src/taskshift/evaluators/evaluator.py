@@ -16,7 +16,6 @@ import torch
 
 from loss_landscape import Eigenpairs, LossSurface, Shard
 from taskshift import randomness
-from taskshift.config.schema import LlaHead
 from taskshift.shifts.task import Batch, Task
 from taskshift.stream import TaskStream
 from taskshift.training import Training
@@ -67,6 +66,17 @@ class Evaluator(ABC):
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What the head of `lla` says to every evaluator."""
+
+    dtype: torch.dtype = torch.float64  # of the losses
+    memory_budget_mb: int = 1024
+    tolerance: float | None = None  # of planes' losses, relative: cells between others are predicted where it is kept
+    compile: bool | Literal["auto"] = "auto"  # how planes are evaluated
+    abort_if_estimated_hours_over: float | None = None  # hours for one plane
+
+
+@dataclass(frozen=True)
 class Kept:
     """State dicts of the run's measured net at other times."""
 
@@ -89,15 +99,15 @@ class Measurement:
     kept: Kept
     scratch: Path  # this evaluator's partial results, kept until it ends
     seed: int
-    settings: LlaHead  # the keys of `lla` that are no evaluator's
+    settings: Settings
     solve: Callable[[Measurement], Eigenpairs]  # the eigenpairs for the largest request, solved once and kept on disk
     make_training: Callable[[int], Training]  # a new training as the config describes it, from this seed
     optimizer_known: bool = True  # whether the training's optimizer is as it was then, not as new
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which losses are computed."""
-        return getattr(torch, self.settings.dtype)
+        """Of the losses."""
+        return self.settings.dtype
 
     @cached_property
     def surface(self) -> LossSurface:

@@ -158,7 +158,7 @@ class Sam(Evaluator):
         directions = self.plane.directions(measurement)
         axes = [subsampled(axis, self.stride) for axis in plain.coordinates]
         span = [(axis[0], axis[-1]) for axis in axes]
-        evaluation = Evaluation(measurement.compile, self.options.chunk_size)
+        evaluation = Evaluation(measurement.settings.compile, self.options.chunk_size)
         checkpointing = self.options.checkpointing(measurement, measurement.scratch / "sam.partial.npz")
         options = {"rho": rho, "evaluation": evaluation, "checkpointing": checkpointing}
         with too_long_is_a_fault():
