@@ -104,6 +104,22 @@ def test_steps_and_names_of_the_rows(everything):
     assert [row["samples"] for row in ends] == [2 * count, 4 * count]
 
 
+def test_rows_within_a_task_come_every_so_many_steps(tmp_path):
+    """Two tasks of 2 epochs of 8 steps; a bin that the task's end cuts short is logged there, one that an epoch ends goes on."""
+    whole = rows_of(run_in(tmp_path, compose(*FAST, "run_name=x", "log_every=5")))
+    bins, epochs = ([row for row in whole if f"{kind}_loss" in row] for kind in ("bin", "epoch"))
+    assert [row["global_step"] for row in bins] == [5, 10, 15, 16, 21, 26, 31, 32]
+    assert [row["global_epoch"] for row in bins] == [0, 1, 1, 1, 2, 3, 3, 3]
+    assert {"bin_accuracy", "samples", "task_idx"} <= bins[0].keys()
+    assert not any("epoch_loss" in row for row in bins)
+    for task in (0, 1):
+        of_task = [row for row in bins if row["task_idx"] == task]
+        shares = [5, 5, 5, 1]
+        means = [row["epoch_accuracy"] for row in epochs if row["task_idx"] == task]
+        mean = sum(share * row["bin_accuracy"] for share, row in zip(shares, of_task, strict=True)) / 16
+        assert mean == pytest.approx(sum(means) / 2, abs=1e-6)
+
+
 def test_every_value_is_a_number(everything):
     assert all(type(value) in (int, float) for row in rows_of(everything) for value in row.values())
 

@@ -38,6 +38,7 @@ class Job:
         self.config, self.parts, self.folder, self.resume_command = config, parts, folder, command
         self.progress = Progress()
         self.sums = EpochSums()
+        self.bin = EpochSums()  # of the steps since the last row within the task
         self.written = Written()  # of the record
         self.task_rows: list[dict[str, float]] = []  # the present task's epochs
         self.task_seconds = 0.0  # spent on the present task before `_since`
@@ -126,7 +127,7 @@ class Job:
             checkpoint.save(self.folder.initial, self.parts.training.net.state_dict())
         state = self._state_of_latest()
         self.progress = Progress(**state["progress"])
-        self.sums = EpochSums(**state["sums"])
+        self.sums, self.bin = EpochSums(**state["sums"]), EpochSums(**state["bin"])
         self.written, self.task_seconds = Written(state["num_rows"], state["rows_checksum"]), state["task_seconds"]
         self.failed, self.last_eigenpairs, self.first_net = state["failed"], state["last_eigenpairs"], state["first_net"]
         self.parts.training.load_state_dict(state["training"])
@@ -137,7 +138,7 @@ class Job:
 
     def _state_of_latest(self) -> dict[str, Any]:
         state = checkpoint.load(self.folder.latest, self.parts.device)
-        if lacking := sorted({"progress", "sums", "num_rows", "rows_checksum", "training", "random", "first_net"} - state.keys()):
+        if lacking := sorted({"progress", "sums", "num_rows", "rows_checksum", "training", "random", "first_net", "bin"} - state.keys()):
             raise Fault(
                 f"{self.folder.latest} was saved by other code than this: it lacks {', '.join(lacking)}; go on with that code "
                 "(run.json says which), or give another run_name"
@@ -149,6 +150,7 @@ class Job:
         state = {
             "progress": self.progress.to_dict(),
             "sums": self.sums.state_dict(),
+            "bin": self.bin.state_dict(),
             "num_rows": self.written.num_rows,
             "rows_checksum": self.written.checksum,
             "task_seconds": self.seconds_on_task(),

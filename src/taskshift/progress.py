@@ -47,11 +47,14 @@ class EpochSums:
 
     def add(self, task: Task, step: Step, targets: Tensor) -> None:
         """Add one batch: its mean loss, and the mean of each metric over its examples."""
-        self.counts.append(len(targets))
-        self.values.setdefault("loss", []).append(step.loss.reshape(1))
-        for name, metric in task.metrics.items():
-            self.values.setdefault(name, []).append(metric(step.outputs, targets).mean().reshape(1))
+        self.add_values(len(targets), of_batch(task, step, targets))
         self.note(step.numbers)
+
+    def add_values(self, count: int, values: Mapping[str, Tensor]) -> None:
+        """Add one batch of `count` examples by its means, see `of_batch`."""
+        self.counts.append(count)
+        for name, value in values.items():
+            self.values.setdefault(name, []).append(value)
         if len(self.counts) % PIECES == 0:
             self.values = {name: [torch.cat(pieces)] for name, pieces in self.values.items()}
             self.numbers = {name: [torch.cat(pieces)] for name, pieces in self.numbers.items()}
@@ -74,3 +77,9 @@ class EpochSums:
     def state_dict(self) -> dict[str, Any]:
         values, numbers = ({name: torch.cat(pieces) for name, pieces in kept.items()} for kept in (self.values, self.numbers))
         return {"counts": list(self.counts), "values": values, "numbers": numbers}
+
+
+def of_batch(task: Task, step: Step, targets: Tensor) -> dict[str, Tensor]:
+    """A batch's mean loss and the mean of each metric over its examples, [1] each, on the device."""
+    metrics = {name: metric(step.outputs, targets).mean().reshape(1) for name, metric in task.metrics.items()}
+    return {"loss": step.loss.reshape(1), **metrics}

@@ -29,7 +29,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPER
 
 IDENTITY = (
     "seed", "arch", "data", "net", "learner", "task_shift_mode", "task_shift",
-    "epochs", "batch_size", "evaluate_every", "plugins", "lla",
+    "epochs", "batch_size", "evaluate_every", "log_every", "plugins", "lla",
 )  # fmt: skip
 """The keys that make a run what it is; all others may change when it is resumed."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from taskshift import checkpoint, trajectory
 from taskshift.evaluation import averages
 from taskshift.job import Job
-from taskshift.progress import EpochSums
-from taskshift.shifts.task import Task
+from taskshift.learners.learner import Step
+from taskshift.progress import EpochSums, of_batch
+from taskshift.shifts.task import Batch, Task
 
 TEST_BATCH_SIZE = 256  # a constant: the batch size of training must not change a test's last bits
 
@@ -33,10 +34,26 @@ def _train_epoch(job: Job, task: Task, epoch: int) -> None:
         if first + job.progress.batch in snapshots:
             trajectory.keep_point(job.folder, task.index, first + job.progress.batch, training.net)
         step = training.learn(task, batch)
-        job.sums.add(task, step, batch.targets)
+        _count(job, task, step, batch)
         job.move(batch=job.progress.batch + 1)
         job.tick(task)
         job.save_if_due()
+
+
+def _count(job: Job, task: Task, step: Step, batch: Batch) -> None:
+    """Add a step to the epoch's sums, and to those of its bin; log the bin's row where it is full, or the task is over."""
+    values, count, every = of_batch(task, step, batch.targets), len(batch.targets), job.parts.top.log_every
+    job.sums.add_values(count, values)
+    job.sums.note(step.numbers)
+    if every is None:
+        return
+    job.bin.add_values(count, values)
+    per_epoch = job.parts.stream.num_batches(task)
+    done = job.progress.epoch * per_epoch + job.progress.batch + 1  # steps of the task
+    if done % every == 0 or done == job.parts.top.epochs * per_epoch:
+        means = {f"bin_{name}": value for name, value in job.bin.means().items()}
+        job.log(task.index * job.parts.top.epochs + job.progress.epoch, task, means)
+        job.bin = EpochSums()
 
 
 def _finish_epoch(job: Job, task: Task, epoch: int) -> None:

@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve()
 SMALL = ("data=synthetic_images", "recorder=none", "num_threads=1")
 
 TOP_KEYS = (
-    "batch_size, checkpoints, data, device, epochs, evaluate_every, learner, lla, net, num_tasks, num_threads, "
+    "batch_size, checkpoints, data, device, epochs, evaluate_every, learner, lla, log_every, net, num_tasks, num_threads, "
     "objective, output_project, plugins, recorder, run_name, seed, sweep_name, task_shift, task_shift_mode, use_wandb, wandb"
 )
 HELP = "`python train.py --help` lists the choices"

@@ -24,6 +24,7 @@ CONFIG = {
     "epochs": 2,
     "batch_size": 4,
     "evaluate_every": 1,
+    "log_every": None,
     "plugins": [],
     "lla": {
         "enable_sam": True,

@@ -63,6 +63,7 @@ class Top:
     epochs: Count
     batch_size: Count
     evaluate_every: Count
+    log_every: Count | None
     device: Device
     num_threads: Count | None
     use_wandb: bool
