@@ -177,6 +177,27 @@ def test_a_copy_of_the_state_can_be_put_back(stream):
     train(training, stream, 2, epochs=3)
 
 
+def test_an_earlier_state_draws_again_what_it_drew(stream):
+    """Put back into the same training, it takes the same fresh rows and the same noise."""
+    device = stream.data.device
+    training = training_of(
+        new_net(device),
+        Adam,
+        stream,
+        make_net=lambda seed: seeded_net(seed, device),
+        interventions={"redraw": Redraw(), "noise": Noise()},
+    )
+    before = checkpoint.cloned(training.state_dict())
+    random = checkpoint.random_state(device)
+    train(training, stream, 0, epochs=6)
+    after = checkpoint.cloned(training.state_dict())
+    training.load_state_dict(before)
+    checkpoint.set_random_state(random, device)
+    train(training, stream, 0, epochs=6)
+    assert training.state["taken"]["redraw"]["rows"] == 36, "three nets' worth of rows"
+    assert checkpoint.first_difference(after, training.state_dict()) is None
+
+
 def test_another_learners_parts_are_refused(stream):
     device = stream.data.device
     plain, l2 = (training_of(new_net(device), Adam, stream, regularizers=parts) for parts in ({}, {"l2": L2(0.1)}))

@@ -62,16 +62,28 @@ class Draws:
         self.wanted = {part: specs for part, specs in wanted.items() if specs}
         self.seed, self.net, self.device = seed, net, device
         self.fresh = lru_cache(maxsize=4)(fresh)
-        self._rings: dict[tuple[str, str], _Ring] = {}
+        self._rings: dict[tuple[str, str, int], _Ring] = {}
         self._blocks: dict[tuple[str, str], tuple[int, Tensor]] = {}
 
     def at(self, step: int, taken: Mapping[str, Tensors]) -> dict[str, dict[str, Tensor]]:
-        """What step number `step` of the run needs, where its parts have `taken` so many rows."""
+        """What step number `step` of the run needs, where its parts have `taken` so many rows: samples and rings of rows."""
         return {
             part: {
                 name: self._sample(part, name, spec, step)
                 if isinstance(spec, EveryStep)
-                else self._ring(part, name, spec).around(taken[part][name])
+                else self._ring(part, name, spec, 1).around(taken[part][name])
+                for name, spec in specs.items()
+            }
+            for part, specs in self.wanted.items()
+        }
+
+    def ahead(self, step: int, count: int, taken: Mapping[str, Tensors]) -> dict[str, dict[str, Tensor]]:
+        """The same for `count` steps from number `step` on: samples [count, …], and rings that last for all of them."""
+        return {
+            part: {
+                name: torch.stack([self._sample(part, name, spec, step + number) for number in range(count)])
+                if isinstance(spec, EveryStep)
+                else self._ring(part, name, spec, count).around(taken[part][name])
                 for name, spec in specs.items()
             }
             for part, specs in self.wanted.items()
@@ -91,11 +103,12 @@ class Draws:
             known = self._blocks[part, name] = block, made.to(self.device)
         return known[1][row]
 
-    def _ring(self, part: str, name: str, spec: FreshRows) -> _Ring:
-        if (part, name) not in self._rings:
+    def _ring(self, part: str, name: str, spec: FreshRows, num_steps: int) -> _Ring:
+        key = part, name, num_steps
+        if key not in self._rings:
             source = partial(self._fresh_block, part, spec.parameter)
-            self._rings[part, name] = _Ring(source, self.net[spec.parameter], spec.at_most)
-        return self._rings[part, name]
+            self._rings[key] = _Ring(source, self.net[spec.parameter], spec.at_most * num_steps)
+        return self._rings[key]
 
     def _fresh_block(self, part: str, parameter: str, block: int) -> Tensor:
         return self.fresh(seed_from(self.seed, "fresh", part, block))[parameter]
