@@ -20,11 +20,11 @@ from the_pipeline import FOLDER, PLAIN, ROOT, TINY, script
 from taskshift.evaluators.mode_connectivity import ModeConnectivity
 from taskshift.evaluators.sam import Sam
 from taskshift.faults import Fault
-from taskshift.learners.learner import Learner
 from taskshift.nets.mlp import MLP
 from taskshift.pipeline.outdir import looked_up, place_for
 from taskshift.pipeline.plan import TASKS, read_plan
 from taskshift.recorders.numeric_rows import scalar
+from taskshift.training import Training
 
 pipeline = script("lla_pipeline")
 PLAN = FOLDER / "cfg" / "config.yaml"
@@ -185,7 +185,7 @@ def test_cut_off_and_called_again_it_ends_the_same(finished, tmp_path, monkeypat
 
         return wrapped
 
-    owner, name = {"learn": (Learner, "learn"), "sam": (Sam, "__call__"), "curve": (ModeConnectivity, "_curve")}[place]
+    owner, name = {"learn": (Training, "learn"), "sam": (Sam, "__call__"), "curve": (ModeConnectivity, "_curve")}[place]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, cut(getattr(owner, name)))
         with pytest.raises(Cut):
@@ -197,7 +197,7 @@ def test_cut_off_and_called_again_it_ends_the_same(finished, tmp_path, monkeypat
 def test_what_is_finished_is_not_run_again(tmp_path, monkeypatch):
     carried_out(tmp_path / "own", "--task", "rank")
     monkeypatch.setattr("taskshift.evaluators.rank.Rank.__call__", lambda *_: pytest.fail("ran again"))
-    monkeypatch.setattr(Learner, "learn", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Training, "learn", lambda *_: pytest.fail("trained again"))
     carried_out(tmp_path / "own", "--task", "rank")
 
 
