@@ -75,6 +75,8 @@ def test_what_began_cold_in_the_run_is_the_same_throughout(run):
     for name in ("planes", "spectrum", "sam", "rank", "units", "weights", "plasticity"):
         assert findings(measured / "task_0000_mlp/start" / name) == findings(run / "task_0000_mlp/start" / name)
     row, twin = (next(r for r in read_rows(folder) if "start/weights/norm" in r) for folder in (measured, run))
+    counts = {name: twin.pop(name) for name in ("global_step", "samples")}  # a kept net does not say how many there were
+    assert counts == {"global_step": 0, "samples": 0}
     assert without_times(row) == without_times(twin)
 
 
