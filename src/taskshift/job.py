@@ -138,7 +138,9 @@ class Job:
 
     def _state_of_latest(self) -> dict[str, Any]:
         state = checkpoint.load(self.folder.latest, self.parts.device)
-        if lacking := sorted({"progress", "sums", "num_rows", "rows_checksum", "training", "random", "first_net", "bin"} - state.keys()):
+        if lacking := sorted(
+            {"progress", "sums", "num_rows", "rows_checksum", "training", "random", "first_net", "bin"} - state.keys()
+        ):
             raise Fault(
                 f"{self.folder.latest} was saved by other code than this: it lacks {', '.join(lacking)}; go on with that code "
                 "(run.json says which), or give another run_name"
