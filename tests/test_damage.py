@@ -100,6 +100,18 @@ def test_a_file_that_is_gone_is_missed(name, advice, config, left):
     assert str(fault.value).splitlines()[0] == f"{path.relative_to(root)} is gone; {advice}"
 
 
+@pytest.mark.parametrize("damage", [flip, cut, nothing_left])
+@pytest.mark.parametrize("which", [0, -1])
+def test_no_evaluator_is_given_a_damaged_snapshot(which, damage, config, left):
+    """Also one that only a plane reads, by the library's own loader."""
+    root, folder = left
+    shutil.rmtree(folder / "task_0001_mlp" / "planes")
+    path = sorted(folder.glob("checkpoints/trajectory/*/*.pt"))[which]
+    damage(path)
+    with pytest.raises(Fault, match=rf"{path.name} is damaged \(.*\); put a copy of it back"):
+        run_in(root, config)
+
+
 def test_a_lost_row_is_missed(config, left):
     root, folder = left
     lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import signal
@@ -63,8 +64,10 @@ def main() -> None:
     """Disturb this process as asked, then run."""
     config, *how = sys.argv[1:]
     with sentences():
+        from taskshift.log_lines import Lines
         from taskshift.run import run
 
+        logging.getLogger("taskshift").addHandler(Lines())
         if how:
             DISTURBANCES[how[0]](how[1])
         run(json.loads(Path(config).read_text()))

@@ -102,7 +102,7 @@ class Analysis:
             training=parts.training,
             stream=parts.stream,
             batches=_evaluation_batches(parts, self.task),
-            trajectory=self.trajectory,
+            trajectory=_intact(self.trajectory),
             rows=self.rows,
             kept=Kept(checkpoint.load(self.initial, parts.device), self.earlier, self.second_run),
             scratch=self.folder / ".scratch",
@@ -173,6 +173,13 @@ class Analysis:
 def _settings(lla: LlaHead) -> Settings:
     hours = lla.runtime.abort_if_estimated_hours_over
     return Settings(getattr(torch, lla.dtype), lla.memory_budget_mb, lla.tolerance, lla.compile, hours)
+
+
+def _intact(snapshots: Sequence[Path]) -> Sequence[Path]:
+    """The snapshots themselves, each as it was written: the library that reads them looks at no checksum."""
+    for path in snapshots:
+        checkpoint.require_intact(path)
+    return snapshots
 
 
 def has_findings(folder: Path) -> bool:
