@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import shlex
 import sys
@@ -19,6 +18,7 @@ from taskshift.config.build import build_parts
 from taskshift.evaluation import eval_mode
 from taskshift.evaluators.axes import hessian_axes
 from taskshift.faults import Fault
+from taskshift.intact import read_json
 from taskshift.job import Job
 from taskshift.pipeline.elsewhere import Elsewhere
 from taskshift.pipeline.outdir import taken
@@ -90,7 +90,7 @@ class Prepared:
     def findings(self) -> dict[str, dict[str, float]]:
         """Evaluator → its numbers, of all that have ended."""
         paths = {name: self.outdir / name / "findings.json" for name in self.job.parts.evaluators}
-        return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+        return {name: read_json(path) for name, path in paths.items() if path.exists()}
 
     def seconds(self) -> dict[str, float]:
         """What each block took, over all attempts: training, the eigenpairs, each evaluator."""
@@ -149,6 +149,7 @@ class Prepared:
             if job.is_at("start"):
                 log.info("second run, from seed %d", training.second_run_seed)
                 job.move(task=self.task.index, phase="train")
+                job.save()  # a checkpoint comes before the first row
             train(job, self.task)  # this very task: another seed's may be another one
         return job.folder.task_checkpoint(self.task.index)
 
@@ -173,6 +174,7 @@ def prepare(plan: Plan, outdir: Path, elsewhere: Elsewhere | None = None) -> Pre
                 elsewhere.keep_path(job)
             if job.is_at("start"):
                 job.move(phase="train")
+                job.save()  # a checkpoint comes before the first row
             train(job, prepared.task)
     return prepared
 
