@@ -275,11 +275,11 @@ def test_a_helper_that_cannot_start_holds_nothing_up(program, mode, why, helper,
 
 
 def test_a_helper_that_stops_answering_does_not_hold_the_end(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(mirror, "SECONDS_TO_ANSWER", 3.0)
     monkeypatch.setattr(mirror, "SECONDS_TO_END", 0.5)
     stopped = []
 
     def stop_helper():
+        monkeypatch.setattr(mirror, "SECONDS_TO_ANSWER", 3.0)  # not before: W&B may start slowly
         stopped.extend(_helpers())
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
