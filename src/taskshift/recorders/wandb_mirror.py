@@ -192,9 +192,10 @@ def _end_helper() -> None:
         helper = kept and kept._connection and kept._connection._proc
         try:
             within(SECONDS_TO_END, wandb.teardown)
-        except TimeoutError:
-            if helper:
+        finally:  # whatever teardown raised: a helper that does not answer may be abandoned by W&B before the time is over
+            if helper and helper._process.poll() is None:
                 helper._process.kill()
+                helper._process.wait()
 
 
 def _finished(folder: Path) -> Path:
