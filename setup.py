@@ -24,7 +24,15 @@ EXTRAS = {
     "curvature": ["curvlinops-for-pytorch>=3.0"],
     "bench": ["loss-landscapes>=3.0.6,<4", "pyhessian>=0.1", "hessian-eigenthings>=1.0.0a5", "curvlinops-for-pytorch>=3.0"],
     "docs": ["jupytext>=1.16", "nbformat>=5.9", "nbclient>=0.10", "ipykernel>=6.29"],
-    "dev": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.6", "import-linter>=2.0", "mypy>=2.0", "curvlinops-for-pytorch>=3.0"],
+    "dev": [
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "ruff>=0.6",
+        "import-linter>=2.0",
+        "mypy>=2.0",
+        "pandas>=2",
+        "curvlinops-for-pytorch>=3.0",
+    ],
 }
 
 

@@ -217,7 +217,6 @@ def test_a_tree_is_saved_and_loaded(tmp_path):
 
 
 def test_a_tree_is_a_table_of_its_components():
-    pytest.importorskip("pandas")
     rows = merge_tree(np.array([[3.0, 0.0, 2.0, 1.0, 4.0]])).to_pandas()
     assert list(rows) == ["birth", "death", "persistence", "elder", "minimum_i", "minimum_j", "saddle_i", "saddle_j"]
     assert rows.iloc[1].tolist() == [1.0, 2.0, 1.0, 0, 0, 3, 0, 2]
