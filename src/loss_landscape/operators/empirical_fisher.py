@@ -21,16 +21,16 @@ class EmpiricalFisherOperator(SummedOperator):
     """Σ wᵢ gᵢgᵢᵀ / Σ wᵢ over a `surface`'s examples: gᵢ the gradient of an example's own loss.
 
     wᵢ is its share of the criterion's denominator. A regulariser belongs to no example and is left out. Memory is used as by
-    `HessianOperator`: `memory_budget_mb`, in MiB, and `on_oom` are the same. Raises TypeError for what is no surface, or a net
-    that gives more than one tensor, ValueError for a surface with `batch_loss`.
+    `HessianOperator`: `memory_budget_mb`, in MiB, and `on_oom` are the same. Raises TypeError for what is no surface, something
+    `beside` one, or a net that gives more than one tensor, ValueError for a surface with `batch_loss`.
 
     >>> EmpiricalFisherOperator(surface) @ torch.eye(2)  # the mean of gᵢgᵢᵀ, g = (8, 0) and (0, 2)
     tensor([[32.,  0.],
             [ 0.,  2.]])
     """
 
-    def __init__(self, surface: LossSurface, *, memory_budget_mb: int = 2048, on_oom: DeviceFallback = "error"):
-        require_surface(surface, type(self))
+    def __init__(self, surface: LossSurface, *beside: object, memory_budget_mb: int = 2048, on_oom: DeviceFallback = "error"):
+        require_surface(surface, type(self), *beside)
         require_criterion(surface, THE_MATRIX)
         super().__init__(surface, BatchSum(surface, _terms, memory_budget_mb, on_oom))
 

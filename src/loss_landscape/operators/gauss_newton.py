@@ -33,7 +33,8 @@ class GaussNewtonOperator(SummedOperator):
     training step's memory). `auto` retains, and streams where an example has more than 4096 outputs; where a forward derivative
     is missing it retains there too. `.method` says what it took. Out of memory, `on_oom` decides as in `HessianOperator`.
 
-    Raises TypeError for what is no surface, or a net that gives more than one tensor, ValueError for a surface with `batch_loss`.
+    Raises TypeError for what is no surface, for something `beside` one, or a net that gives more than one tensor, ValueError for
+    a surface with `batch_loss`.
 
     >>> curvature = GaussNewtonOperator(surface)
     >>> curvature @ {"weight": torch.ones(1, 2)}
@@ -45,12 +46,12 @@ class GaussNewtonOperator(SummedOperator):
     def __init__(
         self,
         surface: LossSurface,
-        *,
+        *beside: object,
         method: JacobianMethod | Literal["auto"] = "auto",
         memory_budget_mb: int = 2048,
         on_oom: DeviceFallback = "error",
     ):
-        require_surface(surface, type(self))
+        require_surface(surface, type(self), *beside)
         require_criterion(surface, THE_MATRIX)
         if method not in ("auto", "retained", "streamed"):
             raise ValueError(f"method must be 'auto', 'retained' or 'streamed', got {method!r}")

@@ -29,8 +29,8 @@ class HessianOperator(SummedOperator):
     goes; the other batches' graphs are rebuilt for each product. Out of memory, batches are cut in halves; where that does not
     help, `on_oom` decides between an `error` and the `cpu`.
 
-    Raises TypeError for what is no surface, ValueError for an unknown method or a net whose derivatives are not symmetric, and
-    torch.OutOfMemoryError.
+    Raises TypeError for what is no surface, or for something `beside` one, ValueError for an unknown method or a net whose
+    derivatives are not symmetric, and torch.OutOfMemoryError.
 
     >>> hessian = HessianOperator(surface)
     >>> hessian
@@ -42,12 +42,12 @@ class HessianOperator(SummedOperator):
     def __init__(
         self,
         surface: LossSurface,
-        *,
+        *beside: object,
         method: HessianMethod | Literal["auto"] = "auto",
         memory_budget_mb: int = 2048,
         on_oom: DeviceFallback = "error",
     ):
-        require_surface(surface, type(self))
+        require_surface(surface, type(self), *beside)
         if method != "auto" and method not in TERMS:
             raise ValueError(f"method must be 'auto', {', '.join(map(repr, TERMS))}, got {method!r}")
         candidates = _by_rule(surface) if method == "auto" else (method,)

@@ -54,11 +54,11 @@ class SummedOperator(SurfaceOperator):
         self._sum.release()
 
 
-def require_surface(given: object, operator: type) -> None:
-    """Raise TypeError where an `operator` is given something else than a surface, with what to write."""
-    if not isinstance(given, LossSurface):
+def require_surface(given: object, operator: type, *beside: object) -> None:
+    """Raise TypeError where an `operator` is given something else than a surface, or more, with what to write."""
+    if beside or not isinstance(given, LossSurface):
         raise TypeError(
-            f"{operator.__name__} takes a surface, got {kind_of(given)}; write "
+            f"{operator.__name__} takes a surface, got {', '.join(map(kind_of, (given, *beside)))}; write "
             f"{operator.__name__}(LossSurface(net, loss_fn, batches))"
         )
 

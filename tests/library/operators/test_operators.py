@@ -278,3 +278,11 @@ def test_scipy_gets_the_same_matrix():
     assert linear_operator.dtype == matrix.dtype
     assert abs(linear_operator @ block - matrix @ block).max() < 1e-12
     assert abs(linear_operator @ block[:, 0] - matrix @ block[:, 0]).max() < 1e-12
+
+
+@pytest.mark.parametrize("operator", [HessianOperator, GaussNewtonOperator, EmpiricalFisherOperator])
+def test_a_net_a_loss_and_batches_are_told_to_make_a_surface(operator):
+    name = operator.__name__
+    sentence = rf"{name} takes a surface, got .*, .*, .*; write {name}\(LossSurface\(net, loss_fn, batches\)\)"
+    with pytest.raises(TypeError, match=sentence):
+        operator(nn.Linear(2, 1), nn.MSELoss(), [(torch.ones(1, 2), torch.ones(1, 1))])
