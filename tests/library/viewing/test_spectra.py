@@ -14,7 +14,8 @@ class TestSpectrum:
     def test_the_density_is_drawn_where_its_nodes_are(self, png):
         left = plot.plot_spectrum(png, self.density, title="t").axes[0]
         x, y = left.lines[0].get_data()
-        assert np.trapezoid(y, x) == pytest.approx(1.0, abs=1e-3)
+        area = (np.diff(x) * (y[1:] + y[:-1]) / 2).sum()  # np.trapezoid needs NumPy 2
+        assert area == pytest.approx(1.0, abs=1e-3)
         assert x[0] < -2.0
         assert x[-1] > 10.0
 
