@@ -159,10 +159,12 @@ _SHOWN: tuple[Any, ...] = (
     Curve,
     Density,
     DiagonalEstimate,
+    Directions,
     Eigenpairs,
     Estimate,
     Grid,
     LayerCurvature,
+    LayerCurvatures,
     MergeTree,
     PathLosses,
 )

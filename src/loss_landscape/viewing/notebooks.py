@@ -14,10 +14,11 @@ import numpy as np
 from loss_landscape.paths.curves import Curve
 from loss_landscape.results.density import Density
 from loss_landscape.results.diagonal import DiagonalEstimate
+from loss_landscape.results.directions import Directions
 from loss_landscape.results.eigenpairs import Eigenpairs
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.grid import Grid
-from loss_landscape.results.layers import LayerCurvature
+from loss_landscape.results.layers import LayerCurvature, LayerCurvatures
 from loss_landscape.results.path_losses import PathLosses
 from loss_landscape.topology import MergeTree
 from loss_landscape.units.alignment import Alignment
@@ -126,11 +127,34 @@ def _(diagonal: DiagonalEstimate) -> str:
 
 @html_of.register
 def _(layer: LayerCurvature) -> str:
-    top = f"{layer.top_eigenvalue:.6g}, residual {layer.residual:.1e}{'' if layer.converged else ', not converged'}"
     return _page(
         f"LayerCurvature of {layer.name}",
-        [("parameters", layer.num_parameters), ("top eigenvalue", top), ("trace", _estimate(layer.trace))],
+        [("parameters", layer.num_parameters), ("top eigenvalue", _top(layer)), ("trace", _estimate(layer.trace))],
     )
+
+
+@html_of.register
+def _(layers: LayerCurvatures) -> str:
+    rows = [(row.name, f"top eigenvalue {_top(row)}; trace {_estimate(row.trace)}") for row in layers]
+    return _page(f"LayerCurvatures, {len(layers)} layers", _shortened(rows))
+
+
+@html_of.register
+def _(directions: Directions) -> str:
+    info = directions.info
+    rows = [
+        ("kind", info.kind),
+        ("parameters", len(directions[0])),
+        ("normalization", info.normalization),
+        ("norms", ", ".join(_number(norm) for norm in info.norms)),
+        ("‖origin‖", "" if info.origin_norm is None else _number(info.origin_norm)),
+        ("largest cosine", _number(info.cosine)),
+    ]
+    return _page(f"Directions, {len(directions)}", rows)
+
+
+def _top(layer: LayerCurvature) -> str:
+    return f"{layer.top_eigenvalue:.6g}, residual {layer.residual:.1e}{'' if layer.converged else ', not converged'}"
 
 
 @html_of.register
