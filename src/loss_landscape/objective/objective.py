@@ -150,6 +150,8 @@ def objective_of(
     """The objective of a user's net as it is now; the arguments and the errors are those of `LossSurface`."""
     _check_choices(loss_fn, batch_loss, batch_norm)
     check_callable_with_other_parameters(model)
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
     _check_that_it_moves(loss_fn, model)
     net = FunctionalNet.of(model, dtype)
     converted = any(p.dtype != net.dtype for p in model.parameters() if p.is_floating_point())

@@ -66,6 +66,12 @@ def test_a_net_and_data_of_inference_mode_have_derivatives():
     torch.testing.assert_close((HessianOperator(surface) @ direction)[:4].double(), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_net_in_data_parallel_is_the_net_itself(net):
+    surface = LossSurface(nn.DataParallel(net), nn.CrossEntropyLoss(), [(INPUTS, LABELS)])
+    assert surface.layout.names == ("weight", "bias")
+    assert surface.loss() == pytest.approx(own_loss(net), rel=1e-7)
+
+
 class Fails(nn.Module):
     def __init__(self):
         super().__init__()
