@@ -34,7 +34,7 @@ def test_a_requeued_and_a_killed_shard_end_with_the_bits_of_the_whole(cluster, p
     folder = run / "measured/shards"
     noted = folder / "jobs/queued.json"
     until(noted.exists)
-    prepare, array, _ = json.loads(noted.read_text())
+    prepare, array, _ = json.loads(noted.read_text())["jobs"]
     requeued, killed = f"{array}_0", f"{array}_1"
     subprocess.run(["scontrol", "hold", array], check=True)
     until(lambda: record_of(prepare)["JobState"] == "COMPLETED")
@@ -53,7 +53,7 @@ def test_a_requeued_and_a_killed_shard_end_with_the_bits_of_the_whole(cluster, p
 
     again = called(measure(run, "name=shards", "lla.shards=4", *JOBS), place)
     assert again.returncode == 0, again.stderr
-    _, missing, _ = json.loads(noted.read_text())
+    _, missing, _ = json.loads(noted.read_text())["jobs"]
     assert "ArrayTaskId" not in record_of(missing)  # one job, of the one shard
     assert record_of(missing)["JobState"] == "COMPLETED"
     whole = called(measure(run, "name=whole"), place)
