@@ -45,38 +45,50 @@ class TaskStream(Sequence[Task]):
         return self.joins_single and len(task.train) > self.batch_size > 1 and len(task.train) % self.batch_size == 1
 
     def epoch(self, task: Task, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """The training batches of one epoch from number `start` on, shuffled and augmented.
+        """The training batches of one epoch from number `start` on, shuffled and augmented: views of `chunks`."""
+        for chunk in self.chunks(task, epoch, start=start):
+            yield from map(Batch, chunk.inputs.unbind(), chunk.targets.unbind())
 
-        They are views of chunks, which begin at fixed numbers wherever the epoch is entered; with augmentation, whose noise goes
-        by the batch, each is made by itself.
+    def chunks(self, task: Task, epoch: int, *, start: int = 0, length: int | None = None) -> Iterator[Batch]:
+        """The same, up to `length` batches at a time: inputs [K, B, …] and targets [K, B], one gather and one call of the view.
+
+        Chunks begin at multiples of `length` (null: `chunk_length`) wherever the epoch is entered: of the one that `start` lies
+        in, what is left of it comes. A last batch of another size is a chunk of its own.
         """
         order = torch.randperm(len(task.train), generator=generator(self.seed, "order", task.index, epoch))
         shuffled = task.train[order.to(task.train.device)]
+        for first, last in self._borders(task, length or self.chunk_length):
+            if last > start:
+                chunk, skipped = self._chunk(task, epoch, shuffled, first, last), max(0, start - first)
+                yield Batch(chunk.inputs[skipped:], chunk.targets[skipped:])
+
+    def _borders(self, task: Task, length: int) -> Iterator[tuple[int, int]]:
+        """Where chunks of at most `length` batches of one size begin and end."""
+        count = self.num_batches(task)
+        is_odd = count > 0 and self._batch_length(task, count - 1) != self.batch_size
+        for first in range(0, count - is_odd, length):
+            yield first, min(first + length, count - is_odd)
+        if is_odd:
+            yield count - 1, count
+
+    def _chunk(self, task: Task, epoch: int, shuffled: Tensor, first: int, last: int) -> Batch:
+        """Batches `first` to `last` - 1, all of one size; the noise of an augmented one goes by its number."""
+        size = self._batch_length(task, first)
+        inputs, targets, indices = self._examples(shuffled[first * self.batch_size :][: (last - first) * size])
         if self.data.augment is not None:
-            yield from self._augmented(task, epoch, shuffled, start)
-            return
-        length, count = self.chunk_length, self.num_batches(task)
-        for first in range(start - start % length, count, length):
-            sizes = [self._batch_length(task, number) for number in range(first, min(first + length, count))]
-            begin = first * self.batch_size
-            chunk = self.gather(task, shuffled[begin : begin + sum(sizes)])
-            pieces = zip(chunk.inputs.split(sizes), chunk.targets.split(sizes), strict=True)
-            for number, (inputs, targets) in enumerate(pieces, start=first):
-                if number >= start:
-                    yield Batch(inputs, targets)
+            noise, pieces = torch.Generator(device=self.data.device), []
+            for number, batch in enumerate(inputs.split(size), start=first):
+                noise.manual_seed(seed_from(self.seed, "augmentation", task.index, epoch, number))
+                pieces.append(self.data.augment(batch, noise))
+            inputs = torch.cat(pieces)
+        shown = task.view(inputs, targets, indices)
+        return Batch(*(tensor.unflatten(0, (last - first, size)) for tensor in shown))
 
     @property
     def chunk_length(self) -> int:
         """How many batches are gathered at a time: a rule of sizes, so that a chunk holds some thousand examples or 8 MB."""
         example = max(1, self.data.inputs[:1].numel() * self.data.inputs.element_size())
         return max(1, min(CHUNK_EXAMPLES, CHUNK_BYTES // example) // self.batch_size)
-
-    def _augmented(self, task: Task, epoch: int, shuffled: Tensor, start: int) -> Iterator[Batch]:
-        noise = torch.Generator(device=self.data.device)
-        for number in range(start, self.num_batches(task)):
-            noise.manual_seed(seed_from(self.seed, "augmentation", task.index, epoch, number))
-            begin = number * self.batch_size
-            yield self.gather(task, shuffled[begin : begin + self._batch_length(task, number)], noise)
 
     def _batch_length(self, task: Task, number: int) -> int:
         is_last = number == self.num_batches(task) - 1
@@ -91,12 +103,12 @@ class TaskStream(Sequence[Task]):
         """The same as a sequence: to be gone through again and again, and made only where it is looked at."""
         return Batches(self, task, indices.split(batch_size or self.batch_size))
 
-    def gather(self, task: Task, indices: Tensor, noise: torch.Generator | None = None) -> Batch:
-        """One batch: gathered, augmented where `noise` is given, then shifted."""
-        inputs, targets = self.data.inputs.index_select(0, indices), self.data.targets.index_select(0, indices)
-        if noise is not None:
-            inputs = self.data.augment(inputs, noise)
-        return task.view(inputs, targets, indices)
+    def gather(self, task: Task, indices: Tensor) -> Batch:
+        """The examples `indices` in one batch, as `task` shows them, never augmented."""
+        return task.view(*self._examples(indices))
+
+    def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.data.inputs.index_select(0, indices), self.data.targets.index_select(0, indices), indices
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import yaml
 
 from taskshift.config.construct import construct
 from taskshift.data.synthetic_images import synthetic_images
-from taskshift.randomness import generator
+from taskshift.randomness import generator, seed_from
 from taskshift.shifts.incremental_classes import IncrementalClasses
 from taskshift.shifts.permuted import Permuted
+from taskshift.shifts.stationary import Stationary
 from taskshift.shifts.task import TaskShift
 from taskshift.stream import TaskStream
 from tests.framework.shift_assertions import DEVICES
@@ -84,21 +85,59 @@ def test_batches_that_come_out_of_chunks_are_those_gathered_alone(mode, data, mo
         assert same(list(stream.epoch(task, 2, start=start)), alone[start:])
 
 
+@pytest.mark.parametrize("augmented", [True, False])
+@pytest.mark.parametrize(("length", "sizes"), [(1, [1, 1, 1, 1]), (2, [2, 1, 1]), (3, [3, 1]), (9, [3, 1]), (None, [3, 1])])
+def test_chunks_hold_whole_batches_and_an_odd_last_one_alone(stream, data, augmented, length, sizes):
+    """Each batch against one that is put together alone: 50 examples in batches of 16."""
+    stream.data = data if augmented else replace(data, augment=None)
+    chunks = list(stream.chunks(stream[1], 2, length=length))
+    assert [len(chunk.inputs) for chunk in chunks] == sizes
+    assert [tuple(chunk.inputs.shape[2:]) for chunk in chunks] == [data.input_shape] * len(sizes)
+    assert [tuple(chunk.targets.shape) for chunk in chunks][-1] == (1, 2)
+    assert same([batch for chunk in chunks for batch in zip(*chunk, strict=True)], alone(stream, 1, 2))
+
+
+def alone(stream, index, number):
+    """An epoch's batches written out: gathered, augmented by their number, shown."""
+    data, task, made = stream.data, stream[index], []
+    order = torch.randperm(len(task.train), generator=generator(stream.seed, "order", index, number)).to(data.device)
+    for batch, indices in enumerate(task.train[order].split(stream.batch_size)):
+        inputs, noise = data.inputs[indices], torch.Generator(device=data.device)
+        noise.manual_seed(seed_from(stream.seed, "augmentation", index, number, batch))
+        shown = inputs if data.augment is None else data.augment(inputs, noise)
+        made.append(task.view(shown, data.targets[indices], indices))
+    return made
+
+
+def test_a_chunk_entered_in_its_middle_is_what_is_left_of_it(stream):
+    whole = epoch(stream)
+    for start in range(5):
+        chunks = list(stream.chunks(stream[1], 2, start=start, length=2))
+        assert [len(chunk.targets) for chunk in chunks] == [[2, 1, 1], [1, 1, 1], [1, 1], [1], []][start]
+        assert same([batch for chunk in chunks for batch in zip(*chunk, strict=True)], whole[start:])
+
+
+def test_a_chunk_is_gathered_and_shown_at_once(data):
+    """With augmentation too: one call of the view a chunk."""
+    stream, calls = TaskStream(data, Stationary(seed=0), **SETTINGS), []
+    task = stream[0]
+    counted = replace(task, view=lambda *shown: calls.append(len(shown[2])) or task.view(*shown))
+    assert sum(len(chunk.targets) for chunk in stream.chunks(counted, 0)) == 4
+    assert calls == [48, 2]
+
+
 def tensors_alive() -> int:
     gc.collect()
     return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
 
 
-def test_a_long_epoch_of_single_examples_is_not_cut_ahead_of_time(monkeypatch):
+def test_a_long_epoch_of_single_examples_is_not_cut_ahead_of_time():
     """A million tensors for a million examples took 621 MB and three seconds, at each resume anew."""
     long = synthetic_images(num_classes=4, side=4, train_size=20_000, test_size=4)
-    stream = TaskStream(long, Permuted(seed=0), num_tasks=1, batch_size=1, seed=0)
-    asked, gather = [], TaskStream.gather
-    monkeypatch.setattr(
-        TaskStream, "gather", lambda self, task, indices, *a: asked.append(indices) or gather(self, task, indices, *a)
-    )
+    stream, asked = TaskStream(long, Stationary(seed=0), num_tasks=1, batch_size=1, seed=0), []
+    task = replace(stream[0], view=lambda *shown: asked.append(shown[2]) or stream[0].view(*shown))
     before = tensors_alive()
-    batches = stream.epoch(stream[0], 0, start=12_345)
+    batches = stream.epoch(task, 0, start=12_345)
     assert len(next(batches).targets) == 1
     order = torch.randperm(20_000, generator=generator(0, "order", 0, 0))
     assert [indices.tolist() for indices in asked] == [order[12_288:13_312].tolist()], "chunks begin at fixed numbers"
