@@ -109,9 +109,11 @@ QUICK = {
 BUILT = {
     "net.width=0": "net.width=0 was asked for; give a whole number, 1 or more",
     "net.width=abc": "net.width=abc: expected a whole number",
-    "+net.foo=3": "net.foo: there is no such key; net takes activation, bias, checkpoint, depth, initialization, norm, width",
+    "+net.foo=3": "net.foo: there is no such key; net takes activation, bias, checkpoint, depth, initialization, "
+    "layer, norm, width",
     "++net.widht=3": "net.widht: there is no such key; did you mean net.width?",
-    "net.activation=relo": "net.activation=relo: expected relu, leaky_relu, tanh, sigmoid, elu, selu, gelu, silu or identity",
+    "net.activation=relo": "net.activation=relo: expected relu, leaky_relu, prelu, crelu, tanh, sigmoid, elu, selu, gelu, silu "
+    "or identity",
     "learner.optimizer.lr=-1": "learner.optimizer: Invalid learning rate: -1.0",
     "+learner.optimizer.params=3": "learner.optimizer.params: there is no such key; learner.optimizer takes ",
     "learner.optimizer=adam": (

@@ -9,8 +9,9 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
-from taskshift.nets.activations import ACTIVATIONS, ActivationName, activation_module
+from taskshift.nets.activations import ACTIVATIONS, ActivationName, CReLU, activation_module
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.deep_linear import DeepLinear
 from taskshift.nets.mlp import MLP
@@ -73,8 +74,8 @@ def test_every_net_has_the_activation_it_was_asked_for(name, activation):
     side = SMALL[name].func.smallest_side
     net = SMALL[name](input_shape=(1, max(side, 8), max(side, 8)), num_outputs=3, activation=activation)
     assert_each_module_runs_once(net, images(max(side, 8)))
-    asked = type(activation_module(activation))
-    others = {type(activation_module(other)) for other in NAMES} - {asked, nn.Identity}
+    asked = type(activation_module(activation, 4))
+    others = {type(activation_module(other, 4)) for other in NAMES} - {asked, nn.Identity}
     assert any(isinstance(module, asked) for module in net.modules())
     assert not any(type(module) in others for module in net.modules())
 
@@ -90,6 +91,28 @@ def test_every_norm_is_in_its_net(name, norm):
     norms = [module for module in net.modules() if isinstance(module, sum(kinds.values(), ()))]
     assert bool(norms) == (norm != "none")
     assert all(isinstance(module, kinds[norm]) for module in norms)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_net_has_the_layers_it_was_asked_for(name):
+    make, side = SMALL[name], max(SMALL[name].func.smallest_side, 8)
+    torch.manual_seed(0)
+    plain = make(input_shape=(1, side, side), num_outputs=3).eval()
+    torch.manual_seed(0)
+    normed = make(input_shape=(1, side, side), num_outputs=3, layer="weight_norm").eval()
+    weighted = [module for module in normed.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    assert all(is_parametrized(module, "weight") for module in weighted)
+    assert len(weighted) == sum(isinstance(module, (nn.Linear, nn.Conv2d)) for module in plain.modules())
+    torch.testing.assert_close(normed(images(side)), plain(images(side)))  # the same function, other parameters
+    assert_learns_from(normed, images(side), 3)
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "deep_linear"])
+def test_an_activation_that_widens_feeds_the_next_layer(name):
+    side = max(SMALL[name].func.smallest_side, 8)
+    net = SMALL[name](input_shape=(1, side, side), num_outputs=3, activation="crelu")
+    assert any(isinstance(module, CReLU) for module in net.modules())
+    assert_learns_from(net, images(side), 3)
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
@@ -211,6 +234,7 @@ def test_vectors_are_refused_by_image_nets(net):
         (DeepLinear, {"width": -1}, r"width=-1 was asked for"),
         (ConvNet, {"channels": (8, 0, 8)}, r"channels\[1\]=0 was asked for"),
         (ResNet18, {"stem": "tiny"}, r"stem='tiny' is not known; choose one of auto, cifar, imagenet"),
+        (MLP, {"layer": "svd"}, r"layer='svd' is not known; choose one of linear, weight_norm"),
         (VGG16, {"classifier_width": 0}, r"classifier_width=0 was asked for"),
     ],
 )
@@ -220,12 +244,14 @@ def test_a_wrong_option_is_one_sentence(net, options, sentence):
 
 
 def test_activations_compute_what_their_names_say():
-    z = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    z = torch.linspace(-3, 3, 60, dtype=torch.float64).reshape(20, 3)
     normal = torch.distributions.Normal(0.0, 1.0)
     scale, alpha = 1.0507009873554805, 1.6732632423543772
     expected = {
         "relu": z.clamp(min=0),
         "leaky_relu": torch.where(z > 0, z, 0.01 * z),
+        "prelu": torch.where(z > 0, z, 0.25 * z),
+        "crelu": torch.cat([z.clamp(min=0), (-z).clamp(min=0)], dim=1),
         "tanh": (z.exp() - (-z).exp()) / (z.exp() + (-z).exp()),
         "sigmoid": 1 / (1 + (-z).exp()),
         "elu": torch.where(z > 0, z, z.exp() - 1),
@@ -237,5 +263,5 @@ def test_activations_compute_what_their_names_say():
     assert set(expected) == set(NAMES) == set(ACTIVATIONS)
     for name, values in expected.items():
         before = z.clone()
-        torch.testing.assert_close(activation_module(name)(z), values)
+        torch.testing.assert_close(activation_module(name, 3).double()(z), values)
         assert torch.equal(z, before), f"{name} works in place"

@@ -6,8 +6,9 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from taskshift.nets.activations import ActivationName, activation_module
+from taskshift.nets.activations import ActivationName, activated_width, activation_module
 from taskshift.nets.initialisation import InitializationName, initialise
+from taskshift.nets.layer_kinds import LayerName, convolution, linear
 from taskshift.nets.layers import NormName, at_least_one, channel_norm, hidden_layers, image_shape
 from taskshift.nets.weights import load_checkpoint
 
@@ -32,16 +33,17 @@ class ConvNet(nn.Module):
         activation: ActivationName = "relu",
         norm: NormName = "none",
         bias: bool = True,
+        layer: LayerName = "linear",
         initialization: InitializationName = "default",
         checkpoint: str | None = None,
     ):
         super().__init__()
         colours, height, breadth = image_shape(input_shape, self.smallest_side, "convnet")
         at_least_one(**{f"channels[{number}]": count for number, count in enumerate(channels)}, width=width)
-        self.features = nn.Sequential(OrderedDict(_features((colours, *channels), activation, norm, bias)))
-        flat = channels[-1] * _pooled(height) * _pooled(breadth)
-        self.hidden = hidden_layers((flat, width, width), activation=activation, norm=norm, bias=bias)
-        self.head = nn.Linear(width, num_outputs, bias=bias)
+        self.features = nn.Sequential(OrderedDict(_features((colours, *channels), activation, norm, bias, layer)))
+        flat = activated_width(activation, channels[-1]) * _pooled(height) * _pooled(breadth)
+        self.hidden = hidden_layers((flat, width, width), activation=activation, norm=norm, bias=bias, layer=layer)
+        self.head = linear(layer, activated_width(activation, width), num_outputs, bias=bias)
         initialise(self, initialization, activation, head=self.head)
         load_checkpoint(self, checkpoint)
 
@@ -50,13 +52,16 @@ class ConvNet(nn.Module):
         return self.head(self.hidden(self.features(inputs).flatten(1)))
 
 
-def _features(channels: tuple[int, ...], activation: ActivationName, norm: NormName, bias: bool) -> list[tuple[str, nn.Module]]:
-    named = []
-    for number, kernel in enumerate(KERNELS, start=1):
-        given, made = channels[number - 1], channels[number]
-        named.append((f"conv_{number}", nn.Conv2d(given, made, kernel, bias=bias)))
+def _features(
+    channels: tuple[int, ...], activation: ActivationName, norm: NormName, bias: bool, layer: LayerName
+) -> list[tuple[str, nn.Module]]:
+    named: list[tuple[str, nn.Module]] = []
+    given = channels[0]
+    for number, (kernel, made) in enumerate(zip(KERNELS, channels[1:], strict=True), start=1):
+        named.append((f"conv_{number}", convolution(layer, given, made, kernel, bias=bias)))
         named += [(f"norm_{number}", module) for module in channel_norm(norm, made)]
-        named += [(f"activation_{number}", activation_module(activation)), (f"pool_{number}", nn.MaxPool2d(2))]
+        named += [(f"activation_{number}", activation_module(activation, made)), (f"pool_{number}", nn.MaxPool2d(2))]
+        given = activated_width(activation, made)
     return named
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from taskshift.nets.initialisation import InitializationName, initialise
+from taskshift.nets.layer_kinds import LayerName, linear
 from taskshift.nets.layers import flat_widths, hidden_layers
 from taskshift.nets.weights import load_checkpoint
 
@@ -21,12 +22,13 @@ class DeepLinear(nn.Module):
         depth: int = 2,
         width: int = 100,
         bias: bool = False,
+        layer: LayerName = "linear",
         initialization: InitializationName = "default",
         checkpoint: str | None = None,
     ):
         super().__init__()
-        self.hidden = hidden_layers(flat_widths(input_shape, depth, width), bias=bias)
-        self.head = nn.Linear(width, num_outputs, bias=bias)
+        self.hidden = hidden_layers(flat_widths(input_shape, depth, width), bias=bias, layer=layer)
+        self.head = linear(layer, width, num_outputs, bias=bias)
         initialise(self, initialization, "identity", head=self.head)
         load_checkpoint(self, checkpoint)
 

@@ -14,30 +14,18 @@ All but `default` set biases to 0. Norm layers keep scale 1 and shift 0.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
+from contextlib import suppress
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
-from taskshift.nets.activations import ActivationName
+from taskshift.nets.activations import ActivationName, activation_of
 
 InitializationName = Literal[
     "default", "kaiming_uniform", "kaiming_normal", "xavier_uniform", "xavier_normal", "lecun_normal", "orthogonal"
 ]
-
-GAINS: dict[str, float] = {
-    "identity": 1.0,
-    "sigmoid": 1.0,
-    "tanh": 5 / 3,
-    "relu": sqrt(2),
-    "leaky_relu": sqrt(2 / (1 + 0.01**2)),
-    "selu": 1.0,  # its fixed point has variance 1 with weights of variance 1/fan_in (Klambauer et al. 2017)
-    # 1/sqrt(E[φ(z)²]) for a standard normal z, by quadrature: the gain under which the second moment is kept, as √2 is relu's
-    "elu": 1.2451983,
-    "gelu": 1.5335304,
-    "silu": 1.6765325,
-}
-"""What a weight's standard deviation is multiplied by; where torch's `calculate_gain` has one, the same, but for selu."""
 
 Draw = Callable[[Tensor, float], Tensor]
 SCHEMES: dict[str, Draw] = {
@@ -61,13 +49,27 @@ def initialise(net: nn.Module, initialization: InitializationName, activation: A
     if initialization not in SCHEMES:
         names = ", ".join(get_args(InitializationName))
         raise ValueError(f"initialization={initialization!r} is not known; choose one of {names}")
+    gain = activation_of(activation).gain
     for layer in net.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
-            if not isinstance(layer.weight, nn.Parameter):  # weight norm and the like compute it anew from what is below it
-                raise ValueError(
-                    f"initialization={initialization!r} cannot draw the weight of a {type(layer).__name__} that is computed from "
-                    "other parameters; draw it before it is parametrised, or give default"
-                )
-            SCHEMES[initialization](layer.weight.data, 1.0 if layer is head else GAINS[activation])
+            drawn = SCHEMES[initialization](layer.weight.detach().clone(), 1.0 if layer is head else gain)
+            _set_weight(layer, drawn, initialization)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def _set_weight(layer: nn.Linear | nn.Conv2d, drawn: Tensor, initialization: str) -> None:
+    """Give `layer` this weight, through what it is parametrised by where it is."""
+    if isinstance(layer.weight, nn.Parameter):
+        layer.weight.copy_(drawn)
+        return
+    if is_parametrized(layer, "weight"):
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # of parametrisations that have no inverse, or not there
+            layer.weight = drawn
+        if torch.allclose(layer.weight, drawn, rtol=1e-5, atol=1e-6 * float(drawn.abs().max())):
+            return
+    raise ValueError(
+        f"initialization={initialization!r} cannot draw the weight of a {type(layer).__name__} that is computed from "
+        "other parameters; draw it before it is parametrised, or give default"
+    )

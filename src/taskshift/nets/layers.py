@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import pairwise
 from math import prod
 from typing import Literal
 
 from torch import nn
 
-from taskshift.nets.activations import ActivationName, activation_module
+from taskshift.nets.activations import ActivationName, activated_width, activation_module
+from taskshift.nets.layer_kinds import LayerName, linear
 
 NormName = Literal["none", "batch", "layer"]
 
@@ -22,15 +22,26 @@ def flat_widths(input_shape: Sequence[int], depth: int, width: int) -> list[int]
 
 
 def hidden_layers(
-    widths: Sequence[int], *, activation: ActivationName | None = None, norm: NormName = "none", bias: bool = True
+    widths: Sequence[int],
+    *,
+    activation: ActivationName | None = None,
+    norm: NormName = "none",
+    bias: bool = True,
+    layer: LayerName = "linear",
 ) -> nn.Sequential:
-    """From each of `widths` to the next: `linear_1`, `norm_1`, `activation_1`, `linear_2` …; all linear without an activation."""
+    """From each of `widths` to the next: `linear_1`, `norm_1`, `activation_1`, `linear_2` …; all linear without an activation.
+
+    An activation that widens gives the next layer so many more inputs.
+    """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for number, (fan_in, width) in enumerate(pairwise(widths), start=1):
-        layers[f"linear_{number}"] = nn.Linear(fan_in, width, bias=bias)
+    fan_in = widths[0]
+    for number, width in enumerate(widths[1:], start=1):
+        layers[f"linear_{number}"] = linear(layer, fan_in, width, bias=bias)
         layers |= {f"norm_{number}": module for module in feature_norm(norm, width)}
+        fan_in = width
         if activation is not None:
-            layers[f"activation_{number}"] = activation_module(activation)
+            layers[f"activation_{number}"] = activation_module(activation, width)
+            fan_in = activated_width(activation, width)
     return nn.Sequential(layers)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from taskshift.nets.activations import ActivationName
+from taskshift.nets.activations import ActivationName, activated_width
 from taskshift.nets.initialisation import InitializationName, initialise
+from taskshift.nets.layer_kinds import LayerName, linear
 from taskshift.nets.layers import NormName, flat_widths, hidden_layers
 from taskshift.nets.weights import load_checkpoint
 
@@ -24,12 +25,14 @@ class MLP(nn.Module):
         activation: ActivationName = "relu",
         norm: NormName = "none",
         bias: bool = True,
+        layer: LayerName = "linear",
         initialization: InitializationName = "default",
         checkpoint: str | None = None,
     ):
         super().__init__()
-        self.hidden = hidden_layers(flat_widths(input_shape, depth, width), activation=activation, norm=norm, bias=bias)
-        self.head = nn.Linear(width, num_outputs, bias=bias)
+        widths = flat_widths(input_shape, depth, width)
+        self.hidden = hidden_layers(widths, activation=activation, norm=norm, bias=bias, layer=layer)
+        self.head = linear(layer, activated_width(activation, width), num_outputs, bias=bias)
         initialise(self, initialization, activation, head=self.head)
         load_checkpoint(self, checkpoint)
 

@@ -6,8 +6,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from taskshift.nets.activations import ActivationName, activation_module
+from taskshift.nets.activations import ActivationName, activated_width, activation_module
 from taskshift.nets.initialisation import InitializationName, initialise
+from taskshift.nets.layer_kinds import LayerName, convolution, linear
 from taskshift.nets.layers import NormName, at_least_one, channel_norm, image_shape
 from taskshift.nets.weights import load_checkpoint
 
@@ -33,6 +34,7 @@ class ResNet18(nn.Module):
         width: int = 64,
         activation: ActivationName = "relu",
         norm: NormName = "batch",
+        layer: LayerName = "linear",
         initialization: InitializationName = "default",
         checkpoint: str | None = None,
     ):
@@ -40,19 +42,19 @@ class ResNet18(nn.Module):
         colours, *sides = image_shape(input_shape, self.smallest_side, "resnet18")
         at_least_one(width=width)
         if chosen_stem(stem, min(sides)) == "imagenet":
-            self.conv1 = nn.Conv2d(colours, width, 7, stride=2, padding=3, bias=norm == "none")
+            self.conv1 = convolution(layer, colours, width, 7, stride=2, padding=3, bias=norm == "none")
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         else:
-            self.conv1 = nn.Conv2d(colours, width, 3, padding=1, bias=norm == "none")
+            self.conv1 = convolution(layer, colours, width, 3, padding=1, bias=norm == "none")
             self.maxpool = nn.Identity()
         self.bn1 = one_norm(norm, width)
-        self.activation = activation_module(activation)
-        self.layer1 = stage(width, width, 1, activation, norm)
-        self.layer2 = stage(width, 2 * width, 2, activation, norm)
-        self.layer3 = stage(2 * width, 4 * width, 2, activation, norm)
-        self.layer4 = stage(4 * width, 8 * width, 2, activation, norm)
+        self.activation = activation_module(activation, width)
+        self.layer1 = stage(width, width, 1, activation, norm, layer)
+        self.layer2 = stage(width, 2 * width, 2, activation, norm, layer)
+        self.layer3 = stage(2 * width, 4 * width, 2, activation, norm, layer)
+        self.layer4 = stage(4 * width, 8 * width, 2, activation, norm, layer)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(8 * width, num_outputs)
+        self.fc = linear(layer, activated_width(activation, 8 * width), num_outputs)
         initialise(self, initialization, activation, head=self.fc)
         load_checkpoint(self, checkpoint)
 
@@ -66,18 +68,18 @@ class ResNet18(nn.Module):
 class Block(nn.Module):
     """Two 3×3 convolutions around which the input goes, by a 1×1 convolution where the shape changes."""
 
-    def __init__(self, given: int, made: int, stride: int, activation: ActivationName, norm: NormName):
+    def __init__(self, given: int, made: int, stride: int, activation: ActivationName, norm: NormName, layer: LayerName):
         super().__init__()
         biased = norm == "none"
-        self.conv1 = nn.Conv2d(given, made, 3, stride=stride, padding=1, bias=biased)
+        self.conv1 = convolution(layer, given, made, 3, stride=stride, padding=1, bias=biased)
         self.bn1 = one_norm(norm, made)
-        self.activation1 = activation_module(activation)
-        self.conv2 = nn.Conv2d(made, made, 3, padding=1, bias=biased)
+        self.activation1 = activation_module(activation, made)
+        self.conv2 = convolution(layer, activated_width(activation, made), made, 3, padding=1, bias=biased)
         self.bn2 = one_norm(norm, made)
         self.downsample = nn.Identity()
         if stride != 1 or given != made:
-            self.downsample = nn.Sequential(nn.Conv2d(given, made, 1, stride=stride, bias=biased), one_norm(norm, made))
-        self.activation2 = activation_module(activation)
+            self.downsample = nn.Sequential(convolution(layer, given, made, 1, stride=stride, bias=biased), one_norm(norm, made))
+        self.activation2 = activation_module(activation, made)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[B, given, H, W] → [B, made, H/stride, W/stride]."""
@@ -85,9 +87,10 @@ class Block(nn.Module):
         return self.activation2(self.bn2(self.conv2(maps)) + self.downsample(inputs))
 
 
-def stage(given: int, made: int, stride: int, activation: ActivationName, norm: NormName) -> nn.Sequential:
-    """Two blocks, the first of which changes the number of channels and the size."""
-    return nn.Sequential(Block(given, made, stride, activation, norm), Block(made, made, 1, activation, norm))
+def stage(given: int, made: int, stride: int, activation: ActivationName, norm: NormName, layer: LayerName) -> nn.Sequential:
+    """Two blocks, the first of which changes the number of channels and the size; both counted before the activation."""
+    before, between = activated_width(activation, given), activated_width(activation, made)
+    return nn.Sequential(Block(before, made, stride, activation, norm, layer), Block(between, made, 1, activation, norm, layer))
 
 
 def one_norm(norm: NormName, channels: int) -> nn.Module:

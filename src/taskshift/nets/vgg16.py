@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from taskshift.nets.activations import ActivationName, activation_module
+from taskshift.nets.activations import ActivationName, activated_width, activation_module
 from taskshift.nets.initialisation import InitializationName, initialise
+from taskshift.nets.layer_kinds import LayerName, convolution, linear
 from taskshift.nets.layers import at_least_one, image_shape
 from taskshift.nets.weights import load_checkpoint
 
@@ -30,21 +31,23 @@ class VGG16(nn.Module):
         width: int = 64,
         classifier_width: int = 512,
         activation: ActivationName = "relu",
+        layer: LayerName = "linear",
         initialization: InitializationName = "default",
         checkpoint: str | None = None,
     ):
         super().__init__()
         colours, *_ = image_shape(input_shape, self.smallest_side, "vgg16")
         at_least_one(width=width, classifier_width=classifier_width)
-        self.features = nn.Sequential(*_features(colours, width, batch_norm, activation))
+        self.features = nn.Sequential(*_features(colours, width, batch_norm, activation, layer))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
+        widened = activated_width(activation, classifier_width)
         self.classifier = nn.Sequential(
-            nn.Linear(STAGES[-1][0] * width, classifier_width),
-            activation_module(activation),
-            nn.Linear(classifier_width, classifier_width),
-            activation_module(activation),
+            linear(layer, activated_width(activation, STAGES[-1][0] * width), classifier_width),
+            activation_module(activation, classifier_width),
+            linear(layer, widened, classifier_width),
+            activation_module(activation, classifier_width),
         )
-        self.head = nn.Linear(classifier_width, num_outputs)
+        self.head = linear(layer, widened, num_outputs)
         initialise(self, initialization, activation, head=self.head)
         load_checkpoint(self, checkpoint)
 
@@ -53,13 +56,14 @@ class VGG16(nn.Module):
         return self.head(self.classifier(self.avgpool(self.features(inputs)).flatten(1)))
 
 
-def _features(given: int, width: int, batch_norm: bool, activation: ActivationName) -> list[nn.Module]:
+def _features(given: int, width: int, batch_norm: bool, activation: ActivationName, layer: LayerName) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for factor, count in STAGES:
         for _ in range(count):
-            layers.append(nn.Conv2d(given, factor * width, 3, padding=1))
-            layers += [nn.BatchNorm2d(factor * width)] if batch_norm else []
-            layers.append(activation_module(activation))
-            given = factor * width
+            made = factor * width
+            layers.append(convolution(layer, given, made, 3, padding=1))
+            layers += [nn.BatchNorm2d(made)] if batch_norm else []
+            layers.append(activation_module(activation, made))
+            given = activated_width(activation, made)
         layers.append(nn.MaxPool2d(2))
     return layers
