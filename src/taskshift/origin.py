@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from taskshift.plugin_code import plugin_files
 from taskshift.run_folder import identity
 
 PACKAGES = ("taskshift", "torch", "torchvision", "numpy", "scipy", "hydra-core", "omegaconf", "wandb")
@@ -36,7 +37,7 @@ def describe_run(config: Mapping[str, Any], command: str, device: torch.device) 
         "device": str(device),
         "cpu": cpu_model(),
         "git": git_state(Path(__file__).parent),
-        "source_hash": source_hash(),
+        "source_hash": source_hash(tuple(config["plugins"])),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "config": dict(config),
     }
@@ -48,13 +49,18 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 @functools.cache
-def source_hash() -> str:
-    """Eight hexadecimal digits of all code and configs that a run is made from, as they were when this was first asked."""
+def source_hash(plugins: tuple[str, ...] = ()) -> str:
+    """Eight hexadecimal digits of all code and configs that a run is made from, as they were when this was first asked.
+
+    The files of `plugins`, modules by name, are part of it.
+    """
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for top in (package, package.parent / "loss_landscape", package.parent / "hydra_plugins" / "taskshift_sweeps"):
         for path in sorted(path for path in top.rglob("*") if path.suffix in (".py", ".yaml")):
             digest.update(str(path.relative_to(package.parent)).encode() + path.read_bytes())
+    for place, path in plugin_files(plugins).items():
+        digest.update(str(place).encode() + path.read_bytes())
     return digest.hexdigest()[:8]
 
 

@@ -71,7 +71,8 @@ def introduce(job: Job) -> None:
 def _warn_of_other_code(config: Mapping[str, Any]) -> None:
     """Say so where a sweep's first launcher saw other code than this run does."""
     sweep = SweepFolder(sweep_path(config)) if config["sweep_name"] is not None else None
-    if sweep is not None and sweep.file.exists() and sweep.read()["source"]["hash"] != source_hash():
+    source = sweep.read()["source"] if sweep is not None and sweep.file.exists() else None
+    if source is not None and source["hash"] != source_hash(tuple(source["plugins"])):
         log.warning("the code has changed since this sweep began: its runs may differ for that reason")
 
 

@@ -1,11 +1,16 @@
 """The printed command goes on with the very run it was printed by."""
 
+import importlib
 import os
 import shlex
 
 import pytest
 
-from taskshift.origin import resume_command
+from taskshift.origin import resume_command, source_hash
+from taskshift.plugin_code import plugin_files
+from taskshift.sweeps.launch import Sweep
+from taskshift.sweeps.plan import Plan, PlannedRun
+from taskshift.sweeps.sweep_folder import SweepFolder
 
 
 @pytest.mark.parametrize(
@@ -45,3 +50,44 @@ def test_a_run_of_a_sweep_goes_on_by_itself():
     assert resume_command(["train.py", "-m", "seed=3,4", "sweep_name=mine"], ["seed=4", "sweep_name=mine"], config).endswith(
         f" && {command}"
     )
+
+
+@pytest.fixture
+def plugins(tmp_path, monkeypatch):
+    """A plugin that is a module, and one that is a package; the name by which a config names something of the latter."""
+    (tmp_path / "lone_plugin.py").write_text("ONE = 1\n")
+    (tmp_path / "folder_plugin" / "deep").mkdir(parents=True)
+    for place in ("__init__.py", "deep/__init__.py", "deep/nets.py", "notes.txt"):
+        (tmp_path / "folder_plugin" / place).write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    return ("lone_plugin", "folder_plugin.deep")
+
+
+def test_a_plugins_files_are_found(plugins, tmp_path):
+    places = ["folder_plugin/__init__.py", "folder_plugin/deep/__init__.py", "folder_plugin/deep/nets.py", "lone_plugin.py"]
+    found = plugin_files([*plugins, "not_there"])
+    assert sorted(map(str, found)) == places
+    assert all(found[place] == tmp_path / place for place in found)
+
+
+@pytest.mark.parametrize("edited", ["lone_plugin.py", "folder_plugin/deep/nets.py"])
+def test_an_edited_plugin_is_other_code(edited, plugins, tmp_path):
+    def now():
+        source_hash.cache_clear()  # of code that this process saw before
+        return source_hash(plugins)
+
+    before = now()
+    assert before == now() != source_hash()
+    (tmp_path / edited).write_text("TWO = 2\n")
+    assert now() != before
+
+
+def test_a_sweeps_copy_of_the_code_holds_its_plugins(plugins, tmp_path):
+    run = PlannedRun("0a1b", "seed=0", {}, [], {"plugins": list(plugins)})
+    sweep = Sweep(Plan("mine", [], [], [run]), SweepFolder(tmp_path / "sweep"), None, 0, snapshot=True)
+    code = sweep.code()
+    assert (code / "lone_plugin.py").read_text() == "ONE = 1\n"
+    assert (code / "folder_plugin" / "deep" / "nets.py").exists()
+    assert (code / "taskshift" / "origin.py").exists()
+    assert not (code / "folder_plugin" / "notes.txt").exists()

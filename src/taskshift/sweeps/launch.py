@@ -16,6 +16,7 @@ from typing import Protocol
 
 from taskshift.faults import Fault
 from taskshift.origin import git_state, source_hash
+from taskshift.plugin_code import plugin_files
 from taskshift.run_folder import RunFolder, disk_faults, sweep_path
 from taskshift.sweeps import slurm
 from taskshift.sweeps.plan import Plan, PlannedRun, refuse_another_sweep
@@ -58,6 +59,9 @@ class Sweep:
             for package in ("taskshift", "loss_landscape", "hydra_plugins"):
                 unwanted = shutil.ignore_patterns("__pycache__")
                 shutil.copytree(here / package, self.folder.code / package, ignore=unwanted)
+            for place, path in plugin_files(plugins_of(self.plan)).items():
+                (self.folder.code / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, self.folder.code / place)
         return self.folder.code
 
     def queueing(self, keys: Sequence[str]) -> None:
@@ -116,10 +120,16 @@ class Here:
             run_here(sweep, run)
 
 
+def plugins_of(plan: Plan) -> tuple[str, ...]:
+    """Every plugin that one of the plan's runs names."""
+    return tuple(sorted({name for run in plan.runs for name in run.config["plugins"]}))
+
+
 def _begin(sweep: Sweep) -> None:
     """Write sweep.json with the plan's runs beside those that are there."""
     plan, folder = sweep.plan, sweep.folder
     known = folder.read() if folder.file.exists() else None
+    plugins = plugins_of(plan)
     if known is not None:
         refuse_another_sweep(plan, known, folder)
     about = known or {
@@ -127,7 +137,7 @@ def _begin(sweep: Sweep) -> None:
         "fixed": list(plan.fixed),
         "swept": list(plan.swept),
         "command": shlex.join(["python", *sys.argv]),
-        "source": {"hash": source_hash(), "git": git_state(Path(__file__).parent)},
+        "source": {"hash": source_hash(plugins), "plugins": plugins, "git": git_state(Path(__file__).parent)},
         "runs": {},
     }
     new = {"job": None, "cluster": None, "submitted": None}
