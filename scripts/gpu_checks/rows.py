@@ -1,0 +1,52 @@
+"""What a check tells, and how long all of them may take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+HOLDS, FALLS_SHORT, FAILED, LEFT_OUT, TOLD = "yes", "no", "FAILED", "left out", ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the last table."""
+
+    what: str
+    found: str
+    beside: str = ""  # the figure that it is to be read beside
+    verdict: str = TOLD  # whether it is as it has to be
+
+
+@dataclass
+class Budget:
+    """The seconds that are left of so many."""
+
+    seconds: float
+    begun: float = field(default_factory=time.monotonic)
+
+    def left(self) -> float:
+        return self.seconds - (time.monotonic() - self.begun)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the checks run."""
+
+    device: torch.device
+    budget: Budget
+    quick: bool  # small sizes, to try whether all of it runs
+
+    def timed(self, work) -> tuple[float, object]:
+        """Seconds of `work()`, the card's own included, and what came of it."""
+        self._finish()
+        begun = time.perf_counter()
+        result = work()
+        self._finish()
+        return time.perf_counter() - begun, result
+
+    def _finish(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
