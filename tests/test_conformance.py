@@ -1,11 +1,10 @@
 """Every learner of conf/learner: one step against a calculation written out by hand, a stack of members, kills and resumes.
 
-A new yaml is under test at once, and fails until its step is written out in `SLOPES`.
+A new yaml is under test at once, and fails until its step is written out in tests/framework/written_steps.py.
 """
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -28,12 +27,10 @@ from taskshift.shifts.losses import CrossEntropy
 from taskshift.shifts.task import Batch
 from taskshift.training import Training
 from tests.framework.learning import ActivitySquared, Noise, PowerIteration, Redraw, Tortoise, TowardStart
+from tests.framework.written_steps import STEPS, Twin
 
 LEARNERS = sorted(path.stem for path in Path("conf/learner").glob("*.yaml") if path.stem != "own")
 NUM_STEPS, NUM_CLASSES = 4, 3
-LR, MOMENTUM = 0.01, 0.9  # of conf/learner/optimizer/sgd.yaml
-L2_WEIGHT = 1e-4
-RHO = 0.05
 
 
 def mlp(seed):
@@ -86,45 +83,20 @@ def by_autograd(net, inputs, targets):
     return [parameter.grad.clone() for parameter in net.parameters()]
 
 
-def plain(net, gradient, batch):
-    return gradient(net, *batch)
-
-
-def with_l2(net, gradient, batch):
-    return [g + L2_WEIGHT * p.detach() for g, p in zip(gradient(net, *batch), net.parameters(), strict=True)]
-
-
-def sharpness_aware(net, gradient, batch):
-    uphill = gradient(net, *batch)
-    away, length = copy.deepcopy(net), sum(g.square().sum() for g in uphill).sqrt()
-    with torch.no_grad():
-        for parameter, g in zip(away.parameters(), uphill, strict=True):
-            parameter += RHO * g / length
-    return gradient(away, *batch)
-
-
-SLOPES = {"backprop": plain, "l2": with_l2, "sam": sharpness_aware}
-"""A learner's name → the direction of its step; all of them step by SGD with momentum."""
-
-
 @pytest.mark.parametrize("name", LEARNERS)
 @pytest.mark.parametrize("kind", NETS)
 def test_a_step_equals_the_calculation_by_hand(name, kind):
     make, shape = NETS[kind]
-    training, twin, task_loss = training_of(name, make(0), shape), make(0), CrossEntropy()
-    gradient = hand_written if kind == "mlp" else by_autograd
-    speed = [torch.zeros_like(parameter) for parameter in twin.parameters()]
-    for batch in batches(shape):
-        slopes = SLOPES[name](twin, gradient, batch)
-        with torch.no_grad():
-            for parameter, v, g in zip(twin.parameters(), speed, slopes, strict=True):
-                v.mul_(MOMENTUM).add_(g)
-                parameter -= LR * v
+    training, task_loss = training_of(name, make(0), shape), CrossEntropy()
+    twin = Twin(make(0), hand_written if kind == "mlp" else by_autograd)
+    for number, batch in enumerate(batches(shape)):
+        draws = twin.draws = training.draws.at(number, training.state["taken"])
+        measured = STEPS[name](twin, batch)
         training.state, _ = training.learner.step(
-            training.state, batch, task_loss, acting=training.learner.acting(training.num_steps)
+            training.state, batch, task_loss, draws, acting=training.learner.acting(training.num_steps)
         )
         training.hide()
-        for (key, ours), theirs in zip(training.net.state_dict().items(), twin.state_dict().values(), strict=True):
+        for (key, ours), theirs in zip(training.net.state_dict().items(), measured.state_dict().values(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12, msg=lambda words, key=key: f"{key}: {words}")
 
 
@@ -143,16 +115,18 @@ def test_a_recorded_stack_steps_as_its_members_do(name, kind):
         member.state["settings"]["optimizer"]["lr"].mul_(1 + number)
     acting, inputs = learner.acting(0), [list(batches(shape, number)) for number in range(3)]
 
-    def step(state, batch):
-        return learner.step(state, Batch(*batch), loss, acting=acting)[0]
+    def step(state, batch, draws):
+        return learner.step(state, Batch(*batch), loss, draws, acting=acting)[0]
 
-    stacked = tree_map(lambda *of: torch.stack(of), *(dict(member.state) for member in members))
+    stacked, program = tree_map(lambda *of: torch.stack(of), *(dict(member.state) for member in members)), None
     pairs = [tuple(torch.stack([batch[part] for batch in at]) for part in (0, 1)) for at in zip(*inputs, strict=True)]
-    program = make_fx(torch.vmap(step))(stacked, pairs[0])
     for at, pair in enumerate(pairs):
-        stacked = program(stacked, pair)
+        draws = [member.draws.at(at, member.state["taken"]) for member in members]
+        drawn = tree_map(lambda *of: torch.stack(of), *draws)
+        program = program or make_fx(torch.vmap(step))(stacked, pair, drawn)
+        stacked = program(stacked, pair, drawn)
         for number, member in enumerate(members):
-            member.state = member.learner.step(member.state, inputs[number][at], loss, acting=acting)[0]
+            member.state = member.learner.step(member.state, inputs[number][at], loss, draws[number], acting=acting)[0]
             own = tree_map(lambda tensor, number=number: tensor[number], stacked)
             for ours, theirs in zip(tree_flatten(own)[0], tree_flatten(dict(member.state))[0], strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)

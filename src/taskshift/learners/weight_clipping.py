@@ -1,0 +1,46 @@
+"""Weights that stay within a multiple of their initial bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+import torch
+
+from taskshift.learners.interventions import AfterStep
+from taskshift.learners.matrices import biases_of, fan_in, matrix_names
+from taskshift.learners.part import Context, Memory, Start, Subject
+
+
+class WeightClipping(AfterStep):
+    """θ ← clip(θ, ±kappa / √fan-in) after each step, for weights and their layers' biases (Elsayed et al. 2024).
+
+    1/√fan-in bounds torch's own initial weights and biases. Norm layers are not clipped. `layers` is a glob of the names of the
+    weights that are.
+    """
+
+    def __init__(self, kappa: float, layers: str = "*"):
+        if not kappa > 0:
+            raise ValueError(f"kappa is {kappa}; the bound, in initial bounds, is above 0")
+        self.kappa, self.layers = kappa, layers
+        self._bounds: dict[str, float] = {}  # of one κ
+
+    def settings(self) -> Mapping[str, float]:
+        return {"kappa": self.kappa}
+
+    def init(self, start: Start) -> Memory:
+        weights = [name for name in matrix_names(start) if fnmatchcase(name, self.layers)]
+        if not weights:
+            raise ValueError(f"layers={self.layers!r} names none of the net's weights: {', '.join(matrix_names(start))}")
+        biases = biases_of(weights, {name: start.net[name] for name in start.trained})
+        self._bounds = {name: fan_in(start.net[name]) ** -0.5 for name in weights}
+        self._bounds |= {bias: self._bounds[name] for name, bias in biases.items()}
+        return {}
+
+    def after_step(self, subject: Subject, context: Context) -> Subject:
+        clipped, counts = {}, []
+        for name, bound in self._bounds.items():
+            most = context.settings["kappa"] * bound
+            clipped[name] = subject.net[name].clamp(-most, most)
+            counts.append((subject.net[name].abs() > most).sum())
+        return subject._replace(net=clipped, numbers={"clipped": torch.stack(counts).sum()})
