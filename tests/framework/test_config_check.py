@@ -33,7 +33,7 @@ TOP_KEYS = (
     "objective, output_project, plugins, recorder, run_name, seed, sweep_name, task_shift, task_shift_mode, use_wandb, wandb"
 )
 HELP = "`python train.py --help` lists the choices"
-OPTIMIZERS = "adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, nadam, own, radam, rmsprop, rprop or sgd"
+OPTIMIZERS = "adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, nadam, own, radam, rmsprop, rprop, sgd or upgd"
 
 QUICK = {
     "epochs=0": "epochs=0: expected a whole number, at least 1",
@@ -112,8 +112,8 @@ BUILT = {
     "+net.foo=3": "net.foo: there is no such key; net takes activation, bias, checkpoint, depth, initialization, "
     "layer, norm, width",
     "++net.widht=3": "net.widht: there is no such key; did you mean net.width?",
-    "net.activation=relo": "net.activation=relo: expected relu, leaky_relu, prelu, crelu, tanh, sigmoid, elu, selu, gelu, silu "
-    "or identity",
+    "net.activation=relo": "net.activation=relo: expected relu, leaky_relu, prelu, crelu, maxout, tanh, sigmoid, elu, "
+    "selu, gelu, silu or identity",
     "learner.optimizer.lr=-1": "learner.optimizer: Invalid learning rate: -1.0",
     "+learner.optimizer.params=3": "learner.optimizer.params: there is no such key; learner.optimizer takes ",
     "learner.optimizer=adam": (

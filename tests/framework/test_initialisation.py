@@ -16,6 +16,7 @@ from taskshift.nets.activations import ActivationName, activation_module, activa
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.deep_linear import DeepLinear
 from taskshift.nets.initialisation import InitializationName, initialise
+from taskshift.nets.layer_kinds import LayerName
 from taskshift.nets.mlp import MLP
 from taskshift.nets.resnet18 import ResNet18
 from taskshift.nets.vgg16 import VGG16
@@ -83,6 +84,11 @@ def test_gains_are_torchs_where_torch_has_them(activation):
 
 @pytest.mark.parametrize("activation", sorted(set(get_args(ActivationName)) - {"tanh", "sigmoid", "selu"}))
 def test_gains_keep_the_second_moment(activation):
+    if activation == "maxout":  # of two independent inputs; E max² = (E a² + E b²)/2 by symmetry
+        pair = torch.randn(2_000_000, 2, generator=torch.Generator().manual_seed(0))
+        moment = activation_module(activation, 2)(pair).square().mean().item()
+        assert activation_of(activation).gain == pytest.approx(1 / np.sqrt(moment), rel=5e-3)
+        return
     function = activation_module(activation, 1).double()
 
     def integrand(z):
@@ -128,18 +134,30 @@ def test_signals_neither_die_nor_explode_in_a_deep_relu_net():
     assert 0.2 < features.square().mean() < 5  # torch's default leaves 1e-20
 
 
+@pytest.mark.parametrize("layer", sorted(set(get_args(LayerName)) - {"linear", "tracked_norm"}))
 @pytest.mark.parametrize("name", NETS)
-def test_weight_normed_layers_have_the_weights_that_were_drawn(name):
+def test_layers_written_by_other_parameters_have_the_weights_that_were_drawn(name, layer):
     torch.manual_seed(0)
-    plain = NETS[name](initialization="kaiming_normal")
+    net = NETS[name](initialization="kaiming_normal", layer=layer)
     torch.manual_seed(0)
-    normed = NETS[name](initialization="kaiming_normal", layer="weight_norm")
+    fresh = NETS[name](layer=layer)
+    for one, first in zip(layers(net), layers(fresh), strict=True):
+        assert not torch.allclose(one.weight, first.weight, rtol=1e-2)
+    for one in layers(net)[:-1]:
+        assert_drawn("kaiming_normal", one.weight.detach(), 1.0 if name == "deep_linear" else sqrt(2))
+    assert_drawn("kaiming_normal", layers(net)[-1].weight.detach(), 1.0)
+
+
+@pytest.mark.parametrize("layer", get_args(LayerName))
+def test_every_kind_of_layer_keeps_the_second_moment(layer):
+    """Through thirty layers of relu units, whatever the inputs' size where that is tracked."""
     torch.manual_seed(0)
-    fresh = NETS[name](layer="weight_norm")
-    for one, other, first in zip(layers(plain), layers(normed), layers(fresh), strict=True):
-        torch.testing.assert_close(other.weight, one.weight)
-        assert not torch.allclose(other.weight, first.weight)
-    assert len(list(normed.parameters())) == len(list(plain.parameters())) + len(layers(plain))
+    net = MLP((300,), 10, depth=30, width=300, initialization="kaiming_normal", layer=layer)
+    inputs = torch.randn(64, 300)
+    if layer == "tracked_norm":
+        assert 0.35 < net.hidden(5 * inputs).square().mean() < 0.65  # relu of a unit variance
+    else:
+        assert 0.2 < net.hidden(inputs).square().mean() < 5
 
 
 @pytest.mark.parametrize("normed", [nn.utils.parametrizations.orthogonal, nn.utils.parametrizations.spectral_norm])

@@ -11,17 +11,18 @@ import torchvision
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from taskshift.nets.activations import ACTIVATIONS, ActivationName, CReLU, activation_module
+from taskshift.nets.activations import ACTIVATIONS, ActivationName, CReLU, MaxOut, activation_module
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.deep_linear import DeepLinear
+from taskshift.nets.layer_kinds import LayerName, convolution, linear
 from taskshift.nets.mlp import MLP
 from taskshift.nets.resnet18 import ResNet18
 from taskshift.nets.vgg16 import VGG16
 
 NAMES = get_args(ActivationName)
 SMALL = {
-    "mlp": partial(MLP, depth=2, width=7),
-    "convnet": partial(ConvNet, channels=(3, 4, 5), width=6),
+    "mlp": partial(MLP, depth=2, width=6),
+    "convnet": partial(ConvNet, channels=(2, 4, 6), width=8),
     "resnet18": partial(ResNet18, width=4),
     "resnet18_imagenet": partial(ResNet18, width=4, stem="imagenet"),
     "vgg16": partial(VGG16, width=2, classifier_width=8),
@@ -93,25 +94,33 @@ def test_every_norm_is_in_its_net(name, norm):
     assert all(isinstance(module, kinds[norm]) for module in norms)
 
 
+@pytest.mark.parametrize("layer", sorted(set(get_args(LayerName)) - {"linear"}))
 @pytest.mark.parametrize("name", SMALL)
-def test_every_net_has_the_layers_it_was_asked_for(name):
+def test_every_net_has_the_layers_it_was_asked_for(name, layer):
     make, side = SMALL[name], max(SMALL[name].func.smallest_side, 8)
-    torch.manual_seed(0)
-    plain = make(input_shape=(1, side, side), num_outputs=3).eval()
-    torch.manual_seed(0)
-    normed = make(input_shape=(1, side, side), num_outputs=3, layer="weight_norm").eval()
-    weighted = [module for module in normed.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    net = make(input_shape=(1, side, side), num_outputs=3, layer=layer)
+    weighted = [module for module in net.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    plain = make(input_shape=(1, side, side), num_outputs=3)
     assert all(is_parametrized(module, "weight") for module in weighted)
     assert len(weighted) == sum(isinstance(module, (nn.Linear, nn.Conv2d)) for module in plain.modules())
-    torch.testing.assert_close(normed(images(side)), plain(images(side)))  # the same function, other parameters
-    assert_learns_from(normed, images(side), 3)
+    assert_learns_from(net, images(side), 3)
 
 
+@pytest.mark.parametrize("layer", sorted(set(get_args(LayerName)) - {"linear", "tracked_norm", "full_rank_projection"}))
+def test_layers_written_by_other_parameters_are_the_same_function_at_first(layer):
+    nets = []
+    for kind in ("linear", layer):
+        torch.manual_seed(0)
+        nets.append(SMALL["resnet18"](input_shape=(1, 8, 8), num_outputs=3, layer=kind).eval())
+    torch.testing.assert_close(nets[1](images(8)), nets[0](images(8)), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("activation", "kind"), [("crelu", CReLU), ("maxout", MaxOut)])
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "deep_linear"])
-def test_an_activation_that_widens_feeds_the_next_layer(name):
+def test_an_activation_that_widens_feeds_the_next_layer(name, activation, kind):
     side = max(SMALL[name].func.smallest_side, 8)
-    net = SMALL[name](input_shape=(1, side, side), num_outputs=3, activation="crelu")
-    assert any(isinstance(module, CReLU) for module in net.modules())
+    net = SMALL[name](input_shape=(1, side, side), num_outputs=3, activation=activation)
+    assert any(isinstance(module, kind) for module in net.modules())
     assert_learns_from(net, images(side), 3)
 
 
@@ -234,7 +243,12 @@ def test_vectors_are_refused_by_image_nets(net):
         (DeepLinear, {"width": -1}, r"width=-1 was asked for"),
         (ConvNet, {"channels": (8, 0, 8)}, r"channels\[1\]=0 was asked for"),
         (ResNet18, {"stem": "tiny"}, r"stem='tiny' is not known; choose one of auto, cifar, imagenet"),
-        (MLP, {"layer": "svd"}, r"layer='svd' is not known; choose one of linear, weight_norm"),
+        (
+            MLP,
+            {"activation": "maxout", "width": 7},
+            "activation='maxout' takes 2 units or channels for each one, but a layer has 7",
+        ),
+        (MLP, {"layer": "sdv"}, r"layer='sdv' is not known; choose one of linear, weight_norm"),
         (VGG16, {"classifier_width": 0}, r"classifier_width=0 was asked for"),
     ],
 )
@@ -244,7 +258,7 @@ def test_a_wrong_option_is_one_sentence(net, options, sentence):
 
 
 def test_activations_compute_what_their_names_say():
-    z = torch.linspace(-3, 3, 60, dtype=torch.float64).reshape(20, 3)
+    z = torch.linspace(-3, 3, 60, dtype=torch.float64).reshape(15, 4)
     normal = torch.distributions.Normal(0.0, 1.0)
     scale, alpha = 1.0507009873554805, 1.6732632423543772
     expected = {
@@ -252,6 +266,7 @@ def test_activations_compute_what_their_names_say():
         "leaky_relu": torch.where(z > 0, z, 0.01 * z),
         "prelu": torch.where(z > 0, z, 0.25 * z),
         "crelu": torch.cat([z.clamp(min=0), (-z).clamp(min=0)], dim=1),
+        "maxout": torch.stack([torch.maximum(z[:, 0], z[:, 1]), torch.maximum(z[:, 2], z[:, 3])], dim=1),
         "tanh": (z.exp() - (-z).exp()) / (z.exp() + (-z).exp()),
         "sigmoid": 1 / (1 + (-z).exp()),
         "elu": torch.where(z > 0, z, z.exp() - 1),
@@ -263,5 +278,78 @@ def test_activations_compute_what_their_names_say():
     assert set(expected) == set(NAMES) == set(ACTIVATIONS)
     for name, values in expected.items():
         before = z.clone()
-        torch.testing.assert_close(activation_module(name, 3).double()(z), values)
+        torch.testing.assert_close(activation_module(name, 4).double()(z), values)
         assert torch.equal(z, before), f"{name} works in place"
+
+
+# -- kinds of layers ----------------------------------------------------------------------------------------------
+
+
+def made(layer: str, kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    made = linear(layer, 7, 4) if kind == "linear" else convolution(layer, 5, 4, 3, bias=False)
+    return made.double()
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_a_fixed_norm_stays_whatever_is_learnt(kind):
+    layer = made("fixed_norm", kind)
+    norms = layer.weight.detach().flatten(1).norm(dim=1)
+    free = layer.parametrizations.weight.original
+    with torch.no_grad():
+        free.mul_(3).add_(torch.randn_like(free))
+    torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), norms)
+    torch.testing.assert_close(
+        layer.weight.flatten(1), norms[:, None] * free.flatten(1) / free.flatten(1).norm(dim=1, keepdim=True)
+    )
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_one_norm_a_layer_scales_all_units_together(kind):
+    layer, before = made("weight_norm_per_layer", kind), made("weight_norm_per_layer", kind).weight.detach()
+    with torch.no_grad():
+        layer.parametrizations.weight.original0.mul_(2)
+        layer.parametrizations.weight.original1.mul_(5)
+    torch.testing.assert_close(layer.weight, 2 * before)
+    assert layer.parametrizations.weight.original0.numel() == 1
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_an_svd_layer_begins_with_the_decomposition_of_what_was_drawn(kind):
+    layer = made("svd", kind)
+    left, values, right = (getattr(layer.parametrizations.weight, f"original{number}") for number in range(3))
+    matrix = layer.weight.detach().flatten(1)
+    torch.testing.assert_close(values.detach(), torch.linalg.svdvals(matrix), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close((left * values) @ right, matrix)
+    torch.testing.assert_close(left.T @ left, torch.eye(4).double(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_a_full_rank_projection_maps_to_as_many_dimensions_and_projects(kind):
+    layer = made("full_rank_projection", kind)
+    full, projection = layer.parametrizations.weight.original, layer.parametrizations.weight[0].projection
+    assert full.shape[0] == full.shape[1] == (7 if kind == "linear" else 5)
+    assert torch.linalg.matrix_rank(full.detach().flatten(1)) == len(full)
+    torch.testing.assert_close(projection @ projection.T, torch.eye(4).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(layer.weight.flatten(1), projection @ full.flatten(1))
+    assert not any(projection is parameter for parameter in layer.parameters())
+    wider = linear("full_rank_projection", 3, 5)
+    torch.testing.assert_close(wider.weight, wider.parametrizations.weight.original)
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_a_tracked_layer_knows_no_size_in_training_and_remembers_it_for_eval_mode(kind):
+    layer, shape = made("tracked_norm", kind), (64, 7) if kind == "linear" else (64, 5, 6, 6)
+    inputs = torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    plain = made("linear", kind)
+    scaled = inputs / (inputs.square().mean() + 1e-5).sqrt()
+    torch.testing.assert_close(layer(inputs), plain(scaled))
+    torch.testing.assert_close(layer(1000 * inputs), layer(inputs), rtol=1e-4, atol=1e-5)
+    expected = torch.ones(())
+    layer = made("tracked_norm", kind)
+    for size in (2.0, 3.0, 3.0):
+        layer(size * inputs)
+        expected = 0.9 * expected + 0.1 * size**2 * inputs.square().mean()
+    layer.eval()
+    torch.testing.assert_close(layer(inputs), plain(inputs / (expected + 1e-5).sqrt()))
+    torch.testing.assert_close(layer.mean_square, expected.double())  # eval mode leaves it alone

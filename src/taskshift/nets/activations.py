@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from math import sqrt
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-ActivationName = Literal["relu", "leaky_relu", "prelu", "crelu", "tanh", "sigmoid", "elu", "selu", "gelu", "silu", "identity"]
+ActivationName = Literal[
+    "relu", "leaky_relu", "prelu", "crelu", "maxout", "tanh", "sigmoid", "elu", "selu", "gelu", "silu", "identity"
+]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Activation:
     gain: float
     """What a weight's standard deviation is multiplied by (initialisation.py): where torch's `calculate_gain` has one, the same,
     but for selu; else 1/√E[φ(z)²] for a standard normal z, under which the second moment is kept, as √2 is relu's."""
-    widening: int = 1
+    widening: Fraction = Fraction(1)
     """How many units or channels come out for one that comes in."""
 
 
@@ -37,11 +40,20 @@ class CReLU(nn.Module):
         return nn.functional.relu(torch.cat([inputs, -inputs], dim=1))
 
 
+class MaxOut(nn.Module):
+    """The larger of each two neighbours along axis 1 (Goodfellow et al. 2013): [B, C, …] → [B, C/2, …]."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Units 0 and 1, 2 and 3, …"""
+        return inputs.unflatten(1, (-1, 2)).amax(dim=2)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(lambda _: nn.ReLU(), sqrt(2)),
     "leaky_relu": Activation(lambda _: nn.LeakyReLU(), sqrt(2 / (1 + 0.01**2))),  # slope 0.01 below zero
     "prelu": Activation(nn.PReLU, sqrt(2 / (1 + 0.25**2))),  # a slope for each unit or channel, 0.25 at first (He et al. 2015)
-    "crelu": Activation(lambda _: CReLU(), sqrt(2), widening=2),
+    "crelu": Activation(lambda _: CReLU(), sqrt(2), widening=Fraction(2)),
+    "maxout": Activation(lambda _: MaxOut(), 1.0, widening=Fraction(1, 2)),
     "tanh": Activation(lambda _: nn.Tanh(), 5 / 3),
     "sigmoid": Activation(lambda _: nn.Sigmoid(), 1.0),
     "elu": Activation(lambda _: nn.ELU(), 1.2451983),
@@ -66,4 +78,7 @@ def activation_module(name: ActivationName, width: int) -> nn.Module:
 
 def activated_width(name: ActivationName, width: int) -> int:
     """How many units or channels come out where `width` come in."""
-    return width * activation_of(name).widening
+    after = width * activation_of(name).widening
+    if after.denominator != 1:
+        raise ValueError(f"activation={name!r} takes {after.denominator} units or channels for each one, but a layer has {width}")
+    return int(after)

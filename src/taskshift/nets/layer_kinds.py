@@ -3,33 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import register_parametrization
 
-LayerName = Literal["linear", "weight_norm"]
+from taskshift.nets.parametrised import SVD, FixedNorm, FullRankProjection
+from taskshift.nets.tracked import TrackedConv2d, TrackedLinear
+
+LayerName = Literal["linear", "weight_norm", "weight_norm_per_layer", "fixed_norm", "tracked_norm", "svd", "full_rank_projection"]
 
 Weighted = TypeVar("Weighted", nn.Linear, nn.Conv2d)
 
-LAYERS: dict[str, Callable[[Any], Any]] = {
-    "linear": lambda layer: layer,
-    "weight_norm": weight_norm,  # W = g·V/‖V‖, a g for each unit or channel (Salimans and Kingma 2016)
+
+def _by(make: Callable[[Any], nn.Module], layer: Any) -> Any:
+    register_parametrization(layer, "weight", make(layer.weight))
+    return layer
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A kind of layer: how it is made, and how its weight is written."""
+
+    write: Callable[[Any], Any] = lambda layer: layer
+    """A layer with its weight drawn → the same function, other parameters."""
+    linear: type[nn.Linear] = nn.Linear
+    convolution: type[nn.Conv2d] = nn.Conv2d
+
+
+LAYERS: dict[str, Layer] = {
+    "linear": Layer(),
+    "weight_norm": Layer(weight_norm),  # W_i = g_i V_i/‖V_i‖ for each unit or channel (Salimans and Kingma 2016)
+    "weight_norm_per_layer": Layer(partial(weight_norm, dim=None)),  # W = g V/‖V‖, one g a layer
+    "fixed_norm": Layer(partial(_by, FixedNorm)),  # W_i = c_i V_i/‖V_i‖, c_i constant
+    "tracked_norm": Layer(partial(_by, FixedNorm), TrackedLinear, TrackedConv2d),  # the same, of inputs scaled to mean square 1
+    "svd": Layer(partial(_by, lambda weight: SVD(weight.shape))),  # W = N diag(σ) C
+    "full_rank_projection": Layer(partial(_by, FullRankProjection)),  # W = P F, P fixed, F as wide as the inputs
 }
-"""Name → a plain layer with its weights drawn, as that kind of layer: the same function at first, other parameters."""
 
 
 def linear(layer: LayerName, fan_in: int, width: int, *, bias: bool = True) -> nn.Linear:
     """A linear layer [B, fan_in] → [B, width]."""
-    return _as(layer, nn.Linear(fan_in, width, bias=bias))
+    kind = _kind(layer)
+    return kind.write(kind.linear(fan_in, width, bias=bias))
 
 
 def convolution(layer: LayerName, given: int, made: int, size: int, **options: Any) -> nn.Conv2d:
     """A convolution of `size` × `size` from `given` to `made` channels; `options` are torch's."""
-    return _as(layer, nn.Conv2d(given, made, size, **options))
+    kind = _kind(layer)
+    return kind.write(kind.convolution(given, made, size, **options))
 
 
-def _as(layer: LayerName, plain: Weighted) -> Weighted:
+def _kind(layer: LayerName) -> Layer:
     if layer not in LAYERS:
         raise ValueError(f"layer={layer!r} is not known; choose one of {', '.join(get_args(LayerName))}")
-    return LAYERS[layer](plain)
+    return LAYERS[layer]

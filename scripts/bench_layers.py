@@ -1,0 +1,81 @@
+"""What a kind of layer costs: forward and backward of a net, beside the same net with plain layers.
+
+    python scripts/bench_layers.py
+
+The two run alternately in one process; seconds are CPU time where there is no card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from taskshift.nets.convnet import ConvNet
+from taskshift.nets.layer_kinds import LayerName
+from taskshift.nets.mlp import MLP
+
+NETS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
+    "MLP 784-100-100-10": (MLP, (1, 28, 28)),
+    "convnet 28×28": (ConvNet, (1, 28, 28)),
+}
+
+
+def main() -> None:
+    """Print a line a net, kind and batch size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    print(f"| net | batch | layer | times the plain net's ({options.rounds} rounds) |\n|---|---|---|---|")
+    for name, (make, shape) in NETS.items():
+        for size in options.batches:
+            for layer, ratios in compared(make, shape, size, device, options.rounds):
+                print(f"| {name} | {size} | {layer} | {statistics.median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f}) |")
+
+
+def compared(
+    make: Callable[..., nn.Module], shape: tuple[int, ...], size: int, device: torch.device, rounds: int
+) -> Iterator[tuple[str, list[float]]]:
+    """Each kind of layer with its seconds over the plain net's, round by round."""
+    inputs = torch.randn(size, *shape, device=device)
+    plain = make(shape, 10).to(device)
+    for layer in get_args(LayerName):
+        if layer != "linear":
+            other = make(shape, 10, layer=layer).to(device)
+            for net in (plain, other):
+                seconds_of(net, inputs)  # what is made once
+            yield layer, [seconds_of(other, inputs) / seconds_of(plain, inputs) for _ in range(rounds)]
+
+
+def seconds_of(net: nn.Module, inputs: torch.Tensor, repeats: int = 10) -> float:
+    """Of so many passes forward and backward."""
+    clock = time.perf_counter if inputs.is_cuda else time.process_time
+    finish(inputs.device)
+    begun = clock()
+    for _ in range(repeats):
+        net.zero_grad()
+        net(inputs).square().sum().backward()
+    finish(inputs.device)
+    return clock() - begun
+
+
+def finish(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()
