@@ -22,6 +22,7 @@ from taskshift.evaluators.evaluator import Evaluator
 from taskshift.faults import Fault
 from taskshift.learners.learner import Learner
 from taskshift.recorders.recorder import Recorder
+from taskshift.shifts.source import Source
 from taskshift.shifts.task import TaskShift
 
 CONF = conf_folder()
@@ -59,8 +60,9 @@ def _override(name):
 
 def _top_blocks(config):
     """(where, block, wanted) for every object that a run constructs from its config."""
-    yield "data", config["data"], LabelledData
-    yield "task_shift", config["task_shift"], TaskShift
+    if config["data"] is not None:
+        yield "data", config["data"], LabelledData
+    yield "task_shift", config["task_shift"], TaskShift | Source
     yield "net", config["net"], nn.Module
     yield "learner", config["learner"], Learner
     yield from ((f"lla.{name}", block, Evaluator) for name, block in evaluator_blocks(config["lla"]).items())

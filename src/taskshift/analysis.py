@@ -220,7 +220,7 @@ def _evaluation_batches(parts: Parts, task: Task) -> list[Batch]:
 def _run_one(name: str, evaluator: Evaluator, measurement: Measurement, folder: Path) -> None:
     own = measurement.for_evaluator(name)
     own.scratch.mkdir(parents=True, exist_ok=True)
-    with _unchanged(own.training, name), stopwatch(own.stream.data.device) as watch:
+    with _unchanged(own.training, name), stopwatch(own.stream.device) as watch:
         findings = _evaluated(name, evaluator, own)
         own.training.net.zero_grad(set_to_none=True)
     _write(folder / name, findings, watch.seconds)
@@ -265,7 +265,7 @@ def _write(folder: Path, findings: Findings, seconds: float) -> None:
 @contextmanager
 def _seeded(measurement: Measurement, name: str) -> Iterator[None]:
     """Give the evaluator a random state of its own, and the run its own back."""
-    device = measurement.stream.data.device
+    device = measurement.stream.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed_from(measurement.seed, "evaluator", measurement.task.index, measurement.phase, name, "torch"))
         yield

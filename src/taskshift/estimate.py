@@ -45,7 +45,7 @@ def _step_seconds(parts: Parts, task_index: int) -> float:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         training = parts.make_training(0)
         training.begin(task, parts.stream.in_batches(task, task.train))
-        batch = next(iter(parts.stream.epoch(task, 0)))
+        batch = next(iter(parts.stream.apart().epoch(task, 0, actor=training)))
         training.learn(task, batch)  # the first step allocates, and would be too slow to count
         synchronize(device)
         begin, count = time.perf_counter(), 0

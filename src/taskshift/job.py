@@ -131,6 +131,7 @@ class Job:
         self.written, self.task_seconds = Written(state["num_rows"], state["rows_checksum"]), state["task_seconds"]
         self.failed, self.last_eigenpairs, self.first_net = state["failed"], state["last_eigenpairs"], state["first_net"]
         self.parts.training.load_state_dict(state["training"])
+        self.parts.stream.load_state_dict(state["source"])
         checkpoint.set_random_state(state["random"], self.parts.device)
         rows = self.folder.cut_rows(self.written)
         self.task_rows = [row for row in rows if row["task_idx"] == self.progress.task and "epoch_loss" in row]
@@ -139,7 +140,7 @@ class Job:
     def _state_of_latest(self) -> dict[str, Any]:
         state = checkpoint.load(self.folder.latest, self.parts.device)
         if lacking := sorted(
-            {"progress", "sums", "num_rows", "rows_checksum", "training", "random", "first_net", "bin"} - state.keys()
+            {"progress", "sums", "num_rows", "rows_checksum", "training", "source", "random", "first_net", "bin"} - state.keys()
         ):
             raise Fault(
                 f"{self.folder.latest} was saved by other code than this: it lacks {', '.join(lacking)}; go on with that code "
@@ -159,6 +160,7 @@ class Job:
             "failed": self.failed,
             "last_eigenpairs": self.last_eigenpairs,
             "training": self.parts.training.state_dict(),
+            "source": self.parts.stream.state_dict(),
             "random": checkpoint.random_state(self.parts.device),
             "first_net": self.first_net,
         }

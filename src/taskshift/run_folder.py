@@ -28,7 +28,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPER
 """What a disk says that is full, or may not be written."""
 
 IDENTITY = (
-    "seed", "arch", "data", "net", "learner", "task_shift_mode", "task_shift",
+    "seed", "arch", "data", "validation", "net", "learner", "task_shift_mode", "task_shift",
     "epochs", "batch_size", "evaluate_every", "log_every", "plugins", "lla",
 )  # fmt: skip
 """The keys that make a run what it is; all others may change when it is resumed."""
@@ -349,7 +349,7 @@ def _switched_off(key: str, before: Mapping[str, Any], after: Mapping[str, Any])
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run what it is, as dotted keys."""
-    flat = dict(flattened({key: config[key] for key in IDENTITY}))
+    flat = dict(flattened({key: config.get(key) for key in IDENTITY}))
     return {key: value for key, value in flat.items() if not any(key == free or key.startswith(f"{free}.") for free in FREE)}
 
 

@@ -30,7 +30,7 @@ def train(job: Job, task: Task) -> None:
 def _train_epoch(job: Job, task: Task, epoch: int) -> None:
     training, snapshots = job.parts.training, job.trajectory_steps(task)
     first = epoch * job.parts.stream.num_batches(task)
-    for batch in job.parts.stream.epoch(task, epoch, start=job.progress.batch):
+    for batch in job.parts.stream.epoch(task, epoch, start=job.progress.batch, actor=training):
         if first + job.progress.batch in snapshots:
             trajectory.keep_point(job.folder, task.index, first + job.progress.batch, training.net)
         step = training.learn(task, batch)
@@ -62,11 +62,20 @@ def _finish_epoch(job: Job, task: Task, epoch: int) -> None:
     metrics = {f"epoch_{name}": value for name, value in means.items()}
     metrics |= {f"learner/{name}": value for name, value in job.sums.totals().items()}
     if epoch == 0 or (epoch + 1) % top.evaluate_every == 0:  # how well a task begins says much about plasticity
-        batches = job.parts.stream.batches(task, task.test, TEST_BATCH_SIZE)
-        metrics |= {f"test_{name}": value for name, value in averages(job.parts.training.net, task, batches).items()}
+        metrics |= _judged(job, task)
     job.log(task.index * top.epochs + epoch, task, metrics)
     job.sums = EpochSums()
     job.move(epoch=epoch + 1, batch=0)
     last = (epoch + 1) * job.parts.stream.num_batches(task)
     if epoch + 1 == top.epochs and last in job.trajectory_steps(task):
         trajectory.keep_point(job.folder, task.index, last, job.parts.training.net)
+
+
+def _judged(job: Job, task: Task) -> dict[str, float]:
+    """The net's loss and metrics on the task's examples that it does not learn from, and what else the source judges it by."""
+    stream, net, found = job.parts.stream, job.parts.training.net, {}
+    for split, examples in (("val", task.validation), ("test", task.test)):
+        if len(examples):
+            means = averages(net, task, stream.batches(task, examples, TEST_BATCH_SIZE))
+            found |= {f"{split}_{name}": value for name, value in means.items()}
+    return found | {f"test_{name}": value for name, value in stream.scores(task, net).items()}

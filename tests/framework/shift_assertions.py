@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 
+from taskshift.config.targets import resolve
 from taskshift.data.labelled_data import LabelledData
 from taskshift.shifts.task import Batch, Task, TaskShift
+
+
+def _is_shift(path: Path) -> bool:
+    return issubclass(resolve(yaml.safe_load(path.read_text())["task_shift"]["_target_"], object, ""), TaskShift)
+
+
+FILES = sorted(path for path in Path("conf/task_shift_mode").glob("*.yaml") if path.stem != "own")
+MODES = {path.stem: path for path in FILES if _is_shift(path)}
+"""The modes that show a data set; others make their own examples."""
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

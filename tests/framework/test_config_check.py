@@ -355,8 +355,8 @@ def test_build_parts_touches_no_disk(tmp_path, monkeypatch):
 
 def test_small_images_are_enlarged_once_and_said():
     parts = build_parts(compose(*SMALL, "net=convnet", "net.width=8", "net.channels=[2,2,2]"))
-    assert parts.data.input_shape == (1, 24, 24)
-    assert parts.data.note == "synthetic_images: images enlarged from 8×8 to 24×24, the smallest that the net takes"
+    assert parts.stream.input_shape == (1, 24, 24)
+    assert parts.stream.note == "synthetic_images: images enlarged from 8×8 to 24×24, the smallest that the net takes"
 
 
 def test_use_wandb_takes_the_recorder_out_whatever_is_chosen():
@@ -440,7 +440,7 @@ def test_data_and_an_evaluator_in_the_working_directory(own):
         f"lla.own._target_={name}.Measure",
     )
     parts = build_parts(compose(*words, "+lla.own.number=2"))
-    assert parts.data.input_shape == (1, 6, 6)
+    assert parts.stream.input_shape == (1, 6, 6)
     assert parts.evaluators["own"].number == 2.0
     assert "own" not in build_parts(compose(*words, "lla.enable_own=false")).evaluators
 

@@ -140,3 +140,18 @@ def test_synthetic_images_name_a_wrong_number(fault):
     ((name, value),) = fault.items()
     with pytest.raises(ValueError, match=rf"^{name}={value} was asked for; give a"):
         synthetic_images(**fault)
+
+
+def test_pixels_in_a_range_of_ones_own_are_a_line_of_the_stored_ones():
+    stored = torch.from_numpy(load_digits().images).float()[:, None]
+    shown, signed = digits(pixel_range=(0, 1)), digits(pixel_range=(-1, 1))
+    assert torch.equal(shown.inputs.flatten(1).sum(dim=0), (stored / 16).flatten(1).sum(dim=0))
+    assert (shown.inputs.min(), shown.inputs.max()) == (0, 1)
+    assert torch.equal(signed.inputs, 2 * shown.inputs - 1)
+    assert (shown.black.item(), signed.black.item()) == (0, -1)
+    assert torch.equal(shown.train, digits().train)
+
+
+def test_a_range_the_wrong_way_round_is_refused():
+    with pytest.raises(ValueError, match=r"pixel_range is \[1, 0\]; the first must be smaller than the second"):
+        digits(pixel_range=(1, 0))

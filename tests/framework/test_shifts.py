@@ -19,9 +19,8 @@ from taskshift.shifts.permuted_output import PermutedOutput
 from taskshift.shifts.random_labels import RandomLabels
 from taskshift.shifts.stationary import Stationary
 from taskshift.shifts.task import TaskShift
-from tests.framework.shift_assertions import DEVICES, assert_pure_in_index, assert_whole, fingerprint, same, shown
+from tests.framework.shift_assertions import DEVICES, MODES, assert_pure_in_index, assert_whole, fingerprint, same, shown
 
-MODES = {path.stem: path for path in sorted(Path("conf/task_shift_mode").glob("*.yaml")) if path.stem != "own"}
 ENDING = {"incremental_classes", "class_pairs"}
 
 
@@ -204,6 +203,16 @@ def test_class_pairs_relabels_two_classes_for_two_outputs(data):
         assert sorted(label for _, label in pairs) == [0, 1]
         seen += [original for original, _ in pairs]
     assert sorted(seen) == list(range(8)), "every class comes once"
+
+
+def test_class_pairs_may_come_again_in_the_same_order(data):
+    once, again = ClassPairs(seed=0), ClassPairs(seed=0, cycle=True)
+    assert (once.num_tasks(data), again.num_tasks(data)) == (4, None)
+    for index in range(4):
+        alike = fingerprint(once.task(data, index), data)
+        assert same(alike, fingerprint(again.task(data, index), data))
+        assert same(alike, fingerprint(again.task(data, index + 4000), data))
+    assert again.task(data, 4001).index == 4001
 
 
 @pytest.mark.parametrize("shift", [ClassPairs(seed=0), IncrementalClasses(seed=0)])

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from runs import compose, run_in
 
+from taskshift.config.build import build_parts
 from taskshift.config.construct import construct
 from taskshift.data.synthetic_images import synthetic_images
 from taskshift.randomness import generator, seed_from
+from taskshift.run_folder import read_rows
 from taskshift.shifts.incremental_classes import IncrementalClasses
 from taskshift.shifts.permuted import Permuted
 from taskshift.shifts.stationary import Stationary
 from taskshift.shifts.task import TaskShift
 from taskshift.stream import TaskStream
-from tests.framework.shift_assertions import DEVICES
+from tests.framework.shift_assertions import DEVICES, MODES
 
-MODES = sorted(path.stem for path in Path("conf/task_shift_mode").glob("*.yaml") if path.stem != "own")
 SETTINGS = {"num_tasks": 3, "batch_size": 16, "seed": 0}
 
 
@@ -73,10 +74,10 @@ def test_epochs_resume_at_any_batch_with_the_same_bits(stream):
 @pytest.mark.parametrize("mode", MODES)
 def test_batches_that_come_out_of_chunks_are_those_gathered_alone(mode, data, monkeypatch):
     """Bit for bit, entered anywhere, the last one small, in every mode of conf/."""
-    block = yaml.safe_load((Path("conf/task_shift_mode") / f"{mode}.yaml").read_text())["task_shift"]
+    block = yaml.safe_load(MODES[mode].read_text())["task_shift"]
     shift = construct(block, TaskShift, seed=3)
     stream = TaskStream(replace(data, augment=None), shift, num_tasks=2, batch_size=7, seed=0)
-    monkeypatch.setattr("taskshift.stream.CHUNK_EXAMPLES", 25)
+    monkeypatch.setattr("taskshift.shifts.indexed_source.CHUNK_EXAMPLES", 25)
     assert stream.chunk_length == 3
     task = stream[1]
     order = torch.randperm(len(task.train), generator=generator(0, "order", 1, 2)).to(task.train.device)
@@ -197,3 +198,34 @@ def test_a_last_batch_of_one_joins_the_one_before_where_asked(train_size, sizes)
     assert same(epoch(joined, start=1), epoch(joined)[1:])
     for which in range(2):  # the same examples in the same order
         assert torch.equal(*(torch.cat([batch[which] for batch in epoch(one)]) for one in (stream, joined)))
+
+
+def test_online_permuted_mnist_counts_each_example_before_its_step(tmp_path):
+    """The preset on the digits, against a loop written out: single examples, SGD without momentum, means of bins."""
+    words = ("experiment=online_permuted_mnist", "data=digits", "data.train_size=90", "num_tasks=2", "log_every=30")
+    off = ("recorder=none", "num_threads=1", "lla.logging.save_plots=false")
+    config = compose(*words, *off, "lla.enable_rank=false", "lla.enable_units=false", "lla.enable_weights=false")
+    rows = read_rows(run_in(tmp_path, config))
+    parts, right, wanted = build_parts(config), [], []
+    net = parts.training.net
+    weights = [weight.detach().clone().requires_grad_() for weight in net.parameters()]
+    for task in parts.stream:
+        for batch in parts.stream.epoch(task, 0):
+            assert 0 <= batch.inputs.min() <= batch.inputs.max() <= 1
+            right.append(step(weights, batch, lr=0.003))
+    wanted = [sum(right[first : first + 30]) / 30 for first in range(0, 180, 30)]
+    assert [row["bin_accuracy"] for row in rows if "bin_accuracy" in row] == pytest.approx(wanted, abs=1e-6)
+    assert [row["samples"] for row in rows if "bin_accuracy" in row] == [30, 60, 90, 120, 150, 180]
+    assert len({weight.shape for weight in weights}) == 5  # 64-100-100-100-10
+
+
+def step(weights, batch, lr):
+    """One step of gradient descent on an MLP with ReLU; whether the example was classified rightly before it."""
+    hidden = batch.inputs.flatten(1)
+    for weight, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
+        hidden = torch.relu(hidden @ weight.T + bias)
+    outputs = hidden @ weights[-2].T + weights[-1]
+    loss = torch.logsumexp(outputs, dim=1) - outputs[0, batch.targets]
+    for weight, slope in zip(weights, torch.autograd.grad(loss.sum(), weights), strict=True):
+        weight.data -= lr * slope
+    return int(outputs.argmax() == batch.targets.item())

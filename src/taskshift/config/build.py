@@ -14,13 +14,15 @@ from taskshift.config.check import check_quick, enabled, evaluator_blocks
 from taskshift.config.construct import Recipe, construct, read_block
 from taskshift.config.first_pass import learns_from_one, pass_two_examples
 from taskshift.config.schema import LlaHead, Top
-from taskshift.config.targets import import_plugins
+from taskshift.config.targets import Kind, import_plugins
 from taskshift.data.labelled_data import LabelledData
 from taskshift.data.resize import enlarged
+from taskshift.data.validation import with_validation
 from taskshift.evaluators.evaluator import Evaluator
 from taskshift.faults import Fault
 from taskshift.learners.learner import Learner
 from taskshift.recorders.recorder import Recorder
+from taskshift.shifts.source import Source, StreamSettings
 from taskshift.shifts.task import TaskShift
 from taskshift.stream import TaskStream
 from taskshift.training import Training
@@ -38,9 +40,7 @@ class Parts:
     top: Top
     lla: LlaHead
     device: torch.device
-    data: LabelledData
-    shift: TaskShift
-    stream: TaskStream
+    stream: Source
     training: Training
     evaluators: Mapping[str, Evaluator]  # those switched on, by name
     recorders: Mapping[str, Recorder]
@@ -49,7 +49,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class _Recipes:
-    data: Recipe
+    data: Recipe | None
     shift: Recipe
     net: Recipe
     learner: Recipe
@@ -67,17 +67,13 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
     recipes, attempt = _read(config, top), _Attempts()
     evaluators = {name: attempt(recipe.make, seed=top.seed) for name, recipe in recipes.evaluators.items()}
     recorders = {name: attempt(recipe.make) for name, recipe in recipes.recorders.items()}
-    shift = attempt(recipes.shift.make, seed=top.seed)
-    data = attempt(_make_data, recipes, top.seed, device)
-    training = make_training = stream = None
-    if shift is not None and data is not None:
-        attempt(_refuse_more_tasks, top, shift, data)
-        stream = TaskStream(data, shift, num_tasks=top.num_tasks, batch_size=top.batch_size, seed=top.seed)
+    training = make_training = None
+    if (stream := attempt(_make_stream, recipes, top, device, attempt)) is not None:
         training, make_training = attempt(_make_training, recipes, stream, device) or (None, None)
     attempt.settle()
     on = {name: evaluator for name, evaluator in evaluators.items() if enabled(config["lla"], name)}
     mirrors = {name: one for name, one in recorders.items() if top.use_wandb or type(one).__module__ != WANDB}
-    return Parts(top, lla, device, data, shift, stream, training, on, mirrors, make_training)
+    return Parts(top, lla, device, stream, training, on, mirrors, make_training)
 
 
 class _Attempts:
@@ -102,15 +98,15 @@ def _read(config: Mapping[str, Any], top: Top) -> _Recipes:
     """Every block checked against its signature, those of switched-off evaluators as well."""
     faults: list[str] = []
 
-    def one(name: str, wanted: type) -> Recipe | None:
+    def one(name: str, wanted: Kind) -> Recipe | None:
         return read_block(name, config[name], wanted, top.plugins, faults)
 
     def many(at: str, blocks: Mapping[str, Any], wanted: type) -> dict[str, Recipe | None]:
         return {name: read_block(f"{at}.{name}", block, wanted, top.plugins, faults) for name, block in blocks.items()}
 
     recipes = _Recipes(
-        one("data", LabelledData),
-        one("task_shift", TaskShift),
+        None if config["data"] is None else one("data", LabelledData),
+        one("task_shift", TaskShift | Source),
         one("net", nn.Module),
         one("learner", Learner),
         many("lla", evaluator_blocks(config["lla"]), Evaluator),
@@ -121,13 +117,43 @@ def _read(config: Mapping[str, Any], top: Top) -> _Recipes:
     return recipes
 
 
-def _make_data(recipes: _Recipes, seed: int, device: torch.device) -> LabelledData:
-    """The data on the device, images enlarged to what the net takes."""
-    small: LabelledData = recipes.data.make(seed=seed)
+def _make_stream(recipes: _Recipes, top: Top, device: torch.device, attempt: _Attempts) -> Source | None:
+    """The run's source of batches: its shift over its data, or what the shift's block makes by itself."""
+    settings = StreamSettings(top.num_tasks, top.batch_size, top.seed, device)
+    shift = attempt(recipes.shift.make, seed=top.seed, stream_settings=settings)
+    data = None if recipes.data is None else attempt(_make_data, recipes, top, device)
+    if isinstance(shift, Source):
+        _refuse_data(recipes, top)
+        return shift
+    if shift is not None and recipes.data is None:
+        raise Fault(f"data=none: {top.task_shift_mode} shows the examples of a data set; choose one, such as data=digits")
+    if shift is None or data is None:
+        return None
+    attempt(_refuse_more_tasks, top, shift, data)
+    return TaskStream(data, shift, num_tasks=top.num_tasks, batch_size=top.batch_size, seed=top.seed)
+
+
+def _make_data(recipes: _Recipes, top: Top, device: torch.device) -> LabelledData:
+    """The data on the device, images enlarged to what the net takes, a part of the training examples set aside."""
+    small: LabelledData = recipes.data.make(seed=top.seed)
     try:
-        return enlarged(small.to(device), getattr(recipes.net.target, "smallest_side", 1))
+        data = enlarged(small.to(device), getattr(recipes.net.target, "smallest_side", 1))
     except ValueError as error:
         raise Fault(f"net: {error}") from error
+    if top.validation.size is None:
+        return data
+    try:
+        return with_validation(data, top.validation.size, seed=top.validation.seed)
+    except ValueError as error:
+        raise Fault(str(error)) from error
+
+
+def _refuse_data(recipes: _Recipes, top: Top) -> None:
+    """A source that makes its own examples shows no others."""
+    if recipes.data is not None:
+        raise Fault(f"data: {top.task_shift_mode} makes its own examples; give data=none")
+    if top.validation.size is not None:
+        raise Fault(f"validation.size={top.validation.size}: {top.task_shift_mode} has no data set to take it from; give null")
 
 
 def _refuse_more_tasks(top: Top, shift: TaskShift, data: LabelledData) -> None:
@@ -137,13 +163,13 @@ def _refuse_more_tasks(top: Top, shift: TaskShift, data: LabelledData) -> None:
         raise Fault(f"num_tasks={top.num_tasks}: {ends}; give 1 to {limit}")
 
 
-def _make_training(recipes: _Recipes, stream: TaskStream, device: torch.device) -> tuple[Training, Callable[[int], Training]]:
+def _make_training(recipes: _Recipes, stream: Source, device: torch.device) -> tuple[Training, Callable[[int], Training]]:
     """The run's training, rehearsed, and what makes others like it."""
-    num_outputs, task = stream.shift.num_outputs(stream.data), stream[0]
+    num_outputs, task = stream.num_outputs, stream[0]
     example = stream.gather(task, task.train[:2])
 
     def given(seed: int) -> dict[str, Any]:
-        return {"seed": seed, "input_shape": stream.data.input_shape, "num_outputs": num_outputs}
+        return {"seed": seed, "input_shape": stream.input_shape, "num_outputs": num_outputs}
 
     def drawn(seed: int, **instead: Any) -> nn.Module:
         torch.manual_seed(seed)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
-from taskshift.config.targets import TRUSTED, resolve
+from taskshift.config.targets import TRUSTED, Kind, full_name, resolve
 from taskshift.config.typed import members, typed
 from taskshift.config.words import MISSING, no_such_key, no_value, shown
 from taskshift.faults import Fault
 
-SUPPLIED = frozenset({"input_shape", "num_outputs", "seed", "net"})
+SUPPLIED = frozenset({"input_shape", "num_outputs", "seed", "net", "stream_settings"})
 """Arguments that the framework gives where a signature asks for them and the block does not."""
 
 
@@ -24,7 +24,7 @@ class Recipe:
 
     where: str
     target: Any
-    wanted: type
+    wanted: Kind
     arguments: Mapping[str, Any]  # values as the annotations want them; nested recipes, and mappings of recipes
 
     def make(self, *positional: Any, **given: Any) -> Any:
@@ -38,7 +38,7 @@ class Recipe:
                 raise  # a bug in a plugin keeps its traceback
             raise Fault(_placed(self.where, error, self.target)) from error
         if not isinstance(made, self.wanted):
-            raise Fault(f"{self.where}: {self.target.__name__} returned {type(made).__name__}; expected {self.wanted.__name__}")
+            raise Fault(f"{self.where}: {self.target.__name__} returned {type(made).__name__}; expected {full_name(self.wanted)}")
         return made
 
     def instead(self, **values: Any) -> Recipe:
@@ -70,7 +70,7 @@ class _Later:
     recipe: Recipe
 
 
-def construct(block: Mapping[str, Any], wanted: type, *, where: str = "block", plugins: Iterable[str] = (), **given: Any) -> Any:
+def construct(block: Mapping[str, Any], wanted: Kind, *, where: str = "block", plugins: Iterable[str] = (), **given: Any) -> Any:
     """The object that a `_target_` block describes, an instance of `wanted`; a Fault lists all that is wrong with it."""
     faults: list[str] = []
     recipe = read_block(where, block, wanted, plugins, faults)
@@ -80,7 +80,7 @@ def construct(block: Mapping[str, Any], wanted: type, *, where: str = "block", p
 
 
 def read_block(
-    where: str, block: Mapping[str, Any], wanted: type, plugins: Iterable[str], faults: list[str], *, unfinished: bool = False
+    where: str, block: Mapping[str, Any], wanted: Kind, plugins: Iterable[str], faults: list[str], *, unfinished: bool = False
 ) -> Recipe | None:
     """The recipe of a block; all that is wrong with it is added to `faults`, a sentence each.
 

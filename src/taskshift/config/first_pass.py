@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from taskshift.faults import Fault
-from taskshift.stream import TaskStream
+from taskshift.shifts.source import Source
 
 
 def pass_two_examples(net: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> None:
@@ -38,7 +38,7 @@ def pass_two_examples(net: nn.Module, inputs: Tensor, num_outputs: int, name: st
         )
 
 
-def learns_from_one(net: nn.Module, stream: TaskStream) -> bool:
+def learns_from_one(net: nn.Module, stream: Source) -> bool:
     """Whether `net` takes a batch of one example in training: batch norm refuses to normalise over a single value."""
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):
         return True

@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 Count = Annotated[int, Ge(1)]
 CountOrNone = Annotated[int, Ge(0)]
 Fraction = Annotated[float, Gt(0), Le(1)]
+Share = Annotated[float, Gt(0), Lt(1)]
 Seconds = Annotated[float, Ge(0)]
 Seed = Annotated[int, Ge(0), Le(2**63 - 1)]  # as large as torch takes it
 
@@ -55,6 +56,14 @@ class Checkpoints:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """Which of the data's training examples are set aside."""
+
+    size: Share | Count | None
+    seed: Seed
+
+
+@dataclass(frozen=True)
 class Top:
     """The top level; its blocks are checked against what their `_target_` takes."""
 
@@ -74,10 +83,11 @@ class Top:
     plugins: tuple[str, ...]
     wandb: Wandb
     checkpoints: Checkpoints
+    validation: Validation
     arch: FolderName
     task_shift_mode: str
     task_shift: dict[str, Any]
-    data: dict[str, Any]
+    data: dict[str, Any] | None
     net: dict[str, Any]
     learner: dict[str, Any]
     lla: dict[str, Any]
@@ -125,7 +135,7 @@ class LlaHead:
     every: Count
     on_error: Literal["stop", "mark"]
     dtype: Literal["float32", "float64"]
-    tolerance: Annotated[float, Gt(0), Lt(1)] | None
+    tolerance: Share | None
     compile: bool | Literal["auto"]
     memory_budget_mb: Count
     runtime: Runtime

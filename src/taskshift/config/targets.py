@@ -9,18 +9,22 @@ import inspect
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 from taskshift.config.words import either, shown
 from taskshift.faults import Fault
 
 OURS = ("taskshift", "loss_landscape")
 TRUSTED = (*OURS, "torch", "torchvision")
+Kind = type | UnionType
+"""What a block's object must be an instance of."""
+
 BUILDERS = "torchvision.models."
 """Where functions of others are taken as well: they say that a module comes back."""
 
 
-def resolve(path: Any, wanted: type, where: str, plugins: Iterable[str] = ()) -> Any:
+def resolve(path: Any, wanted: Kind, where: str, plugins: Iterable[str] = ()) -> Any:
     """The class or function that `path` names, or a Fault: its package is judged before the import, then the object itself."""
     judge_package(path, where, plugins)
     found = _found(path, where)
@@ -30,13 +34,13 @@ def resolve(path: Any, wanted: type, where: str, plugins: Iterable[str] = ()) ->
         raise Fault(f"{where}={path}: this is defined in {found.__module__}; expected one of ours, torch's or a plugin's")
     if inspect.isclass(found):
         if not issubclass(found, wanted):
-            raise Fault(f"{where}={path}: expected a subclass of {_full_name(wanted)}")
+            raise Fault(f"{where}={path}: expected a subclass of {full_name(wanted)}")
         return found
     if top is None or not (top in roots or found.__module__.startswith(BUILDERS)):
-        raise Fault(f"{where}={path}: expected a subclass of {_full_name(wanted)}, or a plugin's function that returns one")
+        raise Fault(f"{where}={path}: expected a subclass of {full_name(wanted)}, or a plugin's function that returns one")
     returned = return_type(found)
     if inspect.isclass(returned) and not issubclass(returned, wanted):
-        raise Fault(f"{where}={path}: this function returns {returned.__name__}; expected {_full_name(wanted)}")
+        raise Fault(f"{where}={path}: this function returns {returned.__name__}; expected {full_name(wanted)}")
     return found
 
 
@@ -120,5 +124,8 @@ def _near(found: Any, part: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _full_name(kind: type) -> str:
+def full_name(kind: Kind) -> str:
+    """A class with its module, or the classes of a union."""
+    if isinstance(kind, UnionType):
+        return either([full_name(one) for one in get_args(kind)])
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from taskshift.data.augment import Augment
 from taskshift.data.labelled_data import LabelledData
-from taskshift.data.normalised import Images, normalised
+from taskshift.data.normalised import Images, PixelRange, Scaling, Subset, normalised
 from taskshift.randomness import generator
 
 
@@ -20,6 +20,7 @@ def digits(
     split_seed: int = 0,
     train_size: int | None = None,
     test_size: int | None = None,
+    pixel_range: PixelRange = None,
     augment: Augment | None = None,
 ) -> LabelledData:
     """The digits as [1797, 1, 8, 8]; `test_fraction` of every class, chosen by `split_seed`, is the test split."""
@@ -33,10 +34,9 @@ def digits(
         Images(pixels[train], labels[train]),
         Images(pixels[test], labels[test]),
         num_classes=10,
-        train_size=train_size,
-        test_size=test_size,
-        subset_seed=split_seed,
+        subset=Subset(train_size, test_size, split_seed),
         augment=augment,
+        scaling=None if pixel_range is None else Scaling(pixel_range, white=16),
     )
 
 

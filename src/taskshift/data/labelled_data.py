@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,9 +12,14 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """(inputs [B, C, H, W], generator on their device) → augmented inputs of the same shape."""
 
 
+def no_examples() -> Tensor:
+    """The indices of none."""
+    return torch.empty(0, dtype=torch.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledData:
-    """A data set: `inputs[i]` has the label `targets[i]`; `train` and `test` are disjoint sets of indices.
+    """A data set: `inputs[i]` has the label `targets[i]`; `train`, `test` and `validation` are disjoint sets of indices.
 
     A task refers to examples by their index here, so that no task copies the data.
     """
@@ -27,6 +32,7 @@ class LabelledData:
     num_classes: int
     black: Tensor  # [C], what an unlit pixel is after normalisation
     augment: Augmentation | None = None  # training batches only
+    validation: Tensor = field(default_factory=no_examples)  # [v], int64; see taskshift.data.validation
     note: str = ""  # what was done to the images that their reader should know; a run says it once
 
     @property
@@ -40,5 +46,5 @@ class LabelledData:
 
     def to(self, device: torch.device | str) -> LabelledData:
         """The same data on `device`."""
-        moved = {name: getattr(self, name).to(device) for name in ("inputs", "targets", "train", "test", "black")}
+        moved = {name: getattr(self, name).to(device) for name in ("inputs", "targets", "train", "test", "validation", "black")}
         return replace(self, **moved)

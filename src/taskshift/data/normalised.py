@@ -11,6 +11,9 @@ from taskshift.data.augment import Augment
 from taskshift.data.labelled_data import LabelledData
 from taskshift.randomness import generator
 
+PixelRange = tuple[float, float] | None
+"""What black and white become; None: by the channels' statistics."""
+
 
 class Images(NamedTuple):
     """One split as it is stored: pixels of any dtype, 0 for black."""
@@ -19,25 +22,47 @@ class Images(NamedTuple):
     labels: Tensor  # [N]
 
 
+class Subset(NamedTuple):
+    """How many examples of each split are kept (None: all), the first of a shuffle by `seed`."""
+
+    train_size: int | None
+    test_size: int | None
+    seed: int
+
+
+class Scaling(NamedTuple):
+    """0 … `white` becomes `pixel_range`."""
+
+    pixel_range: tuple[float, float]
+    white: float
+
+    def of(self, channels: int) -> tuple[Tensor, Tensor]:
+        """What is taken off each channel's pixels, and what they are divided by then, [C] each."""
+        low, high = self.pixel_range
+        if not low < high:
+            raise ValueError(f"pixel_range is [{low}, {high}]; the first must be smaller than the second")
+        divisor = self.white / (high - low)
+        return torch.full((channels,), -low * divisor), torch.full((channels,), divisor)
+
+
 def normalised(
     name: str,
     train: Images,
     test: Images,
     *,
     num_classes: int,
-    train_size: int | None = None,
-    test_size: int | None = None,
-    subset_seed: int = 0,
+    subset: Subset | None = None,
     augment: Augment | None = None,
+    scaling: Scaling | None = None,
 ) -> LabelledData:
-    """The two splits, each channel shifted and scaled to mean 0 and variance 1 over the whole training split.
+    """The two splits, each channel shifted and scaled to mean 0 and variance 1 over the whole training split, or by `scaling`.
 
-    `train_size` and `test_size` keep that many examples, the first of a shuffle by `subset_seed`; their pixels have
-    the values that they have in the whole set.
+    Those that `subset` keeps have the pixel values that they have in the whole set.
     """
-    mean, deviation = channel_statistics(train.pixels)
-    train = subset(train, train_size, "train_size", subset_seed)
-    test = subset(test, test_size, "test_size", subset_seed)
+    mean, deviation = channel_statistics(train.pixels) if scaling is None else scaling.of(train.pixels.shape[1])
+    if subset is not None:
+        train = first_shuffled(train, subset.train_size, "train_size", subset.seed)
+        test = first_shuffled(test, subset.test_size, "test_size", subset.seed)
     inputs = torch.cat([train.pixels, test.pixels]).to(torch.float32)
     inputs.sub_(mean.view(-1, 1, 1)).div_(deviation.view(-1, 1, 1))
     black = (torch.zeros_like(mean) - mean) / deviation
@@ -54,7 +79,7 @@ def normalised(
     )
 
 
-def subset(split: Images, size: int | None, name: str, seed: int) -> Images:
+def first_shuffled(split: Images, size: int | None, name: str, seed: int) -> Images:
     """`size` examples of a split (None: all, in their order), the first of a shuffle that depends on `seed` alone."""
     if size is None:
         return split

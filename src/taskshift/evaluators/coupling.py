@@ -79,7 +79,7 @@ class Coupling(Evaluator):
         """Loss and ranks at every snapshot, seen by a net of its own."""
         net, device, inputs = (
             measurement.fresh_training().net,
-            measurement.stream.data.device,
+            measurement.stream.device,
             probe(measurement, self.batch_size),
         )
         losses, rows = [], []

@@ -16,8 +16,8 @@ import torch
 
 from loss_landscape import Eigenpairs, LossSurface, Shard
 from taskshift import randomness
+from taskshift.shifts.source import Source
 from taskshift.shifts.task import Batch, Task
-from taskshift.stream import TaskStream
 from taskshift.training import Training
 
 MeasuredPhase = Literal["start", "end"]
@@ -92,7 +92,7 @@ class Measurement:
     task: Task
     phase: MeasuredPhase
     training: Training
-    stream: TaskStream
+    stream: Source
     batches: Sequence[Batch]  # evaluation data, the same for every evaluator of a task
     trajectory: Sequence[Path]  # state dicts of the net over the task's steps, first to last; empty at a task's start
     rows: Sequence[Row]  # the task's epochs so far

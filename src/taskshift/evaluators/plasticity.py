@@ -62,10 +62,10 @@ class Plasticity(Evaluator):
 
     def _train(self, measurement: Measurement, training: Training) -> list[dict[str, float]]:
         """Train `training` as the run's own was trained on the task; its rows, one an epoch."""
-        task, stream, rows = measurement.task, measurement.stream, []
+        task, stream, rows = measurement.task, measurement.stream.apart(), []
         training.begin(replace(task, index=0))  # its first task: nothing to switch from
         for epoch, epoch_row in enumerate(measurement.rows):
-            means = _learn(training, measurement, stream.epoch(task, epoch))
+            means = _learn(training, measurement, stream.epoch(task, epoch, actor=training))
             training.end_epoch(task, means)
             row = {f"epoch_{name}": value for name, value in means.items()}
             if "test_loss" in epoch_row:

@@ -70,7 +70,7 @@ def summary_table(prepared: Prepared) -> dict[str, Any]:
     return {
         "net": job.config["arch"],
         "num_parameters": sum(parameter.numel() for parameter in job.parts.training.net.parameters()),
-        "data": job.parts.data.name,
+        "data": job.parts.stream.name,
         "provenance": prepared.provenance,
         "trained": prepared.is_trained,
         "device": str(job.parts.device),

@@ -1,4 +1,4 @@
-"""Each task tells two classes apart that no other task has."""
+"""Each task tells two classes apart."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from taskshift.shifts.task import Task, TaskShift
 class ClassPairs(TaskShift):
     """Pairs of classes in a seeded order, relabelled 0 and 1 for a head of two outputs, until the classes run out.
 
-    Continual ImageNet (Dohare et al. 2024) goes through the same pairs again and again; here every pair comes once.
+    With `cycle` the same pairs come again in the same order, for ever, as in Continual ImageNet (Dohare et al. 2024): a thousand
+    classes make 500 pairs, and task 500 is task 0 once more.
     """
 
-    def __init__(self, seed: int):
-        self.seed = seed
+    def __init__(self, seed: int, cycle: bool = False):
+        self.seed, self.cycle = seed, cycle
 
     def task(self, data: LabelledData, index: int) -> Task:
         pairs = self._pairs(data)
-        refuse_after_end(index, len(pairs), "class_pairs")
-        pair = pairs[index]
+        if not self.cycle:
+            refuse_after_end(index, len(pairs), "class_pairs")
+        pair = pairs[index % len(pairs)]
         label = torch.zeros(data.num_classes, dtype=torch.int64, device=data.device)
         label[pair[1]] = 1
         return classification_task(
@@ -32,13 +34,15 @@ class ClassPairs(TaskShift):
             Relabelled(label),
             train=examples_of(data, data.train, pair),
             test=examples_of(data, data.test, pair),
+            validation=examples_of(data, data.validation, pair),
         )
 
     def num_outputs(self, data: LabelledData) -> int:
         return 2
 
-    def num_tasks(self, data: LabelledData) -> int:
-        return len(self._pairs(data))
+    def num_tasks(self, data: LabelledData) -> int | None:
+        num_pairs = len(self._pairs(data))
+        return None if self.cycle else num_pairs
 
     def _pairs(self, data: LabelledData) -> Tensor:
         return class_groups(data, 2, seed=self.seed, mode="class_pairs")

@@ -30,9 +30,10 @@ def classification_task(
     *,
     train: Tensor | None = None,
     test: Tensor | None = None,
+    validation: Tensor | None = None,
     active: Tensor | None = None,
 ) -> Task:
-    """A task of classes: all of the data unless `train` and `test` say which, all outputs unless `active` [K] says which."""
+    """A task of classes: all of the data unless `train`, `test` and `validation` say which, all outputs but for `active` [K]."""
     return Task(
         index=index,
         train=data.train if train is None else train,
@@ -40,6 +41,7 @@ def classification_task(
         view=view,
         loss=CrossEntropy(active),
         metrics={"accuracy": Accuracy(active)},
+        validation=data.validation if validation is None else validation,
     )
 
 

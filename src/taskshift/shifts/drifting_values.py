@@ -45,7 +45,7 @@ class DriftingValues(TaskShift):
 
     def task(self, data: LabelledData, index: int) -> Task:
         values = torch.tensor(self.values(data, index), dtype=data.inputs.dtype, device=data.device)
-        return Task(index, data.train, data.test, as_they_are, LabelValueMSE(values))
+        return Task(index, data.train, data.test, as_they_are, LabelValueMSE(values), validation=data.validation)
 
     def num_tasks(self, data: LabelledData) -> None:
         self._refuse_crowd(data)

@@ -35,6 +35,7 @@ class IncrementalClasses(TaskShift):
             as_they_are,
             train=examples_of(data, data.train, shown),
             test=examples_of(data, data.test, shown),
+            validation=examples_of(data, data.validation, shown),
             active=active,
         )
 

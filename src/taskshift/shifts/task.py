@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from taskshift.data.labelled_data import LabelledData
+from taskshift.data.labelled_data import LabelledData, no_examples
 
 
 class Batch(NamedTuple):
     """Some examples as a task shows them; `(inputs, targets)` is what `loss_landscape` wants of a batch."""
 
     inputs: Tensor  # [B, …]
-    targets: Tensor  # [B]
+    targets: Tensor  # [B], or what else the task's loss takes
 
 
 View = Callable[[Tensor, Tensor, Tensor], Batch]
@@ -36,6 +36,7 @@ class Task:
     view: View
     loss: nn.Module  # (outputs, targets) → mean over examples; has `reduction`, which a copy may set to "sum"
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    validation: Tensor = field(default_factory=no_examples)  # [v], to choose by: neither trained nor tested on
 
 
 class TaskShift(ABC):
