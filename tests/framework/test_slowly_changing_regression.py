@@ -51,7 +51,7 @@ def test_targets_are_those_of_a_net_of_threshold_units(threshold, beta, seed):
     wanted = [written_out(net, bits, beta, threshold == "strict") for bits in inputs.tolist()]
     assert targets.shape == (32, 1)
     assert targets.flatten().tolist() == wanted
-    assert len(set(wanted)) > 5
+    assert len(set(wanted)) > 1
 
 
 def test_signs_are_drawn_anew_for_each_seed_and_as_often_up_as_down():

@@ -40,7 +40,7 @@ def _evenly(labels: Tensor, count: int, seed: int) -> Tensor:
     begins = sizes.cumsum(0) - sizes
     places = torch.empty(len(labels), dtype=torch.float64)
     ranks = torch.arange(len(labels)) - begins[shuffled[by_class]]
-    places[by_class] = (ranks + 0.5) / sizes[shuffled[by_class]]
+    places[by_class] = (ranks.double() + 0.5) / sizes[shuffled[by_class]]
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     chosen[order[places.argsort(stable=True)[:count]]] = True
     return chosen
