@@ -44,6 +44,7 @@ from taskshift.evaluators.evaluator import Evaluator
 from taskshift.learners.learner import Learner
 from taskshift.recorders.recorder import Recorder
 from taskshift.run_folder import read_rows
+from taskshift.shifts.source import Source
 from taskshift.shifts.task import TaskShift
 
 TRAINING = [(name, words) for name in TEXTS for command in commands_of(name) if (words := words_of(command)) is not None]
@@ -109,8 +110,9 @@ def checked(words: list[str], conf: Path | None = None) -> dict:
 
 
 def _blocks_of(config):
-    yield "data", config["data"], LabelledData
-    yield "task_shift", config["task_shift"], TaskShift
+    if config["data"] is not None:
+        yield "data", config["data"], LabelledData
+    yield "task_shift", config["task_shift"], TaskShift | Source
     yield "net", config["net"], nn.Module
     yield "learner", config["learner"], Learner
     yield from ((f"lla.{name}", block, Evaluator) for name, block in evaluator_blocks(config["lla"]).items())
@@ -121,7 +123,8 @@ def ran(words: list[str], folder: Path, conf: Path | None = None) -> Path:
     """The folder of a run of two short tasks; what the words themselves say counts."""
     said = {word.partition("=")[0] for word in words}
     small = [word for word in SMALL if word.partition("=")[0] not in said]
-    small += [] if said & {"data", "experiment"} else ["data=synthetic_images"]
+    makes_its_own = compose(*words, conf=conf)["data"] is None
+    small += [] if said & {"data", "experiment"} or makes_its_own else ["data=synthetic_images"]
     return run_in(folder, checked([*small, *words, "run_name=example"], conf))
 
 
