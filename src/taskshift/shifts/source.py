@@ -39,10 +39,11 @@ class Source(Sequence[Task], ABC):
     `state_dict`, and is complete whenever a batch is handed over.
     """
 
-    joins_single = (
-        False  # whether a last training batch of one example joins the batch before it: batch norm can't learn from one
-    )
-    note = ""  # what its reader should know of the examples; a run says it once
+    joins_single = False
+    """Whether a last training batch of one example joins the batch before it: batch norm can't learn from one."""
+
+    note = ""
+    """What its reader should know of the examples; a run says it once."""
 
     def __init__(self, settings: StreamSettings, *, name: str, input_shape: tuple[int, ...], num_outputs: int):
         self.settings, self.name = settings, name
