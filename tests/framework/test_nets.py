@@ -15,8 +15,10 @@ from taskshift.nets.activations import ACTIVATIONS, ActivationName, CReLU, MaxOu
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.deep_linear import DeepLinear
 from taskshift.nets.layer_kinds import LayerName, convolution, linear
+from taskshift.nets.layers import ChannelRMSNorm, NormName
 from taskshift.nets.mlp import MLP
 from taskshift.nets.resnet18 import ResNet18
+from taskshift.nets.transformer import Attention, Transformer
 from taskshift.nets.vgg16 import VGG16
 
 NAMES = get_args(ActivationName)
@@ -27,8 +29,9 @@ SMALL = {
     "resnet18_imagenet": partial(ResNet18, width=4, stem="imagenet"),
     "vgg16": partial(VGG16, width=2, classifier_width=8),
     "deep_linear": partial(DeepLinear, depth=3, width=7),
+    "transformer": partial(Transformer, depth=2, width=8, heads=2, mlp_width=6),
 }
-WITH_NORM = ("mlp", "convnet", "resnet18")
+WITH_NORM = ("mlp", "convnet", "resnet18", "transformer")
 IMAGE_NETS = (ConvNet, ResNet18, VGG16)
 
 
@@ -81,14 +84,17 @@ def test_every_net_has_the_activation_it_was_asked_for(name, activation):
     assert not any(type(module) in others for module in net.modules())
 
 
-@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
-@pytest.mark.parametrize("name", WITH_NORM)
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [(name, norm) for name in WITH_NORM for norm in get_args(NormName) if (name, norm) != ("transformer", "batch")],
+)
 def test_every_norm_is_in_its_net(name, norm):
     make = partial(SMALL[name], norm=norm)
     side = max(make.func.smallest_side, 8)
     net = make(input_shape=(1, side, side), num_outputs=3)
     assert_learns_from(net, images(side), 3)
     kinds = {"none": (), "batch": (nn.BatchNorm1d, nn.BatchNorm2d), "layer": (nn.LayerNorm, nn.GroupNorm)}
+    kinds["rms"] = (nn.RMSNorm, ChannelRMSNorm)
     norms = [module for module in net.modules() if isinstance(module, sum(kinds.values(), ()))]
     assert bool(norms) == (norm != "none")
     assert all(isinstance(module, kinds[norm]) for module in norms)
@@ -248,6 +254,9 @@ def test_vectors_are_refused_by_image_nets(net):
             {"activation": "maxout", "width": 7},
             "activation='maxout' takes 2 units or channels for each one, but a layer has 7",
         ),
+        (Transformer, {"patch": 5}, "patch=5 does not divide the images' 32×32 pixels; give a divisor of both sides"),
+        (Transformer, {"heads": 3}, "width=64 is no multiple of heads=3"),
+        (Transformer, {"norm": "batch"}, "a transformer takes layer, rms or none"),
         (MLP, {"layer": "sdv"}, r"layer='sdv' is not known; choose one of linear, weight_norm"),
         (VGG16, {"classifier_width": 0}, r"classifier_width=0 was asked for"),
     ],
@@ -353,3 +362,50 @@ def test_a_tracked_layer_knows_no_size_in_training_and_remembers_it_for_eval_mod
     layer.eval()
     torch.testing.assert_close(layer(inputs), plain(inputs / (expected + 1e-5).sqrt()))
     torch.testing.assert_close(layer.mean_square, expected.double())  # eval mode leaves it alone
+
+
+# -- the transformer, and RMS norm --------------------------------------------------------------------------------
+
+
+def test_attention_is_torchs():
+    own = Attention(8, 2, "linear").double()
+    oracle = nn.MultiheadAttention(8, 2, batch_first=True).double()
+    with torch.no_grad():
+        oracle.in_proj_weight.copy_(torch.cat([own.query.weight, own.key.weight, own.value.weight]))
+        oracle.in_proj_bias.copy_(torch.cat([own.query.bias, own.key.bias, own.value.bias]))
+        oracle.out_proj.load_state_dict(own.output.state_dict())
+    tokens = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(own(tokens), oracle(tokens, tokens, tokens)[0])
+
+
+def test_a_transformers_patches_are_told_apart_by_their_positions_alone():
+    torch.manual_seed(0)
+    net = SMALL["transformer"](input_shape=(1, 8, 8), num_outputs=3).double()
+    inputs = images(8).double()
+    swapped = torch.cat([inputs[..., 4:, :], inputs[..., :4, :]], dim=2)
+    assert not torch.allclose(net(inputs), net(swapped))
+    with torch.no_grad():
+        net.positions.zero_()
+    torch.testing.assert_close(net(inputs), net(swapped))
+
+
+def test_a_transformers_blocks_are_gone_round():
+    torch.manual_seed(0)
+    net = SMALL["transformer"](input_shape=(1, 8, 8), num_outputs=3).double()
+    with torch.no_grad():
+        for block in net.blocks:
+            for last in (block.attention.output, block.linear_2):
+                last.weight.zero_()
+                last.bias.zero_()
+    tokens = net.patches(images(8).double()).flatten(2).mT + net.positions
+    torch.testing.assert_close(net(images(8).double()), net.head(net.norm(tokens).mean(dim=1)))
+
+
+def test_rms_norm_of_maps():
+    maps = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    layer = ChannelRMSNorm(4).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(1.0, 5.0))
+    for one, normed in zip(maps, layer(maps), strict=True):
+        expected = one / (one.square().sum() / 100 + 1e-5).sqrt() * torch.arange(1.0, 5.0)[:, None, None]
+        torch.testing.assert_close(normed, expected.double())

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
-from typing import Literal
+from typing import Literal, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from taskshift.nets.activations import ActivationName, activated_width, activation_module
 from taskshift.nets.layer_kinds import LayerName, linear
 
-NormName = Literal["none", "batch", "layer"]
+NormName = Literal["none", "batch", "layer", "rms"]
 
 
 def flat_widths(input_shape: Sequence[int], depth: int, width: int) -> list[int]:
@@ -45,23 +47,46 @@ def hidden_layers(
     return nn.Sequential(layers)
 
 
+class ChannelRMSNorm(nn.Module):
+    """Each example's map [C, H, W] over its root mean square, with a scale for each channel: what RMSNorm is for vectors."""
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(channels)), eps
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[B, C, H, W] → the same shape."""
+        size = maps.square().mean(dim=(1, 2, 3), keepdim=True)
+        return maps * (size + self.eps).rsqrt() * self.weight[:, None, None]
+
+
+Norm = Callable[[int], nn.Module]
+"""The number of features or channels → a norm of them."""
+
+NORMS: dict[str, tuple[Norm, Norm] | None] = {
+    "none": None,
+    "batch": (nn.BatchNorm1d, nn.BatchNorm2d),
+    "layer": (nn.LayerNorm, partial(nn.GroupNorm, 1)),  # of maps: over (C, H, W) of one example, with a scale for each channel
+    "rms": (partial(nn.RMSNorm, eps=1e-5), ChannelRMSNorm),  # the same without the mean (Zhang and Sennrich 2019)
+}
+"""Name → the norm of [B, width] features and that of [B, channels, H, W] maps."""
+
+
 def feature_norm(name: NormName, width: int) -> list[nn.Module]:
     """The norm of [B, width] features, as a list that is empty for `none`."""
-    return {"none": lambda: [], "batch": lambda: [nn.BatchNorm1d(width)], "layer": lambda: [nn.LayerNorm(width)]}[known(name)]()
+    found = NORMS[known(name)]
+    return [] if found is None else [found[0](width)]
 
 
 def channel_norm(name: NormName, channels: int) -> list[nn.Module]:
-    """The norm of [B, channels, H, W] maps. `layer` is over (C, H, W) of one example, with a scale for each channel."""
-    return {
-        "none": lambda: [],
-        "batch": lambda: [nn.BatchNorm2d(channels)],
-        "layer": lambda: [nn.GroupNorm(1, channels)],
-    }[known(name)]()
+    """The norm of [B, channels, H, W] maps, likewise."""
+    found = NORMS[known(name)]
+    return [] if found is None else [found[1](channels)]
 
 
 def known(name: NormName) -> NormName:
-    if name not in ("none", "batch", "layer"):
-        raise ValueError(f"norm={name!r} is not known; choose one of none, batch, layer")
+    if name not in NORMS:
+        raise ValueError(f"norm={name!r} is not known; choose one of {', '.join(get_args(NormName))}")
     return name
 
 
