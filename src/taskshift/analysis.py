@@ -31,7 +31,6 @@ from taskshift.intact import Damaged, read_json, sync_folder, write_json
 from taskshift.randomness import generator, seed_from
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.shifts.task import Batch, Task
-from taskshift.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ class Analysis:
             for name, evaluator in self.missing().items():
                 own = self.measurement.for_evaluator(name)
                 own.scratch.mkdir(parents=True, exist_ok=True)
-                with _seeded(own, name), _unchanged(own.training, name):
+                with _seeded(own, name), _unchanged(own, name):
                     evaluator.compute_share(own, shard)
 
     @cached_property
@@ -220,7 +219,7 @@ def _evaluation_batches(parts: Parts, task: Task) -> list[Batch]:
 def _run_one(name: str, evaluator: Evaluator, measurement: Measurement, folder: Path) -> None:
     own = measurement.for_evaluator(name)
     own.scratch.mkdir(parents=True, exist_ok=True)
-    with _unchanged(own.training, name), stopwatch(own.stream.device) as watch:
+    with _unchanged(own, name), stopwatch(own.stream.device) as watch:
         findings = _evaluated(name, evaluator, own)
         own.training.net.zero_grad(set_to_none=True)
     _write(folder / name, findings, watch.seconds)
@@ -272,10 +271,15 @@ def _seeded(measurement: Measurement, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _unchanged(training: Training, name: str) -> Iterator[None]:
-    """Compare the training before and after; put it back and name the evaluator where it was changed."""
-    before = checkpoint.cloned(training.state_dict())
+def _unchanged(measurement: Measurement, name: str) -> Iterator[None]:
+    """Compare the training and the source before and after; put them back and name the evaluator where one was changed."""
+    training, source = measurement.training, measurement.stream
+    before, standing = checkpoint.cloned(training.state_dict()), checkpoint.cloned(source.state_dict())
     yield
+    moved = checkpoint.first_difference(standing, source.state_dict())
+    if moved is not None:
+        source.load_state_dict(standing)
+        raise RuntimeError(f"the evaluator {name} changed the source's {moved}; it may roll out a copy only, see Source.apart()")
     training.hide()
     changed = checkpoint.first_difference(before, training.state_dict())
     if changed is not None:

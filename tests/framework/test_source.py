@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,8 +18,10 @@ from torch import nn
 from toy_environment import Ring
 
 from taskshift import checkpoint
+from taskshift.analysis import Analysis
 from taskshift.compare import differences
 from taskshift.config.build import build_parts
+from taskshift.evaluators.evaluator import Evaluator, Findings
 from taskshift.faults import Fault
 from taskshift.job import Job
 from taskshift.run_folder import read_rows
@@ -110,6 +113,31 @@ def test_a_run_learns_from_an_environment(uninterrupted):
     assert "epoch_accuracy" not in last
     assert {"spectrum/trace", "plasticity/control_test_loss"} <= rows[-1].keys()
     assert checkpoint.load(uninterrupted / "checkpoints" / "latest.pt")["source"]["num_taken"] == 2 * 2 * 9
+
+
+class Wanderer(Evaluator):
+    """Rolls out the run's own environment."""
+
+    def __call__(self, measurement):
+        next(measurement.stream.epoch(measurement.task, 0, actor=measurement.training))
+        return Findings({})
+
+
+def test_an_evaluator_that_rolls_the_run_s_own_environment_out_is_named(tmp_path):
+    parts = build_parts(compose(*WORDS))
+    before = checkpoint.cloned(parts.stream.state_dict())
+    checkpoint.save(tmp_path / "initial.pt", parts.training.net.state_dict())
+    analysis = Analysis(
+        replace(parts, evaluators={"wanderer": Wanderer()}),
+        parts.stream[0],
+        "start",
+        tmp_path,
+        tmp_path / "eigenpairs.pt",
+        tmp_path / "initial.pt",
+    )
+    with pytest.raises(RuntimeError, match=r"the evaluator wanderer changed the source's \S+; it may roll out a copy only"):
+        analysis.run()
+    assert checkpoint.first_difference(before, parts.stream.state_dict()) is None
 
 
 class Interrupted(BaseException):
