@@ -45,14 +45,13 @@ class SlowlyChangingRegression(IndexedSource):
         super().__init__(stream_settings, name=MODE, input_shape=(num_bits,), num_outputs=1)
         self.num_steps, self.num_flipping_bits, self.change = num_steps, num_flipping_bits, change
         self.target_net = TargetNet(self.seed, num_bits, num_target_units, beta, threshold)
-        self.fast = all_bits(num_bits - num_flipping_bits).to(self.device)  # [2^(m-f), m-f], row i the bits of i
+        self.fast = all_bits(num_bits - num_flipping_bits)  # [2^(m-f), m-f], row i the bits of i
         self._flipped = Cumulative(self._drawn(0), self._with_one_flipped)
 
     def task(self, index: int) -> Task:
         every = torch.arange(len(self.fast), device=self.device)
-        slow = self.slow_bits(index)
-        inputs = torch.cat([slow.expand(len(self.fast), -1), self.fast.cpu()], dim=1)
-        view = SlowBits(slow.to(self.device), self.target_net(inputs).to(self.device))
+        inputs = torch.cat([self.slow_bits(index).expand(len(self.fast), -1), self.fast], dim=1)
+        view = BitTable(inputs.to(self.device), self.target_net(inputs).to(self.device))
         return Task(index, every, every, view, nn.MSELoss())
 
     def slow_bits(self, index: int) -> Tensor:
@@ -67,7 +66,7 @@ class SlowlyChangingRegression(IndexedSource):
         return torch.randint(len(self.fast), (self.num_examples(task),), generator=draw).to(self.device)
 
     def gather(self, task: Task, indices: Tensor) -> Batch:
-        return task.view(self.fast.index_select(0, indices), indices, indices)
+        return task.view(indices, indices, indices)
 
     def _drawn(self, index: int) -> Tensor:
         return torch.randint(2, (self.num_flipping_bits,), generator=generator(self.seed, MODE, "slow bits", index)).float()
@@ -77,15 +76,15 @@ class SlowlyChangingRegression(IndexedSource):
         return bits.index_add(0, which, 1 - 2 * bits[which])
 
 
-class SlowBits:
-    """The view that puts a task's slow bits before the fast ones, and looks the target up."""
+class BitTable:
+    """The view of examples that are numbers: every input of a task, and its target."""
 
-    def __init__(self, slow: Tensor, table: Tensor):
-        self.slow, self.table = slow, table  # [f], [2^(m-f), 1]
+    def __init__(self, inputs: Tensor, targets: Tensor):
+        self.inputs, self.targets = inputs, targets  # [2^(m-f), m], [2^(m-f), 1]
 
     def __call__(self, inputs: Tensor, targets: Tensor, indices: Tensor) -> Batch:
-        """inputs [B, m - f], indices [B] into the table → inputs [B, m], targets [B, 1]."""
-        return Batch(torch.cat([self.slow.expand(len(inputs), -1), inputs], dim=1), self.table.index_select(0, indices))
+        """indices [B] into the table → inputs [B, m], targets [B, 1]."""
+        return Batch(self.inputs.index_select(0, indices), self.targets.index_select(0, indices))
 
 
 class TargetNet:
