@@ -107,6 +107,18 @@ def test_a_finished_run_is_extended_with_the_same_bits(config, uninterrupted, tm
     assert differences(run_in(tmp_path, config), uninterrupted) == []
 
 
+def test_a_run_goes_on_where_it_was_moved(config, uninterrupted, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, RunFolder, "append_row", 3)
+        with pytest.raises(Interrupted):
+            run_in(tmp_path, config)
+    (tmp_path / "outputs").rename(tmp_path / "elsewhere")
+    folder = run_in(tmp_path, config | {"output_root": "elsewhere"})
+    assert folder.parents[2] == tmp_path / "elsewhere"
+    assert differences(folder, uninterrupted) == []
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_a_finished_run_called_again_changes_nothing(config, uninterrupted, tmp_path):
     first = run_in(tmp_path, config)
     before = (first / "metrics.jsonl").read_bytes()

@@ -74,7 +74,7 @@ def resume_command(argv: Sequence[str], overrides: Sequence[str], config: Mappin
     names = {key: config[key] for key in ("sweep_name", "run_name") if config[key] is not None}
     words = [word for word in overrides if word.partition("=")[0] not in ("sweep_name", "run_name")]
     own = [*_program(argv), *_config_folders(argv[1:]), *words, *(f"{key}={name}" for key, name in names.items())]
-    return f"{shlex.join(['cd', os.getcwd()])} && {shlex.join(own)}"  # outputs/ and plugins are found below the folder
+    return f"{shlex.join(['cd', os.getcwd()])} && {shlex.join(own)}"  # outputs and plugins are found from there
 
 
 def _program(argv: Sequence[str]) -> list[str]:

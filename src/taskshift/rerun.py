@@ -13,14 +13,14 @@ from taskshift.config.saved import Word, changed, read_config, read_words
 from taskshift.config.targets import find_plugins
 from taskshift.config.words import no_such_key
 from taskshift.faults import Fault
-from taskshift.run_folder import FREE, IDENTITY, RunFolder
+from taskshift.run_folder import FREE, IDENTITY, RunFolder, run_folder_of
 
 
 def rerun(folder: Path, overrides: Sequence[str]) -> RunFolder:
     """Carry out the run saved in `folder` from its beginning, in a folder of its own; return that.
 
     `overrides` change what does not make a run another one: device, run_name, num_tasks, wandb.… . The new folder is below the
-    working directory, under a name with the present date and time; `run_name=…` of an earlier rerun goes on with it.
+    saved run's `output_root`, under a name with the present date and time; `run_name=…` of an earlier rerun goes on with it.
     Raises Fault for any other key, and for what is wrong with the config by now.
     """
     from taskshift.run import run  # torch is first needed here
@@ -35,7 +35,7 @@ def config_for(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     if faults := [sentence for word in words if (sentence := _refusal(word, saved))]:
         raise Fault(*faults)
     config = changed(saved | {key: None for key in ("run_name", "sweep_name") if key in saved}, words)
-    _make_findable(config["plugins"], folder)
+    _make_findable(config["plugins"], folder, saved)
     check_quick(config)
     return config
 
@@ -52,8 +52,8 @@ def _refusal(word: Word, saved: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _make_findable(plugins: Sequence[str], folder: Path) -> None:
-    """Let plugins that are not in the working directory be found in the one that the saved run had."""
-    began_in = next((parent.parent for parent in folder.resolve().parents if parent.name == "outputs"), None)
-    if find_plugins(plugins) and began_in is not None and str(began_in) not in sys.path:
-        sys.path.append(os.fspath(began_in))
+def _make_findable(plugins: Sequence[str], folder: Path, saved: Mapping[str, Any]) -> None:
+    """Let plugins that are not in the working directory be found in the one that the saved run had, if it wrote below that."""
+    place, own = folder.resolve().parts, run_folder_of({"output_root": "outputs", **saved}).path.parts  # a key that is new
+    if find_plugins(plugins) and place[-len(own) :] == own:
+        sys.path.append(os.fspath(Path(*place[: -len(own)])))

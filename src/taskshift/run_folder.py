@@ -218,14 +218,18 @@ def seal_of(text: str) -> str:
 
 def run_folder_of(config: Mapping[str, Any]) -> RunFolder:
     """Where the run of a config with a run_name writes: below its net's folder, or in its sweep's."""
-    lone = Path("outputs") / config["output_project"] / config["arch"]
-    parent = lone if config["sweep_name"] is None else sweep_path(config)
+    parent = _project(config) / config["arch"] if config["sweep_name"] is None else sweep_path(config)
     return RunFolder(parent / config["run_name"], config["arch"])
 
 
 def sweep_path(config: Mapping[str, Any]) -> Path:
     """The folder of the sweep that a config belongs to."""
-    return Path("outputs") / config["output_project"] / "sweeps" / config["sweep_name"]
+    return _project(config) / "sweeps" / config["sweep_name"]
+
+
+def _project(config: Mapping[str, Any]) -> Path:
+    """The folder of all runs of a project; a relative `output_root` begins in the working directory."""
+    return Path(config["output_root"]).expanduser() / config["output_project"]
 
 
 @contextmanager

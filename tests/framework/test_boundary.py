@@ -85,12 +85,22 @@ def test_a_bug_inside_the_job_keeps_its_traceback(tmp_path, monkeypatch):
         (["~lla.enable_sam"], "~lla.enable_sam: a switch is not deleted; lla.enable_sam=false leaves the evaluator out"),
         (
             ["hydra.run.dir=elsewhere"],
-            "hydra.run.dir=elsewhere: a run's folder is outputs/<output_project>/<net>/<run_name> in the working directory, a "
-            "sweep's has sweeps/<sweep_name> in place of the net; give those names, or begin the command in another directory",
+            "hydra.run.dir=elsewhere: a run's folder is <output_root>/<output_project>/<net>/<run_name>, a sweep's has "
+            "sweeps/<sweep_name> in place of the net; say where results go by output_root=…",
         ),
         (
             ["-cn", "nothere"],
             "--config-name=nothere: there is no such file in the folder of configs; leave it out, train.py's own is config",
+        ),
+        (
+            ["-m", "hydra.sweep.dir=elsewhere", "seed=0,1"],
+            "hydra.sweep.dir=elsewhere: a run's folder is <output_root>/<output_project>/<net>/<run_name>, a sweep's has "
+            "sweeps/<sweep_name> in place of the net; say where results go by output_root=…",
+        ),
+        (["output_root="], "output_root=: expected a folder, such as outputs or /scratch/me"),
+        (
+            ["-m", "output_root=here,there"],
+            "output_root: all runs of a sweep lie in one folder; give output_root one value",
         ),
         (["plugins=[my_net.py]"], "plugins=[my_net.py]: expected the name of a module, without .py: plugins=[my_net]"),
         (

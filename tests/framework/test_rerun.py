@@ -63,10 +63,12 @@ def test_keys_of_evaluators_that_cost_no_number_may_change(tmp_path):
     assert config_for(saved_by_hand(tmp_path / "run"), ["lla.on_error=mark"])["lla"]["on_error"] == "mark"
 
 
-def test_a_plugin_is_found_where_the_run_began(tmp_path, monkeypatch):
+@pytest.mark.parametrize("root", ["outputs", "of/mine"])
+def test_a_plugin_is_found_where_the_run_began(root, tmp_path, monkeypatch):
     (tmp_path / "began").mkdir()
     (tmp_path / "began/plugin_of_a_rerun.py").write_text("")
-    folder = saved_by_hand(tmp_path / "began/outputs/p/mlp/old", plugins=["plugin_of_a_rerun"])
+    place = {"output_root": root, "output_project": "p"}
+    folder = saved_by_hand(tmp_path / "began" / root / "p/mlp/old", plugins=["plugin_of_a_rerun"], **place)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr(sys, "path", sys.path[:])

@@ -147,6 +147,15 @@ def test_where_it_runs_is_no_part_of_what_it_is(here):
     assert len(sweeps(here)) == 1
 
 
+def test_a_sweep_goes_on_where_it_was_moved(here):
+    seen = []
+    assert carry_out("-m", *SMALL, "seed=0,1", job=done) == 0
+    (here / "outputs").rename(here / "elsewhere")
+    assert carry_out("-m", *SMALL, "seed=0,1,2", f"output_root={here}/elsewhere", job=counted(seen)) == 0
+    assert [config["seed"] for config in seen] == [2]
+    assert not (here / "outputs").exists()
+
+
 def test_a_run_that_is_done_is_extended(here):
     seen = []
     assert carry_out("-m", *SMALL, "sweep_name=mine", "num_tasks=2", "seed=0,1", job=counted(seen)) == 0

@@ -29,7 +29,7 @@ JobFunction = Callable[[dict[str, Any], Sequence[str]], Any]
 VERSION_BASE = "1.3"
 
 
-NAMES = ("run_name", "sweep_name", "output_project")
+NAMES = ("run_name", "sweep_name", "output_root", "output_project")
 """Keys that name folders: what looks like a number is a name all the same, and the one that was written."""
 
 OURS_TO_NAME = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.job.chdir")
@@ -78,8 +78,8 @@ def refuse_folders(words: Sequence[str]) -> None:
     for word in words:
         if word.partition("=")[0].lstrip("+~") in OURS_TO_NAME:
             raise Fault(
-                f"{word}: a run's folder is outputs/<output_project>/<net>/<run_name> in the working directory, a sweep's has "
-                "sweeps/<sweep_name> in place of the net; give those names, or begin the command in another directory"
+                f"{word}: a run's folder is <output_root>/<output_project>/<net>/<run_name>, a sweep's has sweeps/<sweep_name> in "
+                "place of the net; say where results go by output_root=…"
             )
 
 

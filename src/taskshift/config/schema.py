@@ -25,6 +25,12 @@ def _path_component(text: str) -> str:
     return text
 
 
+def _folder(text: str) -> str:
+    if not text.strip() or "\0" in text:
+        raise ValueError("expected a folder, such as outputs or /scratch/me")
+    return text
+
+
 def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise ValueError("expected auto, cpu, cuda, or cuda:N for GPU number N")
@@ -32,6 +38,7 @@ def _device(text: str) -> str:
 
 
 FolderName = Annotated[str, AfterValidator(_path_component)]
+Folder = Annotated[str, AfterValidator(_folder)]
 Device = Annotated[str, AfterValidator(_device)]
 
 
@@ -76,6 +83,7 @@ class Top:
     device: Device
     num_threads: Count | None
     use_wandb: bool
+    output_root: Folder
     output_project: FolderName
     run_name: FolderName | None
     sweep_name: FolderName | None

@@ -20,7 +20,10 @@ Config = Mapping[str, Any]
 LAUNCHING = ("cluster", "resources", "hydra")
 """Keys that say how runs are carried out, and nothing of what they are."""
 
-ELSEWHERE = (*LAUNCHING, "output_project", "sweep_name")
+ONE_FOLDER = ("output_root", "output_project", "sweep_name")
+"""Keys that say where all runs of a sweep lie."""
+
+ELSEWHERE = (*LAUNCHING, *ONE_FOLDER)
 """Keys that say where a sweep runs or lies, not which sweep it is."""
 
 TRAINING = ("train", "taskshift")
@@ -61,12 +64,15 @@ def planned(typed: Sequence[str], configs: Sequence[Config], job_overrides: Sequ
 
     The name is a hash of those that a later call may not set otherwise, of the swept keys' names and of the script, unless that
     is train.py, so that the same command is the same sweep and a grid that grows stays in it; a run's key is one of its identity
-    and of what else is swept. Raises Fault for a run that comes twice, and for a run_name: a sweep names its runs itself.
+    and of what else is swept. Raises Fault for a run that comes twice, for a run_name, as a sweep names its runs itself, and for
+    several values of what says where all of them lie.
     """
     if given := [config["run_name"] for config in configs if config["run_name"] is not None]:
         raise Fault(f"run_name={given[0]}: a sweep names its runs itself, by what differs between them; leave run_name out")
     swept = [_swept(typed, words) for words in job_overrides]
     names = sorted({key for one in swept for key in one})
+    if several := [key for key in names if key in ONE_FOLDER]:
+        raise Fault(f"{several[0]}: all runs of a sweep lie in one folder; give {several[0]} one value")
     fixed = sorted(word for word in typed if not _is_under(key_of(word), ELSEWHERE))
     name = configs[0]["sweep_name"] or _default_name(_lasting(fixed), names)
     runs = [_run(name, *each) for each in zip(configs, job_overrides, swept, strict=True)]
