@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -25,9 +26,9 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".partial.{path.name}")  # the suffix stays: np.save and matplotlib look at it
     write(beside)
-    with beside.open("rb") as file:
-        os.fsync(file.fileno())
+    sync_file(beside)
     beside.replace(path)
+    sync_folder(path.parent)
 
 
 def write_first(path: Path, write: Callable[[Path], Any]) -> None:
@@ -35,6 +36,7 @@ def write_first(path: Path, write: Callable[[Path], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".partial.{uuid.uuid4().hex}.{path.name}")
     write(beside)
+    sync_file(beside)
     try:
         os.link(beside, path)  # fails where the file is there already, unlike a rename
     except FileExistsError:
@@ -43,6 +45,27 @@ def write_first(path: Path, write: Callable[[Path], Any]) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Put a file's content onto the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's list of names onto the disk: a file that was renamed there is then found there after a crash."""
+    if os.name == "nt":  # which opens no folders
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that has no such thing
+            raise
+    finally:
+        os.close(number)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from loss_landscape import Eigenpairs, HessianOperator, Shard, eigenpairs
-from loss_landscape.files import UnreadableFileError
+from loss_landscape.files import UnreadableFileError, sync_folder
 from taskshift import checkpoint
 from taskshift.clock import stopwatch
 from taskshift.config.build import Parts
@@ -27,7 +27,7 @@ from taskshift.config.schema import LlaHead
 from taskshift.evaluation import eval_mode
 from taskshift.evaluators.evaluator import Evaluator, Findings, Kept, MeasuredPhase, Measurement, Row, Settings
 from taskshift.faults import Fault
-from taskshift.intact import Damaged, read_json, sync_folder, write_json
+from taskshift.intact import Damaged, read_json, write_json
 from taskshift.randomness import generator, seed_from
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.shifts.task import Batch, Task

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape.files import write_whole
-from taskshift.intact import RESTORE, absent, damaged, sync_folder
+from taskshift.intact import RESTORE, absent, damaged
 
 PIECE_BYTES = 2**20
 
@@ -23,7 +23,6 @@ PIECE_BYTES = 2**20
 def save(path: Path, state: Any) -> None:
     """Save tensors in plain containers, whole or not at all, with a checksum of every byte at the end."""
     write_whole(path, lambda partial: _save(partial, state))
-    sync_folder(path.parent)
 
 
 def load(path: Path, device: torch.device | str = "cpu", mend: str = RESTORE) -> Any:

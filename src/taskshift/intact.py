@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +35,6 @@ def write_text(path: Path, text: str) -> None:
     from loss_landscape.files import write_whole  # brings torch, which who only reads a run does without
 
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
-    sync_folder(path.parent)
 
 
 def read_text(path: Path, mend: str = RESTORE) -> str:
@@ -73,15 +71,6 @@ def read_any_json(path: Path, mend: str = RESTORE) -> Any:
     if said is not None and said != zlib.crc32(_text(content).encode()):
         raise damaged(path, "its checksum is another", mend)
     return content
-
-
-def sync_folder(folder: Path) -> None:
-    """Put a folder's list of names onto the disk: a file that was renamed there is then found there after a crash."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _text(content: Mapping[str, Any]) -> str:

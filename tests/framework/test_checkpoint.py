@@ -58,13 +58,6 @@ def test_what_others_saved_has_the_checksums_of_its_parts(tmp_path):
         checkpoint.load(path)
 
 
-def test_a_rename_is_on_the_disk_when_the_save_returns(tmp_path, monkeypatch):
-    synced = []
-    monkeypatch.setattr(checkpoint, "sync_folder", synced.append)
-    checkpoint.save(tmp_path / "state.pt", {})
-    assert synced == [tmp_path]
-
-
 def test_loading_never_unpickles_objects(tmp_path):
     path = tmp_path / "evil.pt"
     torch.save({"net": checkpoint.Path("x")}, path)
