@@ -102,6 +102,16 @@ def test_a_bug_inside_the_job_keeps_its_traceback(tmp_path, monkeypatch):
             ["-m", "output_root=here,there"],
             "output_root: all runs of a sweep lie in one folder; give output_root one value",
         ),
+        (["--seed=3"], "--seed=3: there is no such option; a key is written without dashes, seed=3"),
+        (
+            ["epochs=2", "--learner.optimizer.lr", "3"],
+            "--learner.optimizer.lr: there is no such option; a key is written without dashes, learner.optimizer.lr=…",
+        ),
+        (
+            ["--cfg", "jobs"],
+            "argument --cfg/-c: invalid choice: 'jobs' (choose from 'job', 'hydra', 'all'); `python train.py --hydra-help` lists "
+            "Hydra's options",
+        ),
         (["plugins=[my_net.py]"], "plugins=[my_net.py]: expected the name of a module, without .py: plugins=[my_net]"),
         (
             ["-m", "hydra.launcher.detach=true", "cluster=local"],

@@ -63,6 +63,11 @@ def test_the_flag_may_stand_anywhere():
     assert [config["seed"] for config in seen] == [0, 1, 2, 3, 4, 5]
 
 
+def test_options_may_stand_between_overrides(capsys):
+    assert carry_out("seed=7", "--cfg", "job", "epochs=9", job=done) == 0
+    assert {"seed: 7", "epochs: 9"} <= set(capsys.readouterr().out.splitlines())
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

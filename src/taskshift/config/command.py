@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -57,7 +58,7 @@ def hydra_command(job: JobFunction, conf: Path, config_name: str = "config") -> 
 
     def command() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing in its own words
-        sys.argv[1:] = words = flag_first(sys.argv[1:])
+        sys.argv[1:] = words = options_first(sys.argv[1:])
         refuse_folders(words)
         try:
             main()
@@ -78,8 +79,8 @@ def refuse_folders(words: Sequence[str]) -> None:
     for word in words:
         if word.partition("=")[0].lstrip("+~") in OURS_TO_NAME:
             raise Fault(
-                f"{word}: a run's folder is <output_root>/<output_project>/<net>/<run_name>, a sweep's has sweeps/<sweep_name> in "
-                "place of the net; say where results go by output_root=…"
+                f"{word}: a run's folder is <output_root>/<output_project>/<net>/<run_name>, a sweep's has sweeps/<sweep_name> "
+                "in place of the net; say where results go by output_root=…"
             )
 
 
@@ -89,9 +90,23 @@ def _as_written(key: str, value: float, words: Sequence[str]) -> str:
     return given[-1].strip() if given else str(value)
 
 
-def flag_first(words: Sequence[str]) -> list[str]:
-    """The words with `--multirun` before all others: Hydra's parser takes no option between two overrides."""
-    return sorted(words, key=lambda word: word not in ("-m", "--multirun"))
+def options_first(words: Sequence[str]) -> list[str]:
+    """The words with Hydra's options before all others: its parser takes none between two overrides.
+
+    Raises Fault for an option that it does not have, where Hydra would print its usage.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse_option
+    known, rest = parser.parse_known_args(list(words))
+    if unknown := next((word for word in rest if word.startswith("-")), None):
+        key, _, value = unknown.lstrip("-").partition("=")
+        raise Fault(f"{unknown}: there is no such option; a key is written without dashes, {key}={value or '…'}")
+    overrides = {*known.overrides, *rest}
+    return sorted(words, key=lambda word: word in overrides)
+
+
+def _refuse_option(message: str) -> NoReturn:
+    raise Fault(f"{message}; `python train.py --hydra-help` lists Hydra's options")
 
 
 def _single(words: Sequence[str]) -> list[str]:
