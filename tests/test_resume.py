@@ -12,6 +12,7 @@ from runs import TINY, compose, run_in
 from loss_landscape import files
 from taskshift import checkpoint
 from taskshift.compare import differences
+from taskshift.config.build import build_parts
 from taskshift.faults import Fault
 from taskshift.job import Job
 from taskshift.run_folder import RunFolder, read_rows
@@ -105,6 +106,26 @@ def test_a_finished_run_is_extended_with_the_same_bits(config, uninterrupted, tm
     shorter = dict(config) | {"num_tasks": 1}
     run_in(tmp_path, shorter)
     assert differences(run_in(tmp_path, config), uninterrupted) == []
+
+
+def test_a_cycle_over_tasks_of_other_sizes_is_extended_with_the_same_bits(tmp_path):
+    """Its number of steps is each task's own, and so is the control net's."""
+    quick = [f"lla.enable_{name}=false" for name in ("planes", "spectrum", "sam", "coupling", "rank", "units", "weights")]
+    words = ["learner/scheduler=one_cycle", "learner.scheduler_every=step", "task_shift_mode=class_pairs", "batch_size=4"]
+    config = compose(
+        *(word for word in SETTINGS if "scheduler" not in word), *quick, *words, "lla.plasticity.control=true", "num_tasks=3"
+    )
+    stream = build_parts(config).stream
+    assert len({stream.num_batches(task) for task in stream}) > 1
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    whole = run_in(tmp_path / "whole", config)
+    run_in(tmp_path / "cut", config | {"num_tasks": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, Job, "tick", 5)
+        with pytest.raises(Interrupted):
+            run_in(tmp_path / "cut", config)
+    assert differences(run_in(tmp_path / "cut", config), whole) == []
 
 
 def test_a_run_goes_on_where_it_was_moved(config, uninterrupted, tmp_path):

@@ -18,7 +18,7 @@ from taskshift.learners.gradient import slopes
 from taskshift.learners.learner import Learner, Loss, State, Step
 from taskshift.learners.part import Switch, Tensors, setting
 from taskshift.learners.rehearsal import rehearse
-from taskshift.learners.schedule import Schedule
+from taskshift.learners.schedule import Length, Schedule
 from taskshift.randomness import generator, seed_from
 from taskshift.shifts.task import Batch, Task
 
@@ -26,16 +26,24 @@ from taskshift.shifts.task import Batch, Task
 class Training:
     """What a run, its checkpoints and its measurements hold: a learner, the state it has come to, and its schedule.
 
-    `example` is two examples of the first task; `make_net(seed)` draws the run's net anew. Everything it remembers is in
-    `state_dict`: a training built anew that loads it goes on with the same bits.
+    `example` is two examples of the first task; `make_net(seed)` draws the run's net anew; `length` is that of the run's tasks,
+    for schedules that go by it. Everything it remembers is in `state_dict`: a training built anew that loads it goes on with the
+    same bits.
     """
 
-    def __init__(self, learner: Learner, example: Batch, *, seed: int = 0, make_net: Callable[[int], nn.Module] | None = None):
+    def __init__(
+        self,
+        learner: Learner,
+        example: Batch,
+        *,
+        seed: int = 0,
+        make_net: Callable[[int], nn.Module] | None = None,
+        length: Length | None = None,
+    ):
         self.learner, self.seed = learner, seed
         self.state: State = learner.init(example)
-        self.schedule = Schedule(
-            learner.optimizer, learner.scheduler, every=learner.scheduler_every, restart=learner.restart_scheduler
-        )
+        every, restart = learner.scheduler_every, learner.restart_scheduler
+        self.schedule = Schedule(learner.optimizer, learner.scheduler, every=every, restart=restart, length=length)
         self._settings = dict(learner.rule.settings())  # the optimizer's, as numbers
         self._make_net = make_net
         self.num_steps = self.num_samples = self.num_epochs = 0
@@ -62,16 +70,19 @@ class Training:
     def begin(self, task: Task, batches: Sequence[Batch] = ()) -> Tensors:
         """Get ready for `task`, once, before its first batch; return what parts tell.
 
-        Nothing happens before the first; before the others come the switch interventions, which see the task's `batches`.
+        Before all tasks but the first come the switch interventions, which see the task's `batches`; a schedule that restarts
+        begins anew.
         """
-        if task.index == 0:
-            return {}
+        numbers = self._switch(task, batches) if task.index > 0 else {}
+        if self.schedule.begin_task(task):
+            self._read_settings()
+        return numbers
+
+    def _switch(self, task: Task, batches: Sequence[Batch]) -> Tensors:
         self._face(task)
         contexts = self._contexts("switch", task.index, task.loss, batches=batches)
         self.state, numbers = self.learner.switch(self.state, contexts)
         self._is_shown = False
-        if self.schedule.begin_task():
-            self._read_settings()
         return numbers
 
     def learn(self, task: Task, batch: Batch) -> Step:

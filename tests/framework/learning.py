@@ -12,11 +12,11 @@ from taskshift.learners.regularizers import Regularizer
 from taskshift.training import Training
 
 
-def training_of(net, optimizer, stream, make_net=None, **given):
+def training_of(net, optimizer, stream, make_net=None, length=None, **given):
     """A training of a learner with these parts, from the stream's first two examples."""
     task = stream[0]
     example = stream.gather(task, task.train[:2])
-    return Training(Learner(net, optimizer, **given), example, seed=stream.seed, make_net=make_net)
+    return Training(Learner(net, optimizer, **given), example, seed=stream.seed, make_net=make_net, length=length)
 
 
 def train(training, stream, index=0, epochs=1):

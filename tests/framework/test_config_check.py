@@ -48,9 +48,11 @@ QUICK = {
     "~seed": "seed has no value; give one: seed=…",
     "device=gpu": "device=gpu: expected auto, cpu, cuda, or cuda:N for GPU number N",
     "use_wandb=maybe": "use_wandb=maybe: expected true or false",
-    "run_name=a/b": "run_name=a/b: expected one folder name: not empty, no slash, at most 200 characters",
-    "run_name=..": "run_name=..: expected one folder name: not empty, no slash, at most 200 characters",
-    "output_project=/tmp": "output_project=/tmp: expected one folder name: not empty, no slash, at most 200 characters",
+    "run_name=a/b": "run_name=a/b: expected one folder name: not empty, no slash, at most 200 bytes",
+    "run_name=..": "run_name=..: expected one folder name: not empty, no slash, at most 200 bytes",
+    f"run_name={'x' * 201}": f"run_name={'x' * 201}: expected one folder name: not empty, no slash, at most 200 bytes",
+    f"run_name='{'実' * 67}'": f"run_name={'実' * 67}: expected one folder name: not empty, no slash, at most 200 bytes",
+    "output_project=/tmp": "output_project=/tmp: expected one folder name: not empty, no slash, at most 200 bytes",
     "wandb.mode=ofline": "wandb.mode=ofline: expected offline, online or disabled",
     "wandb=null": "wandb=null: expected a block of keys",
     "checkpoints=3": "checkpoints=3: expected a block of every_seconds, keep",
@@ -140,6 +142,47 @@ BUILT = {
     "+lla.spectrum.esd.binz=3": "lla.spectrum.esd.binz: there is no such key; did you mean lla.spectrum.esd.bins?",
     "lla.sam.rho=x": "lla.sam.rho=x: expected a number",  # switched off, and checked all the same
     "device=cuda:99": "device=cuda:99: ",
+    "lla.plasticity.max_train_examples=0": "lla.plasticity.max_train_examples is 0; give at least 1, or null for all",
+    "lla.rank.measures=[]": "lla.rank.measures is []; give at least one, each once",
+    "lla.rank.measures=[stable,stable]": "lla.rank.measures is ['stable', 'stable']; give at least one, each once",
+    "lla.rank.numerical_rank_epsilon=1": (
+        "lla.rank.numerical_rank_epsilon is 1.0; it is relative to the largest, between 0 and 1"
+    ),
+    "lla.spectrum.esd.n_kh=0": "lla.spectrum.esd: esd.n_kh is 0.0; the power of K_h(n) is above 0",
+    "lla.units.tau=1": "lla.units.tau is 1.0; it is a share of the layer's mean activity, at least 0 and below 1",
+    "lla.units.saturation_epsilon=1": (
+        "lla.units.saturation_epsilon is 1.0; it is a distance to an asymptote, between 0 and 0.5"
+    ),
+    "lla.sam.rho=0": "lla.sam.rho is 0.0; give the length of the step, above 0",
+    "learner=sam learner.gradient.rho=0": "learner.gradient.rho is 0.0; the length of the ascent is above 0",
+    "learner/gradient=asam learner.gradient.eta=-1": "learner.gradient.eta is -1.0; it is added to |θ| and is 0 or more",
+    "data.noise=-1": "data.noise=-1.0 was asked for; give a standard deviation, 0 or more",
+    "learner/scheduler=one_cycle learner/optimizer=adagrad": (
+        "learner.scheduler.cycle_momentum=true: the optimizer (Adagrad) has no momentum that could be moved; give "
+        "learner.scheduler.cycle_momentum=false"
+    ),
+    "learner/scheduler=cyclic learner.optimizer.momentum=0": (
+        "learner.scheduler.cycle_momentum=true: the optimizer (SGD) has no momentum that could be moved; give "
+        "learner.scheduler.cycle_momentum=false, or a learner.optimizer.momentum above 0"
+    ),
+    "learner/scheduler=one_cycle learner.scheduler.total_steps=3": (
+        "learner.scheduler: the cycle has 3 steps, but it steps 10 times in a task; give learner.scheduler.total_steps=10, or "
+    ),
+    "learner/scheduler=one_cycle learner.restart_scheduler=false": "learner.scheduler.total_steps=null: that is as many as a ",
+    "learner/scheduler=plateau learner.scheduler_every=step": (
+        "learner.scheduler_every=step: ReduceLROnPlateau looks at an epoch's loss; give learner.scheduler_every=epoch"
+    ),
+    "net.norm=batch batch_size=1": (
+        "batch_size=1: give 2 or more, or a net without batch norm, which cannot learn from one example"
+    ),
+    "net.norm=batch data.train_size=1": (
+        "data: task 0 has one training example; give more data, or a net without batch norm, which cannot learn from one example"
+    ),
+    "net.norm=batch task_shift_mode=class_pairs num_tasks=5 data.train_size=9": "data: task 0 has one training example; give ",
+    "task_shift_mode=class_pairs data.train_size=5": (
+        "data: task 1 has no training examples: it is of classes that have none; give more data"
+    ),
+    "task_shift_mode=incremental_classes data.test_size=3": "data: task 0 has no test examples: it is of classes that have ",
     "data=cifar10 data.root=nowhere": "data.root=nowhere: cifar10 is not there",
     "task_shift_mode=class_pairs num_tasks=99": "num_tasks=99: class_pairs ends after 5 tasks on synthetic_images; give 1 to 5",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from functools import partial
 
@@ -19,7 +20,9 @@ from taskshift.learners.gradient import ASAM, SAM, Plain
 from taskshift.learners.interventions import AfterStep, AtSwitch, Intervention, ResetOptimizer
 from taskshift.learners.part import Context
 from taskshift.learners.regularizers import L2
+from taskshift.learners.schedule import Length
 from taskshift.shifts.permuted import Permuted
+from taskshift.shifts.stationary import Stationary
 from taskshift.shifts.task import Batch
 from taskshift.stream import TaskStream
 from tests.framework.learning import (
@@ -454,6 +457,85 @@ def test_plateau_looks_at_the_epochs_loss(net, stream):
     assert rate(training) == pytest.approx(0.025)
 
 
+class Growing(Stationary):
+    """Task i has 16 · (i + 1) examples."""
+
+    def task(self, data, index):
+        task = super().task(data, index)
+        return dataclasses.replace(task, train=task.train[: 16 * (index + 1)])
+
+
+@pytest.mark.parametrize(("every", "steps"), [("epoch", (2, 2, 2)), ("step", (2, 4, 6))])
+def test_a_cycle_of_no_given_length_goes_over_each_task(every, steps, net, data):
+    """Beside torch's own, given each task's number of steps."""
+    stream = TaskStream(data, Growing(seed=0), num_tasks=3, batch_size=16, seed=0)
+    length = Length(stream, 2, stream.num_batches)
+    make = partial(lr_scheduler.OneCycleLR, max_lr=0.5)
+    training = training_of(net, partial(SGD, lr=0.1, momentum=0.5), stream, length=length, scheduler=make, scheduler_every=every)
+    for index, count in enumerate(steps):
+        optimizer = SGD(copy.deepcopy(net).parameters(), lr=0.1, momentum=0.5)
+        scheduler = lr_scheduler.OneCycleLR(optimizer, max_lr=0.5, total_steps=count)
+        optimizer._opt_called = True
+        training.begin(stream[index])
+        for epoch in range(2):
+            for batch in stream.epoch(stream[index], epoch):
+                training.learn(stream[index], batch)
+                if every == "step":
+                    scheduler.step()
+                    assert rate(training) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+            training.end_epoch(stream[index], {"loss": 1.0})
+            if every == "epoch":
+                scheduler.step()
+                assert rate(training) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+
+
+CYCLE, WAVE = lr_scheduler.OneCycleLR, partial(lr_scheduler.CyclicLR, base_lr=0.1)
+NO_MOMENTUM = "learner.scheduler.cycle_momentum=true: the optimizer ({}) has no momentum that could be moved; give "
+NO_MOMENTUM += "learner.scheduler.cycle_momentum=false"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            {"optimizer": Adam, "scheduler": lr_scheduler.ReduceLROnPlateau, "scheduler_every": "step"},
+            "learner.scheduler_every=step: ReduceLROnPlateau looks at an epoch's loss; give learner.scheduler_every=epoch",
+        ),
+        ({"optimizer": Adagrad, "scheduler": partial(CYCLE, max_lr=0.5)}, NO_MOMENTUM.format("Adagrad")),
+        ({"optimizer": Adagrad, "scheduler": partial(WAVE, max_lr=0.5)}, NO_MOMENTUM.format("Adagrad")),
+        (
+            {"optimizer": partial(SGD, lr=0.1), "scheduler": partial(WAVE, max_lr=0.5)},
+            NO_MOMENTUM.format("SGD") + ", or a learner.optimizer.momentum above 0",
+        ),
+        (
+            {"optimizer": Adam, "scheduler": partial(CYCLE, max_lr=0.5), "restart_scheduler": False},
+            "learner.scheduler.total_steps=null: that is as many as a task has, for a schedule that begins anew with each; give "
+            "their number, or learner.restart_scheduler=true",
+        ),
+        (
+            {"optimizer": Adam, "scheduler": partial(CYCLE, max_lr=0.5, total_steps=5), "scheduler_every": "step"},
+            "learner.scheduler: the cycle has 5 steps, but it steps 12 times in a task; give learner.scheduler.total_steps=12, "
+            "or null for as many as each task has",
+        ),
+        (
+            {"optimizer": Adam, "scheduler": partial(CYCLE, max_lr=0.5, total_steps=9), "restart_scheduler": False},
+            "learner.scheduler: the cycle has 9 steps, but it steps 10 times in all tasks; give "
+            "learner.scheduler.total_steps=10, or learner.restart_scheduler=true",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_go_on_to_the_end_is_refused_before_it_begins(net, stream, arguments, sentence):
+    with pytest.raises(Fault) as fault:
+        training_of(net, stream=stream, length=Length(stream, 2, stream.num_batches), **arguments)
+    assert str(fault.value) == sentence
+
+
+def test_a_cycle_that_leaves_the_momentum_alone_needs_none(net, stream):
+    make = partial(CYCLE, max_lr=0.5, cycle_momentum=False)
+    training = training_of(net, Adagrad, stream, length=Length(stream, 2, stream.num_batches), scheduler=make)
+    train(training, stream, 0, epochs=2)
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------
 
 
@@ -462,10 +544,6 @@ def test_plateau_looks_at_the_epochs_loss(net, stream):
     [
         ({"optimizer": LBFGS}, "optimizer LBFGS evaluates the loss several times a step"),
         ({"optimizer": Adam, "gradient_clip": 0.0}, "gradient_clip is 0.0; a norm above 0, or null"),
-        (
-            {"optimizer": Adam, "scheduler": lr_scheduler.ReduceLROnPlateau, "scheduler_every": "step"},
-            "scheduler_every is 'step' but ReduceLROnPlateau",
-        ),
         (
             {"optimizer": Adam, "regularizers": {"one": L2(1.0)}, "interventions": {"one": ResetOptimizer()}},
             "regularizers and interventions both have a part called one",

@@ -12,7 +12,7 @@ from torch import nn
 
 from taskshift.config.check import check_quick, enabled, evaluator_blocks
 from taskshift.config.construct import Recipe, construct, read_block
-from taskshift.config.first_pass import learns_from_one, pass_two_examples
+from taskshift.config.first_pass import join_single_examples, pass_two_examples
 from taskshift.config.schema import LlaHead, Top
 from taskshift.config.targets import Kind, import_plugins
 from taskshift.data.labelled_data import LabelledData
@@ -21,6 +21,7 @@ from taskshift.data.validation import with_validation
 from taskshift.evaluators.evaluator import Evaluator
 from taskshift.faults import Fault
 from taskshift.learners.learner import Learner
+from taskshift.learners.schedule import Length
 from taskshift.recorders.recorder import Recorder
 from taskshift.shifts.source import Source, StreamSettings
 from taskshift.shifts.task import TaskShift
@@ -69,7 +70,7 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
     recorders = {name: attempt(recipe.make) for name, recipe in recipes.recorders.items()}
     training = make_training = None
     if (stream := attempt(_make_stream, recipes, top, device, attempt)) is not None:
-        training, make_training = attempt(_make_training, recipes, stream, device) or (None, None)
+        training, make_training = attempt(_make_training, recipes, stream, device, epochs=top.epochs) or (None, None)
     attempt.settle()
     on = {name: evaluator for name, evaluator in evaluators.items() if enabled(config["lla"], name)}
     mirrors = {name: one for name, one in recorders.items() if top.use_wandb or type(one).__module__ != WANDB}
@@ -130,7 +131,9 @@ def _make_stream(recipes: _Recipes, top: Top, device: torch.device, attempt: _At
     if shift is None or data is None:
         return None
     attempt(_refuse_more_tasks, top, shift, data)
-    return TaskStream(data, shift, num_tasks=top.num_tasks, batch_size=top.batch_size, seed=top.seed)
+    stream = TaskStream(data, shift, num_tasks=top.num_tasks, batch_size=top.batch_size, seed=top.seed)
+    _refuse_empty_tasks(stream)
+    return stream
 
 
 def _make_data(recipes: _Recipes, top: Top, device: torch.device) -> LabelledData:
@@ -163,9 +166,22 @@ def _refuse_more_tasks(top: Top, shift: TaskShift, data: LabelledData) -> None:
         raise Fault(f"num_tasks={top.num_tasks}: {ends}; give 1 to {limit}")
 
 
-def _make_training(recipes: _Recipes, stream: Source, device: torch.device) -> tuple[Training, Callable[[int], Training]]:
+def _refuse_empty_tasks(stream: TaskStream) -> None:
+    """Raise Fault for a task of classes without examples; tasks without end show all of the data."""
+    limit = stream.shift.num_tasks(stream.data)
+    for index in range(min(len(stream), limit or 0)):
+        for examples, split in ((stream[index].train, "training"), (stream[index].test, "test")):
+            if not len(examples):
+                has_none = f"task {index} has no {split} examples: it is of classes that have none"
+                raise Fault(f"data: {has_none}; give more data, or fewer tasks")
+
+
+def _make_training(
+    recipes: _Recipes, stream: Source, device: torch.device, *, epochs: int
+) -> tuple[Training, Callable[[int], Training]]:
     """The run's training, rehearsed, and what makes others like it."""
     num_outputs, task = stream.num_outputs, stream[0]
+    length = Length(stream, epochs, stream.num_batches)
     example = stream.gather(task, task.train[:2])
 
     def given(seed: int) -> dict[str, Any]:
@@ -183,8 +199,9 @@ def _make_training(recipes: _Recipes, stream: Source, device: torch.device) -> t
         net = drawn(seed)
         with _random_state_kept(device):
             pass_two_examples(net, example.inputs, num_outputs, recipes.net.target.__name__)
+            join_single_examples(net, stream)
         learner = recipes.learner.make(**given(seed), net=net)
-        return Training(learner, example, seed=seed, make_net=fresh)
+        return Training(learner, example, seed=seed, make_net=fresh, length=length)
 
     def apart(seed: int) -> Training:
         with _random_state_kept(device):
@@ -192,8 +209,6 @@ def _make_training(recipes: _Recipes, stream: Source, device: torch.device) -> t
 
     training = seeded(stream.seed)
     training.rehearse(task, example)
-    with _random_state_kept(device):
-        stream.joins_single = not learns_from_one(training.net, stream)
     return training, apart
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -59,8 +60,15 @@ class Unfinished:
     recipe: Recipe
     given: Mapping[str, Any]
 
-    def __call__(self, *positional: Any) -> Any:
-        return self.recipe.make(*positional, **self.given)
+    def __call__(self, *positional: Any, **instead: Any) -> Any:
+        """The object; `instead` are values in place of the block's."""
+        recipe = replace(self.recipe, arguments={**self.recipe.arguments, **instead})
+        return recipe.make(*positional, **self.given)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The target's, with the block's values as defaults."""
+        return inspect.signature(functools.partial(self.recipe.target, **self.recipe.arguments))
 
 
 @dataclass(frozen=True)

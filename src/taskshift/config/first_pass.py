@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from taskshift.faults import Fault
+from taskshift.shifts.indexed_source import IndexedSource
 from taskshift.shifts.source import Source
 
 
@@ -36,6 +37,19 @@ def pass_two_examples(net: nn.Module, inputs: Tensor, num_outputs: int, name: st
             f"net: {name} returned the shape {_shape(outputs)} for {len(inputs)} examples; "
             f"expected [{len(inputs)}, {num_outputs}], so let its head have num_outputs units"
         )
+
+
+def join_single_examples(net: nn.Module, stream: Source) -> None:
+    """Let the stream make no training batch of one example where `net` cannot learn from one; raises Fault where it has to."""
+    if stream.joins_single or learns_from_one(net, stream):
+        return
+    stream.joins_single = True
+    otherwise = "or a net without batch norm, which cannot learn from one example"
+    if stream.batch_size == 1:
+        raise Fault(f"batch_size=1: give 2 or more, {otherwise}")
+    single = [task.index for task in stream if stream.num_examples(task) == 1] if isinstance(stream, IndexedSource) else []
+    if single:
+        raise Fault(f"data: task {single[0]} has one training example; give more data, {otherwise}")
 
 
 def learns_from_one(net: nn.Module, stream: Source) -> bool:

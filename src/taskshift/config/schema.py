@@ -20,8 +20,8 @@ Seed = Annotated[int, Ge(0), Le(2**63 - 1)]  # as large as torch takes it
 def _path_component(text: str) -> str:
     if text.lower() in ("none", "nan"):
         raise ValueError("expected a name; null stands for none")
-    if not text.strip() or text in (".", "..") or "/" in text or "\0" in text or len(text) > 200:
-        raise ValueError("expected one folder name: not empty, no slash, at most 200 characters")
+    if not text.strip() or text in (".", "..") or "/" in text or "\0" in text or len(text.encode()) > 200:
+        raise ValueError("expected one folder name: not empty, no slash, at most 200 bytes")  # file systems take 255
     return text
 
 
