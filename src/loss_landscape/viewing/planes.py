@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,10 +27,11 @@ from loss_landscape.viewing.theme import (
     PathLike,
     colormap,
     empty_figure,
+    in_lines,
     save_figure,
     set_notes,
     set_title,
-    set_title_and_notes,
+    set_title_above,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def contour_figure(grid: Grid, *, title: str, trajectory: Sequence[Point] | None
     add_colour_bar(figure, mesh, scale, value_name(grid), cax=figure.add_axes((0.83, 0.18, 0.022, 0.68)))
     label_axes(axes, grid)
     figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=4, fontsize=8, frameon=False)
-    set_title_and_notes(figure, axes, title, [*notes_on(grid, scale), *notes_on_trajectory(grid, points)])
+    set_notes(axes, [*notes_on(grid, scale), *notes_on_trajectory(grid, points)], width=84)
+    set_title_above(figure, title, axes)
     return figure
 
 
@@ -87,7 +88,8 @@ def plot_plane_surface(path: PathLike, grid: Grid, *, title: str) -> Figure:
         axes.scatter(first[bad], second[bad], ends[0], zorder=0, **cross)  # on the floor, beneath the surface
         axes.legend(loc="upper left", fontsize=8, frameon=False)
     _label_surface(axes, grid, f"log₁₀ of the {value_name(grid)}" if scale.logarithmic else value_name(grid))
-    set_title_and_notes(figure, axes, title, [*centre_notes(grid), *notes_on(grid, scale)])
+    set_notes(axes, [*centre_notes(grid), *notes_on(grid, scale)], width=84)
+    set_title_above(figure, title, axes)
     return save_figure(path, figure)
 
 
@@ -158,7 +160,7 @@ def volume_figure(grid: Grid, *, title: str) -> Figure:
     panels[0].set_ylabel(axis_label(grid, 1), fontsize=8)
     add_colour_bar(figure, mesh, scale, value_name(grid), ax=list(panels), pad=0.01)
     labels = [axis_label(grid, axis).replace("\n", " ") for axis in (0, 2)]
-    notes = textwrap.fill(" · ".join([*centre_notes(grid), *notes_on(grid, scale)]), 30 * len(chosen))
+    notes = in_lines([*centre_notes(grid), *notes_on(grid, scale)], 30 * len(chosen))
     figure.supxlabel("\n".join([*labels, notes]), fontsize=8.5)
     set_title(figure, title)
     return figure

@@ -21,6 +21,7 @@ from loss_landscape.viewing.theme import (
     save_figure,
     set_notes,
     set_title,
+    set_title_above,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DECADES_OF_DENSITY = 8
-MARGINS = {"left": 0.08, "right": 0.985, "bottom": 0.12, "top": 0.87, "wspace": 0.2}
+MARGINS = {"left": 0.08, "right": 0.985, "bottom": 0.12, "top": 0.82, "wspace": 0.2}
+WIDTH_OF_NOTES = 64  # characters above one of two pictures
+MOST_TICKS = 6  # of eigenvalues; more of a small number's digits run into each other
 
 
 def plot_spectrum(path: PathLike, density: Density, *, title: str, eigenvalues: Sequence[float] | None = None) -> Figure:
@@ -42,10 +45,10 @@ def plot_spectrum(path: PathLike, density: Density, *, title: str, eigenvalues: 
 def spectrum_figure(density: Density, *, title: str, eigenvalues: Sequence[float] | None = None) -> Figure:
     """The figure of `plot_spectrum`."""
     require_type(density, Density)
-    figure = empty_figure(9.6, 4.2, layout=None)
-    set_title(figure, title)
+    figure = empty_figure(9.6, 4.4, layout=None)
     nodes, weights = density.nodes.cpu().numpy(), density.weights.cpu().numpy()
     if not np.isfinite(nodes).all():
+        set_title(figure, title)
         figure.text(0.5, 0.5, "the curvature is not finite", ha="center", color=VERMILION)
         return figure
     left, right = figure.subplots(1, 2, gridspec_kw=MARGINS)
@@ -55,10 +58,11 @@ def spectrum_figure(density: Density, *, title: str, eigenvalues: Sequence[float
     trace, negative = density.trace, density.negative_mass
     total = f"trace by quadrature {trace.value:.4g} ± {trace.standard_error:.2g}"
     smoothing = f"smoothed by σ = {density.default_sigma:.2g}"
-    set_notes(left, [total, f"{len(nodes)} probes of {nodes.shape[1]} steps", smoothing], width=76)
+    set_notes(left, [total, f"{len(nodes)} probes of {nodes.shape[1]} steps", smoothing], width=WIDTH_OF_NOTES)
     near = (weights * (np.abs(nodes) <= density.zero_threshold)).sum() / len(weights)
     rounding = f"{near:.3g} within {density.zero_threshold:.1g} of 0"
-    set_notes(right, [f"share below 0: {negative.value:.3g} ± {negative.standard_error:.1g}", rounding], width=76)
+    set_notes(right, [f"share below 0: {negative.value:.3g} ± {negative.standard_error:.1g}", rounding], width=WIDTH_OF_NOTES)
+    set_title_above(figure, title, left, right)
     return figure
 
 
@@ -78,6 +82,8 @@ def _draw_density(axes: Axes, density: Density, places: np.ndarray, marks: np.nd
     axes.set_yscale("log")
     axes.minorticks_off()
     axes.set(ylim=(lowest, y.max() * 3), xlabel="eigenvalue λ", ylabel="density")
+    axes.locator_params(axis="x", nbins=MOST_TICKS)
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4), useMathText=True)
 
 
 def _draw_tails(axes: Axes, nodes: np.ndarray, shares: np.ndarray, zero: float) -> None:

@@ -53,14 +53,25 @@ def set_title(figure: Figure, title: str, **place: Any) -> None:
 
 def set_notes(axes: Axes, notes: Sequence[str], *, width: int) -> None:
     """The notes above axes, in lines of up to `width` characters."""
-    axes.set_title(textwrap.fill(" · ".join(notes), width), fontsize=8.5)
+    axes.set_title(in_lines(notes, width), fontsize=8.5)
 
 
-def set_title_and_notes(figure: Figure, axes: Axes, title: str, notes: Sequence[str]) -> None:
-    """The title above the notes above axes of a fixed place."""
-    set_notes(axes, notes, width=84)
-    points = 10 + 12.5 * len(axes.get_title().splitlines())
-    y = axes.get_position().y1 + points / 72 / figure.get_figheight()
+def in_lines(notes: Sequence[str], width: int) -> str:
+    """Notes one after the other, in lines of up to `width` characters; a note is broken only where it is longer than a line."""
+    lines: list[str] = []
+    for note in notes:
+        if lines and len(lines[-1]) + len(note) + 3 <= width:
+            lines[-1] += f" · {note}"
+        else:
+            lines += textwrap.wrap(note, width)
+    return "\n".join(lines)
+
+
+def set_title_above(figure: Figure, title: str, *below: Axes) -> None:
+    """The title above the notes above axes of fixed places."""
+    lines = max(len(axes.get_title().splitlines()) for axes in below)
+    points = 10 + 12.5 * lines
+    y = max(axes.get_position().y1 for axes in below) + points / 72 / figure.get_figheight()
     set_title(figure, title, y=y, verticalalignment="bottom")
 
 

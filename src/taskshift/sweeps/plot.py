@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loss_landscape.viewing.colour_scale import ColourScale
-from loss_landscape.viewing.theme import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, save_figure
+from loss_landscape.viewing.theme import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, save_figure, set_notes
 from taskshift.faults import Fault
 from taskshift.pictures.draw import colour_of_text, mark_lost, marker, spans_decades, titled_figure
 from taskshift.sweeps.intervals import FEWEST, LEVEL
@@ -49,8 +48,6 @@ def plot_sweep(folder: Path, wanted: Wanted, stem: Path | None, force: bool) -> 
     Without a `stem` they go into the sweep's figures/, where an earlier one of that name is drawn anew; files that a `stem`
     names are kept, unless `force` is given. Raises Fault for what the runs do not have.
     """
-    from matplotlib import rc_context
-
     records = read_sweeps([folder])
     if wanted.metric is None:
         raise no_metric(records)
@@ -60,9 +57,8 @@ def plot_sweep(folder: Path, wanted: Wanted, stem: Path | None, force: bool) -> 
     figure = draw(records, wanted, heading=records[0].sweep)
     try:
         logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every table of every font
-        with rc_context({"pdf.fonttype": 42}):  # TrueType: some publishers refuse matplotlib's own choice
-            for path in paths:
-                save_figure(path, figure)
+        for path in paths:
+            save_figure(path, figure)
     except OSError as error:
         raise Fault(f"cannot write {paths[0]}: {error.strerror}; name another place by -o") from error
     return paths
@@ -77,7 +73,7 @@ def draw(records: Sequence[Record], wanted: Wanted, heading: str) -> Figure:
     draw_kind = {"curves": _draw_curves, "bars": _draw_bars, "heatmap": _draw_heat_map}[kind]
     draw_kind(axes, laid_out.series, wanted, with_unit(wanted.metric, of_classes=_are_of_classes(records)))
     width = 95 if wanted.group is None or kind == "heatmap" else 68  # beside a legend
-    axes.set_title(textwrap.fill(" · ".join(_notes(records, laid_out, wanted, kind)), width), fontsize=8.5)
+    set_notes(axes, list(_notes(records, laid_out, wanted, kind)), width=width)
     return figure
 
 
