@@ -16,6 +16,7 @@ from taskshift.config.build import build_parts
 from taskshift.evaluators.evaluator import Evaluator, Findings
 from taskshift.evaluators.weights import Weights
 from taskshift.faults import Fault
+from taskshift.pictures.summary import draw_summary
 from taskshift.run_folder import RunFolder, read_rows
 
 FAST = (*TINY, "lla.enable_planes=false", "lla.enable_spectrum=false", "lla.enable_sam=false", "lla.enable_rank=false")
@@ -327,3 +328,24 @@ def test_a_last_batch_of_one_does_not_stop_a_net_with_batch_norm(net, joined, tm
     run_in(tmp_path, config)
     if joined is not None:
         assert build_parts(config).stream.joins_single is joined
+
+
+QUICK = [f"lla.enable_{name}=false" for name in ("planes", "spectrum", "sam", "coupling", "plasticity", "rank", "units")]
+
+
+def test_pictures_that_cannot_be_drawn_do_not_stop_a_run(tmp_path, monkeypatch, caplog):
+    def fails(folder):
+        raise ValueError("no such colour")
+
+    monkeypatch.setattr("taskshift.pictures.summary.draw_summary", fails)
+    folder = run_in(tmp_path, compose(*FAST, *QUICK, "run_name=x"), summary=True)
+    assert RunFolder(folder, "").tasks_done() == 2
+    written = folder.relative_to(tmp_path)
+    assert f"the pictures were not drawn (ValueError: no such colour); `taskshift plot {written}` tries again" in caplog.messages
+
+
+def test_a_sweeps_member_writes_its_table_and_draws_when_asked(tmp_path):
+    words = ["sweep_name=mine", "run_name=abc", "num_tasks=1"]
+    folder = run_in(tmp_path, compose(*FAST, *QUICK, *words), summary=True)
+    assert {path.name for path in (folder / "summary").iterdir()} == {"summary_table.json", "coupling.json"}
+    assert [path.name for path in draw_summary(folder)][:1] == ["learning.png"]

@@ -77,13 +77,15 @@ def _warn_of_other_code(config: Mapping[str, Any]) -> None:
 
 
 def summarise(job: Job) -> None:
-    """Write the table and the summary pictures. One that cannot be drawn costs the picture, not the run."""
+    """Write the table and, of a run that is no sweep's member, the pictures; one that cannot be drawn does not stop the run."""
     from taskshift.coupling import write_coupling
     from taskshift.pictures.summary import draw_summary
     from taskshift.summary import write_summary_table
 
     write_summary_table(job.folder.path)
     write_coupling(job.folder.path)
+    if job.config["sweep_name"] is not None:  # of hundreds of runs few are looked at: `taskshift plot` draws a member's
+        return
     try:
         draw_summary(job.folder.path)
     except OSError:
