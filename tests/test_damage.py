@@ -12,6 +12,7 @@ from taskshift.compare import differences
 from taskshift.evaluators.rank import Rank
 from taskshift.faults import Fault
 from taskshift.run_folder import RunFolder, read_rows
+from taskshift.sweeps.sweep_folder import SweepFolder
 from tests.test_resume import Interrupted, interrupt
 
 SETTINGS = (*TINY, "num_tasks=2", "run_name=one", "lla.enable_sam=false", "lla.enable_mode_connectivity=true")
@@ -180,6 +181,22 @@ def test_another_torch_is_mentioned_to_a_lone_run(config, left, monkeypatch, cap
     run_in(root, config)
     assert "this run began with other code (taskshift " in caplog.text
     assert "→ 0.0.1" in caplog.text
+
+
+def test_another_machine_is_mentioned(config, left, monkeypatch, caplog):
+    root, _ = left
+    monkeypatch.setattr("taskshift.job.cpu_model", lambda: "another processor")
+    run_in(root, config)
+    said = next(message for message in caplog.messages if message.startswith("this run began elsewhere (processor "))
+    assert said.endswith(" → another processor): its numbers may differ in the last bits from an uninterrupted run's")
+
+
+def test_other_code_than_its_sweep_began_with_is_mentioned(config, tmp_path, caplog):
+    sweep = tmp_path / "outputs" / config["output_project"] / "sweeps" / "mine"
+    SweepFolder(sweep).write({"source": {"hash": "00000000"}})
+    quick = {f"enable_{name}": False for name in ("planes", "spectrum", "coupling", "plasticity", "mode_connectivity")}
+    run_in(tmp_path, config | {"sweep_name": "mine", "num_tasks": 1, "lla": config["lla"] | quick})
+    assert "the code has changed since this sweep began: its runs may differ for that reason" in caplog.messages
 
 
 def test_nothing_half_written_stays(config, left, uninterrupted):

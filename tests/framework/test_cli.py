@@ -112,7 +112,8 @@ def test_plot_prints_what_it_drew(main, tmp_path, monkeypatch):
     monkeypatch.setattr("taskshift.pictures.summary.draw_summary", lambda folder: [Path("summary/learning.png")])
     assert main("plot", run) == (0, "summary/learning.png\n", "")
     status, _, error = main("plot", run, "--y", METRIC)
-    assert (status, error.partition(":")[0]) == (1, f"{run} is one run's folder")
+    said = f"{run} is one run's folder: its pictures take no options; --y and the like are for a sweep's\n"
+    assert (status, error) == (1, said)
 
 
 def test_plot_of_a_sweep(main, sweep, tmp_path):

@@ -39,6 +39,14 @@ def test_a_file_that_is_gone_says_what_to_do(tmp_path):
     assert str(fault.value) == f"{tmp_path / 'run.json'} is gone; look elsewhere"
 
 
+@pytest.mark.parametrize("text", ["[1]", "3"])
+def test_another_kind_of_json_is_no_object(text, tmp_path):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(Fault) as fault:
+        read_json(tmp_path / "run.json", "look elsewhere")
+    assert str(fault.value) == f"{tmp_path / 'run.json'} is damaged (no JSON object); look elsewhere"
+
+
 @pytest.mark.parametrize("text", ["", "[1]", "{", "3"])
 def test_what_is_no_object_is_a_sentence(text, tmp_path):
     (tmp_path / "run.json").write_text(text)

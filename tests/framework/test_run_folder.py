@@ -70,8 +70,9 @@ def test_a_lock_is_free_after_use(folder):
 def test_a_strangers_folder_is_left_alone(folder):
     folder.path.mkdir()
     (folder.path / "thesis.tex").write_text("mine")
-    with pytest.raises(Fault, match="not a run of ours"), folder.locked():
+    with pytest.raises(Fault) as fault, folder.locked():
         pass
+    assert str(fault.value) == f"{folder.path} exists and is not a run of ours; give another run_name=… or move it away"
     assert (folder.path / "thesis.tex").read_text() == "mine"
 
 
