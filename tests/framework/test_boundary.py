@@ -70,7 +70,7 @@ def test_a_bug_inside_the_job_keeps_its_traceback(tmp_path, monkeypatch):
     ("words", "sentence"),
     [
         (["nett=mlp"], "nett: there is no such key; did you mean net?"),
-        (["net=mpl"], "net=mpl: there is no such net; give convnet, deep_linear, mlp, own, resnet18 or vgg16"),
+        (["net=mpl"], "net=mpl: there is no such net; give convnet, deep_linear, mlp, own, resnet18, transformer or vgg16"),
         (
             ["epochs=0", "lla.every=0"],
             "epochs=0: expected a whole number, at least 1\nlla.every=0: expected a whole number, at least 1",

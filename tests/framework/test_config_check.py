@@ -81,7 +81,7 @@ QUICK = {
     "optimizer=adam": "optimizer: there is no such key; did you mean learner.optimizer?",
     "net.widht=3": "net.widht: there is no such key; did you mean net.width?",
     "net.input_shape=3": "net.input_shape: there is no such key; net takes activation, ",
-    "net=mpl": "net=mpl: there is no such net; give convnet, deep_linear, mlp, own, resnet18 or vgg16",
+    "net=mpl": "net=mpl: there is no such net; give convnet, deep_linear, mlp, own, resnet18, transformer or vgg16",
     "learner/optimizer=adm": f"learner/optimizer=adm: there is no such optimizer; give {OPTIMIZERS}",
     "lla=[default,hessian]": f"lla=hessian: there is no such lla; {HELP}",
     "+lla=rank": (

@@ -74,7 +74,7 @@ def test_options_may_stand_between_overrides(capsys):
         (["epochs=1,0"], "epochs=0: expected a whole number, at least 1 (in epochs=0)\n"),
         (["net.width=3,0,4"], "net.width=0 was asked for; give a whole number, 1 or more (in net.width=0)\n"),
         (["epochs=0", "seed=0,1"], "epochs=0: expected a whole number, at least 1 (in seed=0; seed=1)\n"),
-        (["net=mlp,mpl"], "net=mpl: there is no such net; give convnet, deep_linear, mlp, own, resnet18 or vgg16\n"),
+        (["net=mlp,mpl"], "net=mpl: there is no such net; give convnet, deep_linear, mlp, own, resnet18, transformer or vgg16\n"),
         (["seed=range(0)"], "the grid is empty: some key has no values, such as range(0); give each at least one\n"),
         (["seed=1,1"], "seed=1: the sweep has this run 2 times; give each value once\n"),
         (
