@@ -45,7 +45,8 @@ bench: setup ## planes and curvature against other programs, into docs/benchmark
 	$(BIN)/python scripts/bench_lla.py --save docs/benchmarks.md
 	$(BIN)/python scripts/bench_data.py
 
-docs: setup ## remake README's picture, and print the table of docs/DATA_LOADING.md
+docs: setup ## remake README's picture and the tables of docs/METRICS.md, print the table of docs/DATA_LOADING.md
+	$(BIN)/python scripts/metrics_page.py
 	$(BIN)/python train.py task_shift_mode=permuted lla.enable_sam=true use_wandb=false output_project=docs run_name=digits
 	cp outputs/docs/mlp/digits/summary/planes.png docs/planes.png
 	$(BIN)/python scripts/bench_data.py --markdown

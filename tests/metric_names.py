@@ -6,29 +6,30 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from taskshift.quantities import Quantity
+
 DOCUMENT = Path(__file__).parents[1] / "docs" / "METRICS.md"
 ROW = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
-PLACEHOLDERS = {"<k>": r"[1-9]\d*", "<layer>": r"[^/]+"}
 
 
-def documented() -> dict[str, re.Pattern[str]]:
-    """Each name of the tables → what it matches; `start/` may stand before any with a slash."""
-    names = ROW.findall(DOCUMENT.read_text())
-    return {name: re.compile(("(?:start/)?" if "/" in name else "") + _pattern(name)) for name in names}
+def documented() -> list[Quantity]:
+    """The names of the tables."""
+    return [Quantity(name, "") for name in ROW.findall(DOCUMENT.read_text())]
 
 
 def undocumented(names: Iterable[str]) -> list[str]:
-    """Those of `names` that no table lists."""
-    patterns = list(documented().values())
-    return [name for name in names if not any(pattern.fullmatch(name) for pattern in patterns)]
+    """Those of `names` that no table lists; `start/` may stand before any with a slash."""
+    listed = documented()
+    return [name for name in names if not any(one.placed(_at_the_end(name)) is not None for one in listed)]
 
 
 def unused(names: Iterable[str]) -> list[str]:
     """What the tables list and none of `names` is."""
-    names = list(names)
-    return [listed for listed, pattern in documented().items() if not any(pattern.fullmatch(name) for name in names)]
+    names = [_at_the_end(name) for name in names]
+    return [one.pattern for one in documented() if not any(one.placed(name) is not None for name in names)]
 
 
-def _pattern(name: str) -> str:
-    parts = re.split(r"(<[a-z]+>)", name)
-    return "".join(PLACEHOLDERS.get(part, r"\w+") if part.startswith("<") else re.escape(part) for part in parts)
+def _at_the_end(name: str) -> str:
+    """What a number of a task's start is called at its end."""
+    rest = name.removeprefix("start/")
+    return rest if "/" in rest else name

@@ -34,6 +34,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 import loss_landscape
+from scripts.metrics_page import declared, with_tables
 from taskshift.cli import COMMANDS
 from taskshift.config.check import evaluator_blocks
 from taskshift.config.command import compose, conf_folder
@@ -43,7 +44,7 @@ from taskshift.data.labelled_data import LabelledData
 from taskshift.evaluators.evaluator import Evaluator
 from taskshift.learners.learner import Learner
 from taskshift.recorders.recorder import Recorder
-from taskshift.run_folder import read_rows
+from taskshift.run_folder import read_quantities, read_rows
 from taskshift.shifts.source import Source
 from taskshift.shifts.task import TaskShift
 
@@ -228,13 +229,13 @@ def test_examples_of_extending_run_as_plugins(words, working_directory):
 
 
 def test_most_examples_in_one_run_then_extended(repository, tmp_path):
-    """The evaluator says how its numbers are called; the recorder mirrors a resumed run whole."""
+    """Evaluator and gradient say what their numbers are; the recorder mirrors a resumed run whole."""
     words = put_together(IN_REPOSITORY)[0]
     folder = ran([*words, "num_tasks=1"], tmp_path, repository)
     folder = ran([*words, "num_tasks=3"], tmp_path, repository)
-    tables = "".join(block.text for block in blocks_of("EXTENDING.md") if block.language == "markdown")
-    names = sorted({name for row in read_rows(folder) for name in row})
-    assert undocumented(names) == re.findall(r"^\| `([^`]+)` \|", tables, re.MULTILINE)
+    names, said = sorted({name for row in read_rows(folder) for name in row}), read_quantities(folder)
+    assert undocumented(names) == ["learner/gradient/norm", "top_subspace/share"]
+    assert [name for name in names if said.of(name) is None] == []
     assert [line.split(",")[0] for line in (folder / "epochs.csv").read_text().splitlines()] == ["global_epoch", "0", "1", "2"]
 
 
@@ -304,6 +305,10 @@ def test_api_runs_and_names_what_is_exported(tmp_path, monkeypatch):
     example = "".join(block.text for block in blocks_of("API.md") if block.language == "python")
     exec(compile(example, "API.md", "exec"), {})
     assert [name for name in names if not re.search(rf"\b{name}\b", example)] == []
+
+
+def test_the_tables_of_metrics_are_the_declared_ones():
+    assert with_tables(TEXTS["METRICS.md"], declared()) == TEXTS["METRICS.md"], "python scripts/metrics_page.py writes it anew"
 
 
 # -- names and links --------------------------------------------------------------------------------------------

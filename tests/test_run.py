@@ -17,7 +17,7 @@ from taskshift.evaluators.evaluator import Evaluator, Findings
 from taskshift.evaluators.weights import Weights
 from taskshift.faults import Fault
 from taskshift.pictures.summary import draw_summary
-from taskshift.run_folder import RunFolder, read_rows
+from taskshift.run_folder import RunFolder, read_quantities, read_rows
 
 FAST = (*TINY, "lla.enable_planes=false", "lla.enable_spectrum=false", "lla.enable_sam=false", "lla.enable_rank=false")
 """Training, and the evaluators that cost nothing."""
@@ -45,6 +45,7 @@ def rows_of(folder):
     [
         "config.yaml",
         "run.json",
+        "quantities.json",
         "metrics.jsonl",
         "train.log",
         "checkpoints/latest.pt",
@@ -125,8 +126,12 @@ def test_every_value_is_a_number(everything):
     assert all(type(value) in (int, float) for row in rows_of(everything) for value in row.values())
 
 
-def test_metrics_md_lists_every_name_that_a_run_logs(everything):
-    assert undocumented({name for row in rows_of(everything) for name in row}) == []
+def test_metrics_md_and_the_run_itself_say_what_every_name_is(everything):
+    names = {name for row in rows_of(everything) for name in row}
+    assert undocumented(names) == []
+    said = read_quantities(everything)
+    assert [name for name in names if said.of(name) is None] == []
+    assert said.of("start/spectrum/trace").meaning.startswith("Σλ, the mean of zᵀHz")
 
 
 def test_the_recorded_baseline_is_the_loss_and_the_grid_path_agrees(everything):

@@ -16,7 +16,7 @@ from taskshift.run_folder import RunFolder, read_rows
 TIMED = ("seconds", "memory_mb", "opt_seconds")
 """The last part of a name that says how long or how much, which no two runs share."""
 
-ATTEMPT = ("partial", "latest.pt", "train.log", "run.json", "measure.json", "config.yaml")
+ATTEMPT = ("partial", "latest.pt", "train.log", "run.json", "measure.json", "config.yaml", "quantities.json")
 """Files that tell of the attempts, or are compared by their own rules."""
 
 BESIDE = ("wandb", "summary", "measured", "jobs")

@@ -109,6 +109,7 @@ class Job:
         torch.set_num_threads(threads)
         self.folder.write_run(about | {"num_threads": threads})
         self.folder.write_configs(self.config)
+        self.folder.write_quantities(self.parts.quantities)
 
     def _fitting_threads(self) -> int:
         parts = self.parts

@@ -56,6 +56,7 @@ def take_identity(order: Order, parts: Parts) -> None:
     torch.set_num_threads(threads)
     if known is None:
         order.folder.write_configs(order.config)
+        order.folder.write_quantities(parts.quantities)
         made = describe_run(order.config, "", parts.device)
         of = {name: made[name] for name in ("config_hash", "device", "cpu", "git", "versions")}
         run = {"run_name": source["run_name"], "config_hash": source["config_hash"]}

@@ -18,6 +18,8 @@ from typing import IO, Any
 
 from taskshift.faults import Fault
 from taskshift.intact import absent, damaged, read_json, write_json, write_text
+from taskshift.quantities import Quantities
+from taskshift.run_quantities import COST, TRAINING
 
 SECONDS_OF_A_LOOK = 0.5
 
@@ -183,6 +185,10 @@ class RunFolder:
         text = yaml.safe_dump(dict(config), sort_keys=False)
         write_text(self.path / "config.yaml", text + seal_of(text))
 
+    def write_quantities(self, quantities: Quantities) -> None:
+        """Write `quantities.json`: what the record's numbers are, for who reads it without the code that logged them."""
+        write_json(self.path / "quantities.json", {"quantities": quantities.to_json()})
+
     def has_trained(self) -> bool:
         """Whether the record holds an epoch: a checkpoint comes before the first one."""
         return any('"epoch_loss"' in line for line in whole_lines(self.path))
@@ -291,6 +297,14 @@ def is_held(folder: Path) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def read_quantities(folder: Path) -> Quantities:
+    """What the numbers of a folder's record are; where it does not say so, those that every run logs."""
+    path = folder / "quantities.json"
+    if not path.exists():
+        return Quantities([*TRAINING, *COST])
+    return Quantities.from_json(read_json(path, "delete it; the run's own command writes it anew")["quantities"])
 
 
 def read_rows(folder: Path, mentioning: str = "") -> list[dict[str, float]]:

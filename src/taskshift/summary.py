@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -15,25 +16,10 @@ from taskshift import run_folder
 from taskshift.divergence import ADVICE
 from taskshift.faults import Fault
 from taskshift.intact import write_text
-from taskshift.run_folder import RunFolder
+from taskshift.quantities import Quantities
+from taskshift.run_folder import RunFolder, read_quantities
 
 Row = Mapping[str, float]
-
-COLUMNS = {
-    "loss": "task_last_epoch_loss",
-    "accuracy": "task_last_epoch_accuracy",
-    "test_loss": "plasticity/test_loss",
-    "test_accuracy": "plasticity/test_accuracy",
-    "top_eigenvalue": "spectrum/top_eigenvalue_1",
-    "top_residual": "spectrum/top_residual_1",
-    "trace": "spectrum/trace",
-    "trace_standard_error": "spectrum/trace_standard_error",
-    "sharpness": "sam/sharpness",
-    "approximate_rank": "rank/approximate_rank",
-    "dormant_fraction": "units/dormant_fraction",
-    "seconds": "task/seconds",
-}
-"""Column of the table → its name in the record."""
 
 FIRST_SHOWN, LAST_SHOWN = 3, 20
 PICTURES = ("learning.png", "planes.png", "plasticity.png", "curvature.png")
@@ -55,6 +41,11 @@ def by_task(rows: Iterable[Row]) -> dict[int, dict[str, float]]:
     return tasks
 
 
+def ended_tasks(rows: Iterable[Row]) -> dict[int, dict[str, float]]:
+    """The same for the tasks that have ended, the first task first."""
+    return {task: found for task, found in sorted(by_task(rows).items()) if "task_last_epoch_loss" in found}
+
+
 def plane_folders(folder: Path) -> dict[tuple[str, int], Path]:
     """(kind, task) → the folder of that whole grid, measured at the task's end; `sam` is a kind too."""
     found = {}
@@ -66,27 +57,27 @@ def plane_folders(folder: Path) -> dict[tuple[str, int], Path]:
     return found
 
 
-def summary_table(rows: Iterable[Row]) -> list[dict[str, float | None]]:
-    """A row for each task that has ended: `task`, and `COLUMNS`, None where the record lacks them."""
+def summary_table(rows: Iterable[Row], quantities: Quantities) -> list[dict[str, float | None]]:
+    """A row for each task that has ended: `task`, and the columns that were declared, None where the record lacks them."""
+    columns = columns_of(quantities)
     return [
-        {"task": task} | {column: found.get(name) for column, name in COLUMNS.items()}
-        for task, found in sorted(by_task(rows).items())
-        if "task_last_epoch_loss" in found
+        {"task": task} | {column.key: found.get(column.name) for column in columns} for task, found in ended_tasks(rows).items()
     ]
 
 
 def write_summary_table(folder: Path) -> Path:
     """Write summary/summary_table.json anew; return where."""
     path = Path(folder) / "summary" / "summary_table.json"
-    write_text(path, json.dumps(summary_table(read_rows(folder)), indent=2) + "\n")
+    table = summary_table(read_rows(folder), read_quantities(Path(folder)))
+    write_text(path, json.dumps(table, indent=2) + "\n")
     return path
 
 
 def print_table(folder: Path, console: Console) -> None:
     """Print a run's table, the first and the last tasks of a long run, and the two pictures to open first."""
-    table = summary_table(read_rows(folder))
-    if table:
-        rich = _as_rich(table)
+    tasks = ended_tasks(read_rows(folder))
+    if tasks:
+        rich = _as_rich(tasks, columns_of(read_quantities(Path(folder))))
         rich.width = Measurement.get(console, console.options.update(width=1000), rich).maximum
         console.print(rich, crop=False)  # a narrow terminal may break lines, but no number is cut
     if diverged := RunFolder(Path(folder), arch="").diverged():
@@ -99,55 +90,59 @@ def print_table(folder: Path, console: Console) -> None:
         console.print(f"  {path}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _as_rich(table: Sequence[Mapping[str, float | None]]) -> Table:
+@dataclass(frozen=True)
+class TableColumn:
+    """A declared column, with what its cells are made of."""
+
+    title: str | None
+    key: str
+    name: str
+    error: str | None  # the name of what is printed beside it
+    with_error: str | None  # how
+    is_share: bool
+
+    def cell(self, found: Row) -> str:
+        """What stands in a task's row: the number, with its error where the column wants it and the record has it."""
+        if self.name not in found:
+            return "–"
+        number = self._in_words(found[self.name], digits=3 if self.with_error is None else 4)
+        if self.with_error is None or self.error not in found:
+            return number
+        return self.with_error.format(number, self._in_words(found[self.error], digits=2))
+
+    def _in_words(self, number: float, digits: int) -> str:
+        return f"{100 * number:.1f}%" if self.is_share else _short(number, digits)
+
+
+def columns_of(quantities: Quantities) -> list[TableColumn]:
+    """Every column, in the order in which they stand; a key that is taken gives way to the whole name."""
+    declared = [(quantity, column) for quantity in quantities for column in quantity.columns]
+    found: dict[str, TableColumn] = {}
+    for quantity, column in sorted(declared, key=lambda one: one[1].place):
+        name = column.name or quantity.pattern
+        key = column.key if column.key is not None and column.key not in found else name
+        is_share = quantities.unit(name, of_classes=True) == "share"
+        found[key] = TableColumn(column.title, key, name, quantity.error_of(name), column.with_error, is_share)
+    return list(found.values())
+
+
+def _as_rich(tasks: Mapping[int, Row], columns: Sequence[TableColumn]) -> Table:
     """The rows to show in words, without the columns that no task fills."""
-    words = {title: cell for title, needed, cell in _CELLS if any(row[needed] is not None for row in table)}
+    shown = [one for one in columns if one.title is not None and any(one.name in found for found in tasks.values())]
     rich = Table(title="at each task's end", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for title in words:
-        rich.add_column(title, justify="right", no_wrap=True)
-    last = max(FIRST_SHOWN, len(table) - LAST_SHOWN)
-    for row in table[:FIRST_SHOWN]:
-        rich.add_row(*(cell(row) for cell in words.values()))
+    for title in ("task", *(column.title for column in shown)):
+        rich.add_column(title, justify="right", no_wrap=True, vertical="bottom")
+    rows = [(f"{task}", *(column.cell(found) for column in shown)) for task, found in tasks.items()]
+    last = max(FIRST_SHOWN, len(rows) - LAST_SHOWN)
+    for row in rows[:FIRST_SHOWN]:
+        rich.add_row(*row)
     if last > FIRST_SHOWN:
-        rich.add_row(*("…" for _ in words))
-    for row in table[last:]:
-        rich.add_row(*(cell(row) for cell in words.values()))
+        rich.add_row(*("…" for _ in range(len(shown) + 1)))
+    for row in rows[last:]:
+        rich.add_row(*row)
     return rich
-
-
-Cell = Callable[[Mapping[str, float | None]], str]
-"""What stands in a row."""
-
-
-def _number(column: str, digits: int = 3) -> Cell:
-    return lambda row: "–" if row[column] is None else _short(row[column], digits)
-
-
-def _percent(column: str) -> Cell:
-    return lambda row: "–" if row[column] is None else f"{100 * row[column]:.1f}%"
-
-
-def _with_error(column: str, error: str, form: str) -> Cell:
-    """A value and its error in the words of `form`, or the value alone."""
-    value = _number(column, digits=4)
-    return lambda row: value(row) if row[error] is None else form.format(value(row), _short(row[error], 2))
 
 
 def _short(number: float, digits: int) -> str:
     """A number in so many digits, without an exponent where its whole part fits in six places."""
     return f"{number:.0f}" if 10**digits <= abs(number) < 1e6 else f"{number:.{digits}g}"
-
-
-_CELLS: tuple[tuple[str, str, Cell], ...] = (
-    ("\ntask", "task", lambda row: f"{row['task']}"),
-    ("\nloss", "loss", _number("loss")),
-    ("\naccuracy", "accuracy", _percent("accuracy")),
-    ("test\naccuracy", "test_accuracy", _percent("test_accuracy")),
-    ("λ₁\n(residual)", "top_eigenvalue", _with_error("top_eigenvalue", "top_residual", "{} ({})")),
-    ("trace\n± error", "trace", _with_error("trace", "trace_standard_error", "{} ± {}")),
-    ("sharp-\nness", "sharpness", _number("sharpness")),
-    ("approx.\nrank", "approximate_rank", _number("approximate_rank")),
-    ("dormant\nunits", "dormant_fraction", _percent("dormant_fraction")),
-    ("\nseconds", "seconds", _number("seconds")),
-)
-"""Title, the column that must have a value in some row, and the words."""

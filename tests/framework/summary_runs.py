@@ -7,8 +7,22 @@ from pathlib import Path
 import numpy as np
 
 from loss_landscape.results.grid import Grid
+from taskshift.evaluators.plasticity import Plasticity
+from taskshift.evaluators.rank import Rank
+from taskshift.evaluators.sam import Sam
+from taskshift.evaluators.spectrum import Spectrum
+from taskshift.evaluators.units import Units
+from taskshift.evaluators.weights import Weights
+from taskshift.quantities import Quantities
+from taskshift.run_folder import RunFolder
+from taskshift.run_quantities import COST, TRAINING
 
 EPOCHS = 3
+
+EVALUATORS = {"spectrum": Spectrum, "sam": Sam, "rank": Rank, "units": Units, "weights": Weights, "plasticity": Plasticity}
+OF_EVALUATORS = [quantity.below(name) for name, evaluator in EVALUATORS.items() for quantity in evaluator.quantities]
+DECLARED = Quantities([*TRAINING, *COST, *OF_EVALUATORS])
+"""What such a run's numbers are."""
 
 
 def write_run(folder: Path, *, num_tasks: int = 3, drop: str = "", **changed: float) -> Path:
@@ -21,6 +35,7 @@ def write_run(folder: Path, *, num_tasks: int = 3, drop: str = "", **changed: fl
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     (folder / "config.yaml").write_text("task_shift_mode: permuted\narch: mlp\n")
+    RunFolder(folder, "mlp").write_quantities(DECLARED)
     return folder
 
 

@@ -5,7 +5,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-EPOCHS = 3
+from summary_runs import DECLARED, EPOCHS
+
+from taskshift.run_folder import RunFolder
 
 Values = Callable[[Mapping[str, str], int], float]
 """(a run's overrides, task) → its accuracy at the task's end."""
@@ -45,6 +47,7 @@ def write_run_json(folder: Path, *, seed: int, num_tasks: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = {"seed": seed, "num_tasks": num_tasks, "epochs": EPOCHS}
     (folder / "run.json").write_text(json.dumps({"run_name": folder.name, "seed": seed, "config": config}))
+    RunFolder(folder, "mlp").write_quantities(DECLARED)
 
 
 def write_rows(folder: Path, rows: Sequence[Mapping[str, float]], torn: str = "") -> None:

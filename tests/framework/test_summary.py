@@ -6,9 +6,11 @@ import math
 
 import pytest
 from rich.console import Console
-from summary_runs import NOT_FINITE, write_plane, write_run
+from summary_runs import DECLARED, NOT_FINITE, write_plane, write_run
 
+from taskshift.evaluators.spectrum import Spectrum
 from taskshift.faults import Fault
+from taskshift.quantities import Quantities
 from taskshift.summary import by_task, plane_folders, print_table, read_rows, summary_table, write_summary_table
 
 
@@ -24,7 +26,7 @@ def printed(folder, width=80) -> str:
 
 
 def test_a_row_a_task_has_every_column(run):
-    table = summary_table(read_rows(run))
+    table = summary_table(read_rows(run), DECLARED)
     assert [row["task"] for row in table] == [0, 1, 2]
     assert table[1] == {
         "task": 1,
@@ -43,8 +45,30 @@ def test_a_row_a_task_has_every_column(run):
     }
 
 
+def test_the_columns_stand_in_the_order_of_the_printed_table(run):
+    keys = ["task", "loss", "accuracy", "test_loss", "test_accuracy", "top_eigenvalue", "top_residual", "trace"]
+    keys += ["trace_standard_error", "sharpness", "approximate_rank", "dormant_fraction", "seconds"]
+    assert list(summary_table(read_rows(run), DECLARED)[0]) == keys
+    assert printed(run).splitlines()[1:4] == [
+        "                       test         λ₁    trace sharp- approx. dormant         ",
+        "task loss accuracy accuracy (residual)  ± error   ness    rank   units seconds ",
+        "   0  0.1    90.0%    80.0% 30 (0.001) 800 ± 25   0.25      30   20.0%      12 ",
+    ]
+
+
+def test_a_folder_that_does_not_say_what_its_numbers_are_has_those_of_every_run(run):
+    (run / "quantities.json").unlink()
+    assert list(json.loads(write_summary_table(run).read_text())[0]) == ["task", "loss", "accuracy", "seconds"]
+
+
+def test_a_key_that_is_taken_gives_way_to_the_whole_name(run):
+    twice = Quantities([*DECLARED, *(quantity.below("late") for quantity in Spectrum.quantities)])
+    names = ["late/top_eigenvalue_1", "late/top_residual_1", "late/trace", "late/trace_standard_error"]
+    assert list(summary_table(read_rows(run), twice)[0])[-5:-1] == names
+
+
 def test_what_was_not_measured_is_none(tmp_path):
-    table = summary_table(read_rows(write_run(tmp_path / "run", drop="spectrum/")))
+    table = summary_table(read_rows(write_run(tmp_path / "run", drop="spectrum/")), DECLARED)
     assert table[0]["trace"] is None
     assert table[0]["loss"] == 0.1
 
@@ -52,7 +76,7 @@ def test_what_was_not_measured_is_none(tmp_path):
 def test_a_task_in_progress_has_no_row(run):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"global_epoch": 9, "task_idx": 3, "epoch_loss": 1.0}\n')
-    assert len(summary_table(read_rows(run))) == 3
+    assert len(summary_table(read_rows(run), DECLARED)) == 3
     assert by_task(read_rows(run))[3]["epoch_loss"] == 1.0
 
 
@@ -65,7 +89,7 @@ def test_a_line_without_its_end_is_left_out(run, half):
 
 
 def test_numbers_that_are_not_finite_come_back(tmp_path):
-    table = summary_table(read_rows(write_run(tmp_path / "run", **NOT_FINITE)))
+    table = summary_table(read_rows(write_run(tmp_path / "run", **NOT_FINITE)), DECLARED)
     assert math.isinf(table[1]["trace"])
     assert math.isnan(table[1]["top_eigenvalue"])
 
@@ -78,7 +102,7 @@ def test_a_folder_without_a_record_is_refused_in_a_sentence(tmp_path):
 def test_the_table_is_written_as_json(run):
     path = write_summary_table(run)
     assert path == run / "summary" / "summary_table.json"
-    assert json.loads(path.read_text()) == summary_table(read_rows(run))
+    assert json.loads(path.read_text()) == summary_table(read_rows(run), DECLARED)
 
 
 def test_the_printed_table_fits_eighty_columns_and_cuts_no_number(run):

@@ -8,14 +8,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.image import imread
-from metric_names import DOCUMENT
 from scipy import stats
 from sweep_runs import EPOCHS, task_rows, write_rows, write_sweep
 
 from taskshift.faults import Fault
 from taskshift.sweeps.plot import Wanted, draw, plot_sweep
 from taskshift.sweeps.records import read_sweeps
-from taskshift.sweeps.units import with_unit
 
 METRIC = "task_last_epoch_accuracy"
 SEEDS = ["0", "1", "2", "3"]
@@ -237,20 +235,6 @@ def test_a_sweep_that_has_logged_nothing(tmp_path):
     sweep = write_sweep(tmp_path / "sweep", {"seed": ["0"]}, skip=["seed=0"])
     with pytest.raises(Fault, match="no run of this sweep has logged anything yet; `taskshift status` says where they are"):
         drawn(sweep)
-
-
-def test_units_are_those_of_the_documentation():
-    rows = re.findall(r"^\| `([^`]+)` \|.*\| *([^|]*?) *\|[^|]*\|$", DOCUMENT.read_text(), re.MULTILINE)
-    names = {"<k>": "1", "<layer>": "layers.0", "<kind>": "random", "<evaluator>": "units"}
-    names |= {"<measure>": "stable_rank", "<metric>": "loss"}
-    told = {}
-    for listed, unit in rows:
-        name = re.sub("|".join(names), lambda match: names[match[0]], listed)
-        if "<" not in name and (found := re.search(r" \[(.*)\]$", with_unit(name, of_classes=True))):
-            told[name] = (found[1], unit)
-    wrong = {name: units for name, units in told.items() if units[0] not in units[1].split(", ")}
-    assert not wrong
-    assert len(told) > 50
 
 
 def test_bars_do_not_reach_down_to_zero(tmp_path):

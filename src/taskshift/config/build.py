@@ -22,7 +22,9 @@ from taskshift.evaluators.evaluator import Evaluator
 from taskshift.faults import Fault
 from taskshift.learners.learner import Learner
 from taskshift.learners.schedule import Length
+from taskshift.quantities import Quantities, Quantity
 from taskshift.recorders.recorder import Recorder
+from taskshift.run_quantities import COST, TRAINING
 from taskshift.shifts.source import Source, StreamSettings
 from taskshift.shifts.task import TaskShift
 from taskshift.stream import TaskStream
@@ -46,6 +48,7 @@ class Parts:
     evaluators: Mapping[str, Evaluator]  # those switched on, by name
     recorders: Mapping[str, Recorder]
     make_training: Callable[[int], Training]  # another one, its net drawn from this seed; leaves no trace in the random state
+    quantities: Quantities  # all that may be logged, by evaluators that are switched off as well
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,14 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
     attempt.settle()
     on = {name: evaluator for name, evaluator in evaluators.items() if enabled(config["lla"], name)}
     mirrors = {name: one for name, one in recorders.items() if top.use_wandb or type(one).__module__ != WANDB}
-    return Parts(top, lla, device, stream, training, on, mirrors, make_training)
+    declared = Quantities([*TRAINING, *COST, *_told_by(evaluators), *training.learner.quantities])
+    return Parts(top, lla, device, stream, training, on, mirrors, make_training, declared)
+
+
+def _told_by(evaluators: Mapping[str, Evaluator]) -> Iterator[Quantity]:
+    """What evaluators declare, as the record calls it."""
+    for name, evaluator in evaluators.items():
+        yield from (quantity.below(name) for quantity in evaluator.quantities)
 
 
 class _Attempts:

@@ -22,6 +22,7 @@ from taskshift.metrics.coupling import Resampling, coupling, drop_statistics
 from taskshift.metrics.features import Features, of_each_layer
 from taskshift.metrics.rank_drops import relative_drops
 from taskshift.metrics.ranks import approximate_rank, singular_values
+from taskshift.quantities import Quantity
 
 FEWEST_SNAPSHOTS = 2
 COMPARED = ("the drop of rank", "the change of the loss")
@@ -38,6 +39,29 @@ class Course:
     ranks: Mapping[str, Tensor]  # layer → [T] float64
 
 
+QUANTITIES = (
+    Quantity("num_points", "pairs (d, c) that are finite", "pairs", "`max_checkpoints` − 1 at most"),
+    Quantity(
+        "<coefficient>", "Pearson's r, or r of the places in order, ties sharing the mean of theirs", "−1 … 1", "Spearman 1904"
+    ),
+    Quantity(
+        "<coefficient>_low",
+        "lower end of the interval of `confidence`: a percentile over `num_resamples` draws of n pairs with replacement",
+        "−1 … 1",
+        "Efron 1979",
+    ),
+    Quantity("<coefficient>_high", "its upper end", "−1 … 1"),
+    Quantity("drop_gini", "Gini coefficient of max(0, d); 0 where nothing drops", "0 … 1"),
+    Quantity("drop_mean", "mean of d", "share"),
+    Quantity("drop_std", "standard deviation of d, over their number less 1", "share"),
+    Quantity("drop_min", "smallest d, the largest rise", "share"),
+    Quantity("drop_max", "largest d", "share"),
+    Quantity("<layer>/<coefficient>", "the same for one layer", "−1 … 1"),
+    Quantity("<layer>/drop_gini", "the same for one layer", "0 … 1"),
+    Quantity("<layer>/drop_mean", "the same for one layer", "share"),
+)
+
+
 class Coupling(Evaluator):
     """The drop of rank between neighbouring snapshots of a task against the change of the loss: per layer, and of their mean.
 
@@ -46,6 +70,8 @@ class Coupling(Evaluator):
     correlation says that the loss falls less where rank is lost. For each snapshot it takes a pass over the evaluation data and
     the ranks of every layer: `lla.training.max_checkpoints` times what `rank` takes. At a task's start there are no snapshots.
     """
+
+    quantities = QUANTITIES
 
     def __init__(
         self,

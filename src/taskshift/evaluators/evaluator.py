@@ -16,6 +16,7 @@ import torch
 
 from loss_landscape import Eigenpairs, LossSurface, Shard
 from taskshift import randomness
+from taskshift.quantities import Quantity
 from taskshift.shifts.source import Source
 from taskshift.shifts.task import Batch, Task
 from taskshift.training import Training
@@ -56,6 +57,9 @@ class Evaluator(ABC):
     """Measures one thing about a training on a task. Gets eval mode, random state, timing and clean-up from `measure`."""
 
     request: Request = Request()
+
+    quantities: Sequence[Quantity] = ()
+    """What it tells, without its own name: what has a meaning, a unit, a panel or a column in the table says so here."""
 
     @abstractmethod
     def __call__(self, measurement: Measurement) -> Findings:

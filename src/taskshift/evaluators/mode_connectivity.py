@@ -18,12 +18,34 @@ from taskshift import checkpoint
 from taskshift.evaluators.axes import text_file
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, json_file
 from taskshift.nets.weights import fitting_state
+from taskshift.quantities import Quantity
 
 State = Mapping[str, Tensor]
 
 
 class LeftOut(Exception):
     """Says in a sentence why there is nothing to connect."""
+
+
+QUANTITIES = (
+    Quantity(
+        "<path>_barrier",
+        "max_t L(t) − ((1 − t)L(0) + tL(1)); 0 where the path lies below the line between its ends' losses",
+        "loss",
+        "Entezari et al. 2022",
+    ),
+    Quantity("<path>_highest_loss", "max_t L(t), the ends included", "loss"),
+    Quantity("<path>_mean_loss", "mean of L over the path's length", "loss", "Garipov et al. 2018, eq. 1"),
+    Quantity("<path>_length", "length of the path; of `linear` ‖θ_B − θ_A‖", "θ"),
+    Quantity("start_loss", "L(θ_A)", "loss"),
+    Quantity("end_loss", "L(θ_B)", "loss"),
+    Quantity("opt_seconds", "wall time of training the bends, over all attempts", "s"),
+    Quantity(
+        "fell_back",
+        "1 where the bends stayed on the straight line: `max_seconds` were over, or they were no longer finite",
+        "0 or 1",
+    ),
+)
 
 
 class ModeConnectivity(Evaluator):
@@ -37,6 +59,8 @@ class ModeConnectivity(Evaluator):
     and the straight line is evaluated again, as it is and after REPAIR. With `matrix`, the run's end has the barrier of every
     pair of nets, of at most `max_matrix_tasks` tasks.
     """
+
+    quantities = QUANTITIES
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ from taskshift.evaluators.axes import (
     text_file,
 )
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, MeasuredPhase, Measurement, Request
+from taskshift.quantities import Quantity
 from taskshift.randomness import generator
 
 FEWEST_POINTS = 3  # of a trajectory that has a plane
@@ -42,6 +43,56 @@ class LeftOut(Exception):
     """Says in a sentence why there is no such plane."""
 
 
+QUANTITIES = (
+    Quantity("<kind>/baseline_loss", "L(θ), computed by itself; the centre cell is written from it", "loss"),
+    Quantity("<kind>/min_loss", "lowest finite cell", "loss"),
+    Quantity("<kind>/max_loss", "highest finite cell", "loss"),
+    Quantity("<kind>/num_nonfinite", "cells that are NaN or infinite", "cells"),
+    Quantity("<kind>/num_evaluated", "cells evaluated; the others are predicted", "cells", "`lla.tolerance`"),
+    Quantity(
+        "<kind>/held_out_error",
+        "largest |L̂ − L|/|L| over cells that were evaluated to judge the prediction L̂; absent where no cell is predicted",
+        "relative",
+        "`lla.tolerance`",
+    ),
+    Quantity(
+        "<kind>/num_minima",
+        "minima of the plane with a persistence above `persistence_threshold` · (max_loss − min_loss), the global one among them",
+        "minima",
+        "Edelsbrunner et al. 2002; `persistence_threshold`",
+    ),
+    Quantity(
+        "<kind>/total_persistence", "Σ (saddle − minimum) over all minima that join a lower one: 0 for a single basin", "loss"
+    ),
+    Quantity(
+        "<kind>/noise_floor",
+        "largest |L − L₆₄| over the centre, the lowest cells and 16 random ones, L₆₄ the loss in float64; absent where "
+        "`lla.dtype` is float64",
+        "loss",
+    ),
+    Quantity("<kind>/centre_difference", "what the grid's own path gives at the centre, minus `baseline_loss`", "loss"),
+    Quantity(
+        "<kind>/centre_is_minimum",
+        "1 where no cell on the two lines through the centre is lower than it by more than twice the largest |L − L₆₄| "
+        "of the centre and the lowest cells, else 0",
+        "0 or 1",
+    ),
+    Quantity(
+        "<kind>/minimum_offset_alpha",
+        "coordinate of the lowest cell on the first axis; 0 where it is the centre by that rule",
+        "axis lengths",
+    ),
+    Quantity("<kind>/minimum_offset_beta", "the same on the second axis", "axis lengths"),
+    Quantity(
+        "<kind>/explained_variance_<k>",
+        "trajectory only: share of axis k in Σ‖θₜ − θ‖² over the task's snapshots θₜ",
+        "share",
+        "Li et al. 2018",
+    ),
+    Quantity("<kind>/seconds", "time spent on the plane, over all attempts", "s"),
+)
+
+
 class Planes(Evaluator):
     """Up to three planes of the task's loss, each on a square grid whose centre is the net as it is.
 
@@ -49,6 +100,8 @@ class Planes(Evaluator):
     own parameters. Hessian axes are eigenvectors (see `axes.hessian_axes`). Trajectory axes are the principal ones of the task's
     snapshots about their last, stretched so that the farthest snapshot lies at 0.9.
     """
+
+    quantities = QUANTITIES
 
     def __init__(
         self,

@@ -11,9 +11,37 @@ from torch import Tensor
 from taskshift.evaluation import averages
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Row, json_file
 from taskshift.progress import EpochSums
+from taskshift.quantities import OF_THE_METRIC, Column, Quantity
 from taskshift.randomness import generator
 from taskshift.shifts.task import Batch
 from taskshift.training import Training
+
+QUANTITIES = (
+    Quantity(
+        "test_<metric>",
+        "mean over the task's test examples",
+        OF_THE_METRIC,
+        columns=(
+            Column(None, "test_loss", "test_loss", place=10),
+            Column("test\naccuracy", "test_accuracy", "test_accuracy", place=10),
+        ),
+    ),
+    Quantity("train_<metric>", "mean over the task's training examples, at most `max_train_examples` of them", OF_THE_METRIC),
+    Quantity("first_epoch_<metric>", "`epoch_<metric>` of the task's first epoch", OF_THE_METRIC),
+    Quantity(
+        "first_epoch_test_<metric>",
+        "`test_<metric>` after the task's first epoch, where it was measured then",
+        OF_THE_METRIC,
+        "`evaluate_every`",
+    ),
+    Quantity(
+        "area_under_<metric>",
+        "mean of `epoch_<metric>` over the task's epochs: the area under the curve of the examples as they came, per epoch",
+        OF_THE_METRIC,
+    ),
+    Quantity("control_<quantity>", "the same of the control net", OF_THE_METRIC, "`control`"),
+    Quantity("gap_<quantity>", "`<quantity>` − `control_<quantity>`", OF_THE_METRIC, "`control`"),
+)
 
 
 class Plasticity(Evaluator):
@@ -23,6 +51,8 @@ class Plasticity(Evaluator):
     as many epochs. A task that is merely harder lowers both; a gap between the two is plasticity lost. It doubles the cost of
     training. At a task's start there is no curve and no control.
     """
+
+    quantities = QUANTITIES
 
     def __init__(self, control: bool = False, max_train_examples: int | None = 10_000, batch_size: int = 256):
         if max_train_examples is not None and max_train_examples < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -13,8 +13,67 @@ from taskshift.evaluators.layers import matching
 from taskshift.metrics import rank_drops, ranks
 from taskshift.metrics.features import Features, of_each_layer
 from taskshift.metrics.gini import gini
+from taskshift.metrics.ranks import Measure
+from taskshift.quantities import Column, Quantity
 
-Measure = Literal["approximate", "effective", "l1", "numerical", "stable"]
+QUANTITIES = (
+    Quantity(
+        "approximate_rank",
+        "least k with Σ_{i≤k} σᵢ² ≥ prop · Σσ²",
+        "dimensions",
+        "Yang et al. 2019; `approximate_rank_prop`",
+        panel="approximate rank of the features",
+        label="mean of the layers",
+        columns=(Column("approx.\nrank", key="approximate_rank"),),
+    ),
+    Quantity(
+        "effective_rank",
+        "exp(−Σ p ln p), p = σ/Σσ",
+        "dimensions",
+        "Roy & Vetterli 2007",
+        panel="effective rank of the features",
+        label="mean of the layers",
+    ),
+    Quantity(
+        "l1_rank",
+        'least k with Σ_{i≤k} σᵢ ≥ prop · Σσ; elsewhere called srank, or "stable rank"',
+        "dimensions",
+        "Kumar et al. 2021; `approximate_rank_prop`",
+        panel="l1 rank of the features",
+        label="mean of the layers",
+    ),
+    Quantity(
+        "numerical_rank",
+        "number of σᵢ ≥ ε σ₁",
+        "dimensions",
+        "`numerical_rank_epsilon`",
+        panel="numerical rank of the features",
+        label="mean of the layers",
+    ),
+    Quantity(
+        "stable_rank",
+        "Σσ² / σ₁²",
+        "dimensions",
+        "Rudelson & Vershynin 2007",
+        panel="stable rank of the features",
+        label="mean of the layers",
+    ),
+    Quantity(
+        "singular_value_gini",
+        "Gini coefficient of σ: Σᵢ (2i − m − 1) σ₍ᵢ₎ / (m Σσ), m their number, σ₍ᵢ₎ upwards",
+        "0 … 1",
+        "`compute_gini`",
+    ),
+    *(
+        Quantity(f"<layer>/{measure}_rank", "the same for one layer", "dimensions", panel=f"{measure} rank of the features")
+        for measure in get_args(Measure)
+    ),
+    Quantity("<layer>/singular_value_gini", "the same for one layer", "0 … 1"),
+    Quantity("<measure>_drop_gini", "Gini coefficient of d₁ … d_D; 0 where nothing drops", "0 … 1"),
+    Quantity("<measure>_drop_centroid", "Σ i dᵢ / Σ dᵢ; NaN where nothing drops", "layers"),
+    Quantity("<measure>_aurc", "trapezoidal area under r₀ … r_D over r₀ · D; NaN for one layer", "ratio"),
+    Quantity("num_examples", "n", "examples", "`batch_size`"),
+)
 
 
 class Rank(Evaluator):
@@ -23,6 +82,8 @@ class Rank(Evaluator):
     Features are activation outputs, uncentred, a row an example; a convolution's map is flattened, channels and positions alike.
     No rank can exceed the number of examples, which is logged beside it.
     """
+
+    quantities = QUANTITIES
 
     def __init__(
         self,

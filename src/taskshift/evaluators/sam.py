@@ -36,6 +36,7 @@ from taskshift.evaluators.axes import (
     with_notes,
 )
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement
+from taskshift.quantities import Column, Quantity
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,43 @@ class OtherMeasures:
         return found
 
 
+QUANTITIES = (
+    Quantity(
+        "sharpness",
+        "L(θ + ρ g/‖g‖) − L(θ)",
+        "loss",
+        "Foret et al. 2021",
+        panel="SAM: rise of the loss by an ascent of ρ",
+        columns=(Column("sharp-\nness", key="sharpness"),),
+    ),
+    Quantity("first_order_sharpness", "ρ ‖g‖, which sharpness is for small ρ", "loss"),
+    Quantity(
+        "asam_sharpness",
+        "L(θ + ρ T²g/‖Tg‖) − L(θ), T = |θ| + η, ρ and η being `asam_rho` and `asam_eta`",
+        "loss",
+        "Kwon et al. 2021",
+    ),
+    Quantity(
+        "keskar_sharpness",
+        "100 · (max L − L(θ))/(1 + L(θ)) over the box |zᵢ| ≤ ε(|θᵢ| + 1), by `keskar_steps` steps of projected "
+        "sign-gradient ascent, a quarter of the box's half-width each, from random signs 1/100 of it away; a lower bound",
+        "%",
+        "Keskar et al. 2017, metric 2.1; `keskar_epsilon`",
+    ),
+    Quantity(
+        "expected_sharpness",
+        "mean of L(θ + z) − L(θ), z Gaussian of standard deviation ρ/√P in each of the P parameters, as long as the "
+        "step: E‖z‖² = ρ²; `expected_samples` pairs ±z",
+        "loss",
+        error="expected_sharpness_standard_error",
+    ),
+    Quantity("expected_sharpness_standard_error", "standard deviation over the pairs / √pairs", "loss"),
+    Quantity("rho_absolute", "ρ", "θ"),
+    Quantity("rho_relative", "ρ / ‖θ‖", "share"),
+    Quantity("num_nonfinite", "cells of the surface that are NaN or infinite", "cells"),
+)
+
+
 class Sam(Evaluator):
     """L(θ + ρ g/‖g‖) over the Hessian's plane, g the gradient at each point, beside the plane without that step.
 
@@ -88,6 +126,8 @@ class Sam(Evaluator):
     Beside it, sharpness at θ by other measures: of a step of each parameter's own size (`asam_rho`, null: none), of the largest
     loss in a box (`keskar_steps` of sign ascent, 0: none), and of random steps as long as ρ (`expected_samples` pairs, 0: none).
     """
+
+    quantities = QUANTITIES
 
     def __init__(
         self,

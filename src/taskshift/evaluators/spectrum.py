@@ -30,6 +30,7 @@ from loss_landscape import (
 )
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Request, arrays_file, json_file
 from taskshift.metrics.signed_spectrum import SignedSpectrum
+from taskshift.quantities import OF_THE_VALUE, Column, Quantity
 
 PADDING = 3.0  # of the smoothing's widths, on either side of the outermost nodes
 
@@ -51,8 +52,117 @@ class DensityOptions:
             raise ValueError(f"esd.n_kh is {self.n_kh}; the power of K_h(n) is above 0")
 
 
+QUANTITIES = (
+    Quantity(
+        "top_eigenvalue_<k>",
+        "k-th largest λ",
+        "loss / θ²",
+        "Lanczos, `top_k`",
+        error="top_residual_<k>",
+        columns=(Column("λ₁\n(residual)", "top_eigenvalue_1", "top_eigenvalue", with_error="{} ({})"),),
+    ),
+    Quantity(
+        "top_residual_<k>",
+        "‖Hv − λv‖ / largest |Ritz value| of that pair",
+        "relative",
+        columns=(Column(None, "top_residual_1", "top_residual"),),
+    ),
+    Quantity("bottom_eigenvalue_<k>", "k-th smallest λ", "loss / θ²", "Lanczos, `bottom_k`", error="bottom_residual_<k>"),
+    Quantity("bottom_residual_<k>", "as for the top", "relative"),
+    Quantity("num_unconverged", "pairs whose residual is above `tolerance`", "pairs"),
+    Quantity(
+        "trace",
+        "Σλ, the mean of zᵀHz over random sign vectors z; exact where `hutchinson_probes` ≥ P",
+        "loss / θ²",
+        "Hutchinson 1990",
+        panel="trace of the Hessian, ± standard error",
+        error="trace_standard_error",
+        columns=(Column("trace\n± error", key="trace", with_error="{} ± {}"),),
+    ),
+    Quantity(
+        "frobenius_norm",
+        "‖H‖_F = √tr H², tr H² = P · Σ w θᵢ², mean over probes; needs 2 `lanczos_steps` or more",
+        "loss / θ²",
+        "`esd.num_probes`",
+        error="frobenius_norm_standard_error",
+    ),
+    Quantity(
+        "stability_threshold",
+        "curvature above which the optimizer's steps diverge on a quadratic: SGD 2/η, with momentum β (2 + 2β)/η, over 1 "
+        "− dampening, with Nesterov's (2 + 2β)/((1 + 2β)η); Adam, AdamW (2 + 2β₁)/((1 − β₁)η), AdamW's 2 being 2 − ηλ; "
+        "infinite where η is 0, absent for others",
+        "loss / θ²",
+        "Cohen et al. 2021, 2022",
+    ),
+    Quantity(
+        "sharpness_to_threshold",
+        "largest λ / `stability_threshold`, for Adam and AdamW the largest λ of D^(−1/2) H D^(−1/2), D = (1 − β₁ᵗ)(√v̂ + "
+        "ε); about 1 at the edge of stability; absent before Adam's first step",
+        "ratio",
+        "Cohen et al. 2021, 2022",
+    ),
+    Quantity(
+        "<layer>/top_eigenvalue",
+        "largest λ of the Hessian's diagonal block of one module's own parameters",
+        "loss / θ²",
+        "`per_layer`",
+        error="<layer>/top_residual",
+    ),
+    Quantity("<layer>/top_residual", "‖Bv − λv‖ / largest |Ritz value| of that block B", "relative", "`per_layer`"),
+    Quantity(
+        "<layer>/trace",
+        "its trace, by Hutchinson",
+        "loss / θ²",
+        "`per_layer`, `hutchinson_probes`",
+        error="<layer>/trace_standard_error",
+    ),
+    Quantity("<layer>/trace_standard_error", "as above", "loss / θ²", "`per_layer`"),
+    Quantity("partial_topk_sum", "sum of the `top_k` largest λ", "loss / θ²"),
+    Quantity("trace_fraction_topk", "`partial_topk_sum` / `trace`", "share"),
+    Quantity(
+        "epsilon_rank", "P · Σ w over |θᵢ| > `zero_epsilon` · largest |θᵢ|", "eigenvalues", error="epsilon_rank_standard_error"
+    ),
+    Quantity(
+        "negative_mass",
+        "Σ w over θᵢ < −zero, mean over probes",
+        "share",
+        panel="share of negative eigenvalues, ± standard error",
+        error="negative_mass_standard_error",
+    ),
+    Quantity("positive_mass", "Σ w over θᵢ > zero, mean over probes", "share", error="positive_mass_standard_error"),
+    Quantity("zero_mass", "Σ w over |θᵢ| ≤ zero, mean over probes", "share", error="zero_mass_standard_error"),
+    Quantity(
+        "negative_fraction",
+        "negative / (negative + positive mass), mean over probes",
+        "share",
+        error="negative_fraction_standard_error",
+    ),
+    Quantity("signed_balance", "positive − negative mass, mean over probes", "share", error="signed_balance_standard_error"),
+    Quantity("re", "|θ_min / θ_max| of a probe's own extremes, mean over probes", "ratio", error="re_standard_error"),
+    Quantity("khn", "Σ_{θ<−zero} |θw|ⁿ / Σ_{θ>zero} (θw)ⁿ, mean over probes", "ratio", "`esd.n_kh`", error="khn_standard_error"),
+    Quantity(
+        "<estimate>_standard_error",
+        "see above; 0 for an exact value, NaN for one probe",
+        OF_THE_VALUE,
+        columns=(Column(None, "trace_standard_error", "trace_standard_error"),),
+    ),
+    Quantity("min_ritz_value", "smallest node of all probes; never below the smallest λ", "loss / θ²"),
+    Quantity("max_ritz_value", "largest node of all probes; never above the largest λ", "loss / θ²"),
+    Quantity(
+        "negative_density_integral",
+        "∫ of the smoothed density over λ < 0; differs from the mass by what smoothing carries across 0",
+        "share",
+    ),
+    Quantity("positive_density_integral", "the same over λ > 0", "share"),
+    Quantity("negative_density_peak", "highest smoothed density at λ < 0; depends on the width above", "θ² / loss"),
+    Quantity("positive_density_peak", "the same at λ > 0", "θ² / loss"),
+)
+
+
 class Spectrum(Evaluator):
     """The Hessian's ends, trace and density over the evaluation data, what is estimated with its standard error."""
+
+    quantities = QUANTITIES
 
     def __init__(
         self,

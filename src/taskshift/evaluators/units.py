@@ -15,6 +15,32 @@ from taskshift.evaluators.layers import matching
 from taskshift.metrics import units
 from taskshift.metrics.features import Features, of_each_layer
 from taskshift.metrics.units import Activity
+from taskshift.quantities import Column, Quantity
+
+QUANTITIES = (
+    Quantity("dead_fraction", "share of units with hᵢ = 0 throughout", "share", panel="share of dead units", label="all layers"),
+    Quantity(
+        "dormant_fraction",
+        "share of units with E|hᵢ| / mean_k E|h_k| ≤ τ, the mean over the layer's units",
+        "share",
+        "Sokar et al. 2023; `tau`",
+        panel="share of dormant units",
+        label="all layers",
+        columns=(Column("dormant\nunits", key="dormant_fraction"),),
+    ),
+    Quantity(
+        "saturated_fraction",
+        "share of tanh and sigmoid units that are always within ε of an asymptote; absent where there are none",
+        "share",
+        "`saturation_epsilon`",
+        panel="share of saturated units",
+        label="all layers",
+    ),
+    Quantity("<layer>/dead_fraction", "the same for one layer", "share", panel="share of dead units"),
+    Quantity("<layer>/dormant_fraction", "the same for one layer", "share", panel="share of dormant units"),
+    Quantity("<layer>/saturated_fraction", "the same for one layer", "share", panel="share of saturated units"),
+    Quantity("num_units", "units looked at", "units"),
+)
 
 
 class Units(Evaluator):
@@ -23,6 +49,8 @@ class Units(Evaluator):
     A convolution's unit is a channel: dead only if it is zero at every position of every example. A unit of leaky_relu, gelu and
     the like is never exactly zero; there, look at the dormant ones.
     """
+
+    quantities = QUANTITIES
 
     def __init__(self, layers: str = "*", tau: float = 0.025, saturation_epsilon: float = 0.01, save_numpy: bool = True):
         if not 0 <= tau < 1:

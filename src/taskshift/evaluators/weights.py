@@ -7,6 +7,19 @@ from torch import Tensor
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement
 from taskshift.evaluators.layers import matching
 from taskshift.metrics import weights
+from taskshift.quantities import Quantity
+
+QUANTITIES = (
+    Quantity("mean_abs", "Σ|w| / #w over all weights", "θ", "Dohare et al. 2024", panel="mean |weight|", label="all layers"),
+    Quantity("norm", "‖θ‖₂, all parameters", "θ", panel="‖θ‖", label="all layers"),
+    Quantity(
+        "distance_from_init", "‖θ − θ₀‖₂, all parameters", "θ", panel="distance from the initial parameters", label="all layers"
+    ),
+    Quantity("relative_distance_from_init", "‖θ − θ₀‖₂ / ‖θ₀‖₂", "ratio"),
+    Quantity("<layer>/mean_abs", "mean |w| of one layer's weight", "θ", panel="mean |weight|"),
+    Quantity("<layer>/norm", "its ‖w‖₂", "θ", panel="‖θ‖"),
+    Quantity("<layer>/distance_from_init", "its ‖w − w₀‖₂", "θ", panel="distance from the initial parameters"),
+)
 
 
 class Weights(Evaluator):
@@ -15,6 +28,8 @@ class Weights(Evaluator):
     Mean |w| is taken over weights alone, tensors of two dimensions or more: biases and norm layers' scales would dilute it.
     Norms and distances take in every trainable parameter; a tied one counts once.
     """
+
+    quantities = QUANTITIES
 
     def __init__(self, layers: str = "*"):
         self.layers = layers

@@ -8,6 +8,7 @@ import torch
 
 from taskshift.learners.interventions import AfterEpoch, AfterStep
 from taskshift.learners.part import Context, Memory, Start, Subject, Switch, Tensors
+from taskshift.quantities import Quantity
 
 
 class HareAndTortoise(AfterStep, AfterEpoch):
@@ -16,6 +17,15 @@ class HareAndTortoise(AfterStep, AfterEpoch):
 
     Running statistics follow as the parameters do. The optimizer's state stays the hare's.
     """
+
+    quantities = (
+        Quantity(
+            "put_back",
+            "1 in an epoch after which the net was put back to the slow one, else 0",
+            "0 or 1",
+            "Lee et al. 2024; `every_epochs`",
+        ),
+    )
 
     def __init__(self, decay: float = 0.999, every_epochs: int = 10):
         if not 0 <= decay < 1:

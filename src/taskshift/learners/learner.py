@@ -29,6 +29,7 @@ from taskshift.learners.regularizers import Regularizer
 from taskshift.learners.rule import Rule
 from taskshift.learners.rules.torch_rules import pure_rule
 from taskshift.learners.turn import Turn
+from taskshift.quantities import Quantity
 from taskshift.shifts.task import Batch
 
 State = Mapping[str, Any]
@@ -52,6 +53,15 @@ class Step:
     loss: Tensor  # scalar, the task's mean loss on the batch before the step, without regularisers
     outputs: Tensor  # [B, K]
     numbers: Tensors = field(default_factory=dict)  # what parts tell, by `<part>/<name>`
+
+
+CLIPPED = Quantity(
+    "gradient_clip/clipped",
+    "steps whose gradient was longer than `gradient_clip`",
+    "steps",
+    "Pascanu et al. 2013; `gradient_clip`",
+    panel="steps of an epoch whose gradient was clipped",
+)
 
 
 class Learner:
@@ -199,6 +209,13 @@ class Learner:
     def acting(self, step: int) -> tuple[str, ...]:
         """The after-step interventions that act after step number `step` of the run, from 0."""
         return tuple(name for name in self._after_step if (step + 1) % self.interventions[name].every == 0)
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """What its parts tell, as the record calls it."""
+        told = [one.below(name) for name, part in self.parts.items() for one in part.quantities]
+        told += [] if self.gradient_clip is None else [CLIPPED]
+        return tuple(one.below("learner") for one in told)
 
     def why_eager(self) -> str | None:
         """Why its step can neither be recorded nor stacked, in one sentence that names the part; None where it can."""

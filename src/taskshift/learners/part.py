@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from taskshift.quantities import Quantity
 from taskshift.shifts.task import Batch
 
 Tensors = Mapping[str, Tensor]
@@ -86,6 +87,9 @@ class Part:
 
     reads: Sequence[str] = ()
     """Modules, by name, whose outputs it wants as `features`. Each must be called once in a forward pass."""
+
+    quantities: Sequence[Quantity] = ()
+    """Its `numbers`, without `learner/<part>/`: what each means, its unit, its panel."""
 
     def settings(self) -> Mapping[str, float]:
         """Its numeric hyper-parameters; as tensors they come back in `context.settings`."""

@@ -10,6 +10,7 @@ import torch
 from taskshift.learners.interventions import AfterStep
 from taskshift.learners.matrices import biases_of, fan_in, matrix_names
 from taskshift.learners.part import Context, Memory, Start, Subject
+from taskshift.quantities import Quantity
 
 
 class WeightClipping(AfterStep):
@@ -18,6 +19,16 @@ class WeightClipping(AfterStep):
     1/√fan-in bounds torch's own initial weights and biases. Norm layers are not clipped. `layers` is a glob of the names of the
     weights that are.
     """
+
+    quantities = (
+        Quantity(
+            "clipped",
+            "weights and biases that the clip changed",
+            "weights",
+            "Elsayed et al. 2024; `kappa`",
+            "weights clipped in an epoch",
+        ),
+    )
 
     def __init__(self, kappa: float, layers: str = "*"):
         if not kappa > 0:

@@ -7,9 +7,13 @@ an infinity has rank NaN.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Measure = Literal["approximate", "effective", "l1", "numerical", "stable"]
+"""Those below, each called `<measure>_rank`."""
 
 SLACK = 1e-12  # of a sum: what float64 may lose of it, so that a tie counts as reached
 

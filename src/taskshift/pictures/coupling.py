@@ -6,15 +6,15 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from loss_landscape.viewing.theme import INK, save_figure
 from taskshift.coupling import OUTCOMES, over_tasks, points
 from taskshift.metrics.coupling import FEWEST_POINTS
+from taskshift.metrics.ranks import Measure
 from taskshift.pictures.draw import NARROWEST, Curve, Panel, draw_panel, shades, titled_figure
-from taskshift.pictures.features import MEASURES
 from taskshift.pictures.written_run import WrittenRun
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Cloud:
 
 def draw_coupling(run: WrittenRun) -> Figure | None:
     """Rank against the last loss and accuracy over the tasks, the values and their changes, where there are enough of them."""
-    ranks = [name for measure in MEASURES if (name := f"rank/{measure}_rank") in set(run.names("rank/.+"))]
+    ranks = [name for measure in get_args(Measure) if (name := f"rank/{measure}_rank") in set(run.names("rank/.+"))]
     clouds = [
         (_over_tasks(run, kind, ranks[0], outcome), asdict(over_tasks(run.tasks, kind, ranks[0], outcome)))
         for kind in ("drops", "levels")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loss_landscape.viewing.theme import BLUE, ORANGE
+from taskshift.pictures.declared import declared_panels
 from taskshift.pictures.draw import Curve, Panel, figure_of, shades
 from taskshift.pictures.written_run import WrittenRun
 
@@ -18,17 +18,10 @@ if TYPE_CHECKING:
 ENDS = (("largest eigenvalues, ± residual", "top"), ("smallest eigenvalues, ± residual", "bottom"))
 """Of the spectrum: a panel's title, the name in the record."""
 
-SINGLE = (
-    ("trace of the Hessian, ± standard error", "spectrum/trace", "spectrum/trace_standard_error"),
-    ("share of negative eigenvalues, ± standard error", "spectrum/negative_mass", "spectrum/negative_mass_standard_error"),
-    ("SAM: rise of the loss by an ascent of ρ", "sam/sharpness", None),
-)
-"""Single numbers: a panel's title, the name in the record, that of the error."""
-
 
 def draw_curvature(run: WrittenRun) -> Figure | None:
-    """Eigenvalues by their number; single numbers at a task's end, and at its start where they were measured there."""
-    return figure_of([*_eigenvalues(run), *_single(run)], run.heading)
+    """Eigenvalues by their number, then what the spectrum and SAM declare."""
+    return figure_of([*_eigenvalues(run), *declared_panels(run, ("spectrum", "sam"))], run.heading)
 
 
 def _eigenvalues(run: WrittenRun) -> Iterator[Panel]:
@@ -51,10 +44,3 @@ def _radius(row: Mapping[str, float]) -> float:
     """The largest |eigenvalue| of a task, NaN where none was measured."""
     ends = ("spectrum/top_eigenvalue_1", "spectrum/bottom_eigenvalue_1")
     return max((abs(row[name]) for name in ends if name in row), default=np.nan)
-
-
-def _single(run: WrittenRun) -> Iterator[Panel]:
-    for title, name, error in SINGLE:
-        end = run.over_tasks(name, BLUE, "at a task's end", error=error)
-        start = run.over_tasks(f"start/{name}", ORANGE, "at its start", error=error and f"start/{error}", style="--")
-        yield Panel(title, [end, start] if len(start.x) else [end])

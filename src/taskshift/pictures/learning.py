@@ -19,14 +19,11 @@ def draw_learning(run: WrittenRun) -> Figure | None:
 
 
 def _panels(run: WrittenRun) -> Iterator[Panel]:
-    epochs = [row for row in run.rows if "epoch_loss" in row]
-    if not epochs:
+    if not run.epochs:
         return
-    starts = {int(row["task_idx"]): row["global_epoch"] for row in reversed(epochs)}
-    borders = sorted(starts.values())[1:]
     for metric in ("loss", "accuracy"):
         curves = [
             run.over_epochs(f"epoch_{metric}", BLUE, "train, as the examples came"),
             run.over_epochs(f"test_{metric}", ORANGE, "test"),
         ]
-        yield Panel(metric, curves, f"epoch (tasks {min(starts)}–{max(starts)})", borders)
+        yield Panel(metric, curves, **run.over_epochs_of)

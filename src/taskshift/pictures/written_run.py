@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from loss_landscape.viewing.theme import INK
-from taskshift.pictures.draw import Curve, shades
+from taskshift.pictures.draw import Curve
+from taskshift.quantities import Quantities, Quantity
+from taskshift.run_folder import read_quantities
 from taskshift.summary import Row, by_task, read_rows
 
 
@@ -23,44 +24,76 @@ class WrittenRun:
     folder: Path
     heading: str
     rows: Sequence[Row]
+    quantities: Quantities  # what its numbers are
 
     @classmethod
     def read(cls, folder: Path) -> WrittenRun:
         """The run in `folder`; raises Fault where there is no record."""
-        return cls(folder, _heading(folder), read_rows(folder))
+        return cls(folder, _heading(folder), read_rows(folder), read_quantities(folder))
 
     @cached_property
     def tasks(self) -> Mapping[int, Row]:
         """Task → everything that was said of it, the first task first."""
         return dict(sorted(by_task(self.rows).items()))
 
+    @cached_property
+    def epochs(self) -> Sequence[Row]:
+        """The rows of epochs."""
+        return [row for row in self.rows if "epoch_loss" in row]
+
+    def is_of_epochs(self, name: str) -> bool:
+        """Whether the record has `name` after epochs, not at tasks' ends."""
+        return name in self._names_of_epochs
+
+    @cached_property
+    def _names_of_epochs(self) -> frozenset[str]:
+        return frozenset(name for row in self.epochs for name in row)
+
+    @property
+    def over_epochs_of(self) -> dict[str, Any]:
+        """The x axis of a panel over epochs: its name, and the borders between tasks."""
+        starts = {int(row["task_idx"]): row["global_epoch"] for row in reversed(self.epochs)}
+        return {"x_name": f"epoch (tasks {min(starts)}–{max(starts)})", "borders": sorted(starts.values())[1:]}
+
     def names(self, pattern: str) -> list[str]:
         """The record's names that match, in the order in which they appeared."""
         names = dict.fromkeys(name for row in self.tasks.values() for name in row)
         return [name for name in names if re.fullmatch(pattern, name)]
 
+    def named(self, quantity: Quantity) -> list[str]:
+        """What the record calls names of this quantity, at tasks' ends or after epochs."""
+        return self._named.get(quantity, [])
+
+    @cached_property
+    def _named(self) -> Mapping[Quantity, list[str]]:
+        named: dict[Quantity, list[str]] = {}
+        for name in self.names("(?!start/).+"):
+            if (quantity := self.quantities.of(name)) is not None:
+                named.setdefault(quantity, []).append(name)
+        return named
+
+    def curve(self, name: str, colour: object, label: str | None = None, **look: Any) -> Curve:
+        """What the record calls `name`, over tasks or over epochs, wherever it is."""
+        return (self.over_epochs if self.is_of_epochs(name) else self.over_tasks)(name, colour, label, **look)
+
     def over_tasks(self, name: str, colour: object, label: str | None = None, *, error: str | None = None, **look: Any) -> Curve:
         """What the record calls `name`, at the tasks that have it; `error` is the name of its error."""
         found = {task: row for task, row in self.tasks.items() if name in row}
-        errors = np.array([row.get(error, np.nan) for row in found.values()]) if error else None
-        y = np.array([row[name] for row in found.values()])
+        y, errors = _values(found.values(), name, error)
         return Curve(np.array(list(found)), y, colour, label, error=errors, **look)
 
-    def over_epochs(self, name: str, colour: object, label: str) -> Curve:
+    def over_epochs(self, name: str, colour: object, label: str | None = None, *, error: str | None = None, **look: Any) -> Curve:
         """What the record calls `name`, after each epoch that has it."""
         found = [row for row in self.rows if name in row]
+        y, errors = _values(found, name, error)
         x = np.array([row["global_epoch"] + 1 for row in found])
-        return Curve(x, np.array([row[name] for row in found]), colour, label, width=1.3)
+        return Curve(x, y, colour, label, error=errors, **{"width": 1.3} | look)
 
-    def of_layers(self, evaluator: str, name: str, label: str) -> list[Curve]:
-        """A thin curve for each layer in order of depth, a thick one, `label`, for all of them."""
-        pattern = rf"{evaluator}/(.+)/{name}"
-        layers = [re.fullmatch(pattern, key)[1] for key in self.names(pattern)]
-        curves = [
-            self.over_tasks(f"{evaluator}/{layer}/{name}", colour, layer, width=1.0)
-            for layer, colour in zip(layers, shades(len(layers)), strict=True)
-        ]
-        return [*curves, self.over_tasks(f"{evaluator}/{name}", INK, label, width=2.4)]
+
+def _values(rows: Collection[Row], name: str, error: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """What rows call `name`, and its errors where it has some."""
+    errors = np.array([row.get(error, np.nan) for row in rows]) if error else None
+    return np.array([row[name] for row in rows]), errors
 
 
 def _heading(folder: Path) -> str:

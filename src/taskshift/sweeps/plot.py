@@ -14,10 +14,11 @@ from loss_landscape.viewing.colour_scale import ColourScale
 from loss_landscape.viewing.theme import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILION, save_figure, set_notes
 from taskshift.faults import Fault
 from taskshift.pictures.draw import colour_of_text, mark_lost, marker, spans_decades, titled_figure
+from taskshift.quantities import Quantities
+from taskshift.run_folder import read_quantities
 from taskshift.sweeps.intervals import FEWEST, LEVEL
 from taskshift.sweeps.records import PLACE, Record, Value, in_order, no_metric, read_sweeps, runs_in_words, shown_value
 from taskshift.sweeps.series import LAST, LaidOut, Series, series_of
-from taskshift.sweeps.units import with_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +72,7 @@ def draw(records: Sequence[Record], wanted: Wanted, heading: str) -> Figure:
     figure = titled_figure(heading, (7.6, 4.8))
     axes = figure.add_subplot()
     draw_kind = {"curves": _draw_curves, "bars": _draw_bars, "heatmap": _draw_heat_map}[kind]
-    draw_kind(axes, laid_out.series, wanted, with_unit(wanted.metric, of_classes=_are_of_classes(records)))
+    draw_kind(axes, laid_out.series, wanted, _with_unit(records, wanted.metric))
     width = 95 if wanted.group is None or kind == "heatmap" else 68  # beside a legend
     set_notes(axes, list(_notes(records, laid_out, wanted, kind)), width=width)
     return figure
@@ -87,6 +88,14 @@ def _file_name(wanted: Wanted) -> str:
 def _fitting(series: Sequence[Series], wanted: Wanted) -> str:
     places = [place for one in series for place in one.places]
     return "curves" if wanted.x in PLACE or _are_numbers(places) else "bars"
+
+
+def _with_unit(records: Sequence[Record], metric: str) -> str:
+    """The metric for an axis, its unit in brackets where a run declares one."""
+    declared = (read_quantities(record.folder) for record in records)
+    quantities = next((some for some in declared if some.of(metric) is not None), Quantities())
+    unit = quantities.unit(metric, of_classes=_are_of_classes(records))
+    return f"{metric} [{unit}]" if unit else metric
 
 
 def _are_of_classes(records: Sequence[Record]) -> bool:
