@@ -10,9 +10,10 @@ from runs import TINY, compose, run_in
 from summary_runs import DECLARED
 from sweep_runs import write_sweep_json
 
+from taskshift.faults import Fault
 from taskshift.pictures import summary
 from taskshift.pictures.summary import draw_summary
-from taskshift.quantities import OF_THE_METRIC, OF_THE_VALUE, Column, Quantities, Quantity
+from taskshift.quantities import Column, Quantities, Quantity
 from taskshift.run_folder import RunFolder, read_quantities, read_rows
 from taskshift.summary import print_table, summary_table
 from taskshift.sweeps import plot
@@ -104,9 +105,16 @@ def test_what_later_code_says_of_a_quantity_is_passed_over():
     assert list(Quantities.from_json(content)) == [Quantity("a", "m", columns=(Column("t"),))]
 
 
+def test_a_damaged_file_is_named_with_what_can_be_done(tmp_path):
+    RunFolder(tmp_path, "mlp").write_quantities(DECLARED)
+    path = tmp_path / "quantities.json"
+    path.write_text(path.read_text().replace("dimensions", "apples", 1))
+    with pytest.raises(Fault, match=r"quantities.json is damaged \(its checksum is another\); delete it; the run's own command"):
+        read_quantities(tmp_path)
+
+
 def test_a_folder_that_says_nothing_has_what_every_run_logs(tmp_path):
     assert read_quantities(tmp_path).unit("epoch_accuracy", of_classes=True) == "share"
-    assert OF_THE_METRIC != OF_THE_VALUE
 
 
 # -- one file and one yaml ----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from taskshift.evaluators.weights import Weights
 from taskshift.faults import Fault
 from taskshift.intact import read_json
 from taskshift.remeasure import read_order, remeasure
-from taskshift.run_folder import held, read_rows
+from taskshift.run_folder import held, read_quantities, read_rows
 
 CHEAP = tuple(f"lla.enable_{name}=false" for name in ("spectrum", "sam", "rank", "units", "plasticity"))
 """Planes and weights alone."""
@@ -152,6 +152,7 @@ def test_measure_json_says_what_was_measured_with_what(run):
     assert about["num_threads"] == 1
     assert about["versions"] == source["versions"]
     assert yaml.safe_load((measured / "config.yaml").read_text())["lla"]["planes"]["span"] == [-0.5, 0.5]
+    assert read_quantities(measured).unit("planes/random/num_minima", of_classes=True) == "minima"
 
 
 def test_a_measurement_makes_no_run_differ(run, finished):
