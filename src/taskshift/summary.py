@@ -131,7 +131,7 @@ def _as_rich(tasks: Mapping[int, Row], columns: Sequence[TableColumn]) -> Table:
     shown = [one for one in columns if one.title is not None and any(one.name in found for found in tasks.values())]
     rich = Table(title="at each task's end", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for title in ("task", *(column.title for column in shown)):
-        rich.add_column(title, justify="right", no_wrap=True, vertical="bottom")
+        rich.add_column(title, justify="right", no_wrap=True)
     rows = [(f"{task}", *(column.cell(found) for column in shown)) for task, found in tasks.items()]
     last = max(FIRST_SHOWN, len(rows) - LAST_SHOWN)
     for row in rows[:FIRST_SHOWN]:

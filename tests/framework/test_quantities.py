@@ -140,12 +140,13 @@ class Spread(Evaluator):
         Quantity("spread_error", "a made-up error", "θ"),
         Quantity("<layer>/spread", "the same for one layer", "θ", panel="spread, by layer"),
         Quantity("heavy", "share of large weights", "share", panel="large weights", columns=(Column("large", key="large"),)),
+        Quantity("light", "share of small weights", "share", panel="large weights", label="small ones"),
     )
 
     def __call__(self, measurement):
         sizes = {name: p.detach().abs() for name, p in measurement.training.net.named_parameters()}
         by_layer = {f"{name}/spread": (size.max() - size.min()).item() for name, size in sizes.items()}
-        return Findings({"spread": 1.5, "spread_error": 0.25, "heavy": 0.125, **by_layer})
+        return Findings({"spread": 1.5, "spread_error": 0.25, "heavy": 0.125, "light": 0.5, **by_layer})
 '''
 OFF = ("planes", "spectrum", "rank", "units", "weights", "coupling", "sam")
 
@@ -190,6 +191,11 @@ def test_a_plugins_number_has_a_panel_of_its_own(spread, monkeypatch):
     logged = dict.fromkeys(name for row in read_rows(spread) for name in row if name.endswith("/spread"))
     assert layers == [name.split("/")[1] for name in logged if name != "own/spread"]
     assert len(layers) > 2
+    handles, labels = panels["large weights"].get_legend_handles_labels()
+    assert dict(zip(labels, [list(handle[0].get_ydata()) for handle in handles], strict=True)) == {
+        "heavy": [0.125, 0.125],
+        "small ones": [0.5, 0.5],
+    }
     weights = [axes.get_title() for name, figure in drawn.items() if name != "own.png" for axes in figure.axes]
     assert not any("spread" in title for title in weights)
 
