@@ -35,6 +35,11 @@ class Batches:
             return iter(self._kept)
         return self._streamed()
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether every pass gives the very same objects."""
+        return self._kept is not None
+
     def in_dtype(self, dtype: torch.dtype) -> Batches:
         """The same batches with their floating-point tensors in `dtype`."""
         return Batches(self if self._kept is None else self._kept, self.device, dtype)

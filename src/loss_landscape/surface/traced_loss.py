@@ -12,8 +12,8 @@ from torch import Tensor, fx
 
 from loss_landscape.graphs.gram_matrices import with_gram_matrices
 from loss_landscape.graphs.norm_folding import with_folded_norms
-from loss_landscape.graphs.tracing import traced
-from loss_landscape.nested import map_tensors, tensors_in
+from loss_landscape.graphs.tracing import UntraceableError, traced
+from loss_landscape.nested import form_of, map_tensors, objects_in, tensors_in
 from loss_landscape.objective.objective import Objective
 from loss_landscape.surface.cell_graph import CellGraph
 from loss_landscape.surface.strategy import CellCost, Precision
@@ -76,7 +76,9 @@ class TracedLoss:
 
     def _batch_terms(self) -> Iterator[LossTerm]:
         for weight, batch in self.objective.weighted_batches():
-            yield LossTerm(weight, _signature(batch), self._batch_loss(batch), tensors_in(batch))
+            if not self.objective.batches.in_memory and objects_in(batch):
+                raise UntraceableError("batches that are objects are others in each pass over the data")
+            yield LossTerm(weight, form_of(batch), self._batch_loss(batch), tensors_in(batch))
         if self.objective.regularizer is not None:
             yield LossTerm(1.0, "regularizer", lambda parameters, _: self.objective.penalty(self._named(parameters)), [])
 
@@ -123,13 +125,3 @@ def _filled(batch: Any, leaves: Sequence[Tensor]) -> Any:
     """`batch` with `leaves` in place of its tensors."""
     rest = iter(leaves)
     return map_tensors(lambda _: next(rest), batch)
-
-
-def _nothing(tensor: Tensor) -> Any:
-    return None
-
-
-def _signature(batch: Any) -> tuple[Any, ...]:
-    """What batches of one graph have in common: structure, shapes, dtypes, and all that is no tensor."""
-    tensors = tensors_in(batch)
-    return repr(map_tensors(_nothing, batch)), tuple((t.shape, t.dtype) for t in tensors)
