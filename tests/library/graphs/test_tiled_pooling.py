@@ -101,3 +101,16 @@ def test_a_convnets_cells_are_those_of_the_net_itself():
     found = surface.plane(directions).evaluate(COORDINATES, TRACED)
     torch.testing.assert_close(found, surface.plane(directions).evaluate(COORDINATES, EAGER), rtol=1e-12, atol=1e-12)
     assert torch.equal(found, surface.plane(directions).evaluate(COORDINATES, TRACED))
+
+
+@pytest.mark.parametrize("second", [nn.MaxPool2d(2), nn.MaxPool2d(3, stride=1, padding=1)], ids=["tiles", "overlaps"])
+def test_a_pooling_right_after_a_pooling(second):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), second, nn.Flatten(), nn.LazyLinear(3))
+    batch = (torch.randn(2, 3, 8, 8), torch.tensor([0, 2]))
+    net(batch[0])
+    surface = LossSurface(net, nn.CrossEntropyLoss(), [batch])
+    plane, moves = surface.plane(random_directions(surface, 2)), torch.tensor([[0.0, 0.0], [0.5, -1.0]])
+    found = plane.evaluate(moves, EvaluationStrategy("traced", 1))
+    expected = surface.losses(displacements=moves @ torch.stack(list(plane.directions)))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
