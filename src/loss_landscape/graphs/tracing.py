@@ -18,9 +18,10 @@ class UntraceableError(RuntimeError):
 def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> fx.GraphModule:
     """`function(*inputs)` as a graph without in-place operations, one placeholder for each input.
 
-    Tensors that the function closes over become constants. Raises `UntraceableError` where the result would not be the function.
+    What the function writes into its inputs is gone afterwards: neither the run nor the graph changes them. Tensors that it
+    closes over become constants. Raises `UntraceableError` where the result would not be the function.
     """
-    inputs = [tensor.detach() for tensor in inputs]
+    inputs = [tensor.detach().clone() for tensor in inputs]
     try:
         graph = make_fx(function)(*inputs)
         if any(map(_writes, graph.graph.nodes)):
@@ -53,7 +54,15 @@ def _functional(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModu
         attribute.meta = dict(holder.meta)
         holder.replace_all_uses_with(attribute)
         lifted.graph.erase_node(holder)
+    _leave_inputs_alone(lifted)
     return lifted
+
+
+def _leave_inputs_alone(graph: fx.GraphModule) -> None:
+    """Take out the copies at the end, by which a functional graph hands its writes on to its inputs."""
+    for node in reversed(list(graph.graph.nodes)):
+        if node.target is torch.ops.aten.copy_.default and not node.users and node.args[0].op == "placeholder":
+            graph.graph.erase_node(node)
 
 
 class _Lifted(fx.Interpreter):

@@ -49,5 +49,7 @@ def strategy_info(cells: GridCells, strategy: EvaluationStrategy) -> StrategyInf
         precision=strategy.precision,
         dtype=str(cells.dtype).removeprefix("torch."),
         weighting=cells.plane.objective.batch_weights.rule,
+        unmoved=cells.plane.objective.unmoved(cells.plane.layout.names),
+        without_slope=cells.plane.objective.used.without_slope,
         versions={"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
     )

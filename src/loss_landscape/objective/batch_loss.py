@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loss_landscape.nested import tensors_in
-from loss_landscape.objective.batches import Batches
+from loss_landscape.nested import copied, tensors_in
 from loss_landscape.objective.criterion import Criterion, LossFunction
-from loss_landscape.objective.functional_net import FunctionalNet, Parameters, called
+from loss_landscape.objective.functional_net import FunctionalNet, Parameters
+from loss_landscape.objective.rehearsal import NotEvaluableError, Rehearsal
+
+FAULTS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+"""What a user's net or loss may raise for inputs that it does not take."""
+NO_GRADIENT = "does not require grad and does not have a grad_fn"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,51 +29,84 @@ class BatchLoss:
     custom: ModelWithLoss | None = None
 
     @classmethod
-    def of_criterion(cls, net: FunctionalNet, loss_fn: LossFunction, batches: Batches) -> BatchLoss:
+    def of_criterion(cls, net: FunctionalNet, loss_fn: LossFunction, rehearsal: Rehearsal) -> BatchLoss:
         """The loss `loss_fn(outputs, targets)`, which sees the first batch; TypeError where batches are no (inputs, targets)."""
-        batch = next(iter(batches))
+        batch = rehearsal.batch
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
             raise TypeError(
                 f"each batch must be (inputs, targets) for a loss_fn, got {type(batch).__name__}; for other batches give "
                 "batch_loss=f(model, batch) instead"
             )
         with torch.no_grad():
-            # clones: a net may write to what it is given
-            parameters = {name: p.clone() for name, p in net.parameters.items()}
             with _explained("the net, in eval mode,", inputs=batch[0]):
-                outputs = net(parameters, batch[0])
-            criterion = Criterion(loss_fn).prepared(outputs, batch[1])
+                net, outputs = _rehearsed_on_inputs(net, rehearsal)
+            criterion = Criterion(loss_fn).prepared(outputs, copied(batch[1]))
             with _explained("loss_fn(outputs, targets)", outputs=outputs, targets=batch[1]):
-                criterion(outputs, batch[1])
+                watch = criterion.watched(outputs, batch[1], rehearsal.outside(net))
+            rehearsal.require_no_reading("loss_fn", watch)
             return cls(net, criterion=criterion)
 
     @classmethod
-    def of_function(cls, net: FunctionalNet, function: Callable[[nn.Module, Any], Tensor], batches: Batches) -> BatchLoss:
+    def of_function(cls, net: FunctionalNet, function: Callable[[nn.Module, Any], Tensor], rehearsal: Rehearsal) -> BatchLoss:
         """The loss `function(model, batch)`, which sees the first batch."""
-        losses, batch = cls(net, custom=ModelWithLoss(net.module, function)), next(iter(batches))
-        with _explained("batch_loss(model, batch), with the net in eval mode,", batch=batch):
-            losses({name: p.clone() for name, p in net.parameters.items()}, batch)
-        return losses
+        with torch.enable_grad(), _explained("batch_loss(model, batch), with the net in eval mode,", batch=rehearsal.batch):
+            net, custom = rehearsed_function(net, function, rehearsal)
+        return cls(net, custom=custom)
 
     def __call__(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Tensor:
         """The loss of a batch at `parameters` by name, a scalar to be differentiated; the net in `dtype` where that is given."""
+        batch = self.net.lent(batch)
         if self.custom is not None:
             with torch.enable_grad():  # it may differentiate the net itself
                 return self.custom.at(self.net, parameters, batch)
         assert self.criterion is not None  # one of the two is there
-        return self.criterion(self.outputs(parameters, batch, dtype), batch[1])
+        return self.criterion(self.net(parameters, batch[0], dtype), batch[1])
 
     def outputs(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Any:
         """What the net gives for a batch of (inputs, targets) at `parameters`, in `dtype` where that is given."""
-        return self.net(parameters, batch[0], dtype)
+        return self.net(parameters, self.net.lent(batch)[0], dtype)
 
     def with_net(self, net: FunctionalNet) -> BatchLoss:
         """The same loss of another form of the net."""
-        custom = None if self.custom is None else ModelWithLoss(net.module, self.custom.loss)
+        custom = None if self.custom is None else self.custom.around(net)
         criterion = self.criterion
         if criterion is not None and net.device != self.net.device:
             criterion = criterion.on(net.device)
         return replace(self, net=net, criterion=criterion, custom=custom)
+
+
+def rehearsed_function(
+    net: FunctionalNet, function: Callable[[nn.Module, Any], Tensor], rehearsal: Rehearsal
+) -> tuple[FunctionalNet, ModelWithLoss]:
+    """The net with the rules that a loss or a regulariser of it needs, and the two in one."""
+    custom = ModelWithLoss(net.module, function)
+    try:
+        net, _ = rehearsal.rules_for(net, custom.at)
+    except RuntimeError as error:
+        if NO_GRADIENT not in str(error):
+            raise
+        custom = ModelWithLoss(net.module, function, differentiates=True)
+        net, _ = rehearsal.rules_for(net, custom.at)
+    return net, custom
+
+
+def _rehearsed_on_inputs(net: FunctionalNet, rehearsal: Rehearsal) -> tuple[FunctionalNet, Any]:
+    """The net with the rules of its calls, and its outputs; tuples, lists and mappings that it does not take apart are one."""
+
+    def run(net: FunctionalNet, parameters: Parameters, batch: Any) -> Any:
+        return net(parameters, batch[0])
+
+    try:
+        return rehearsal.rules_for(net, run)
+    except (torch.OutOfMemoryError, NotEvaluableError):
+        raise
+    except FAULTS as error:
+        if not isinstance(rehearsal.batch[0], Mapping | tuple | list):
+            raise
+        try:
+            return rehearsal.rules_for(replace(net, rules=replace(net.rules, whole_inputs=True)), run)
+        except FAULTS:
+            raise error from None  # of the documented way
 
 
 @contextlib.contextmanager
@@ -77,9 +114,9 @@ def _explained(what: str, **given: Any) -> Iterator[None]:
     """Turns what a user's net or loss raises for the first batch into one sentence that tells what it was given."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, NotEvaluableError):
         raise
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+    except FAULTS as error:
         text = str(error).strip()
         first_line = text.splitlines()[0] if text else type(error).__name__
         facts = ", ".join(f"{name} {_in_words(value)}" for name, value in given.items())
@@ -93,16 +130,24 @@ def _in_words(value: Any) -> str:
 
 
 class ModelWithLoss(nn.Module):
-    """A net and a loss of it in one module, so that functional_call gives `loss` a real module."""
+    """A net and a loss of it in one module, so that functional_call gives `loss` a real module.
 
-    def __init__(self, net: nn.Module, loss: Callable[[nn.Module, Any], Tensor]):
+    One that `differentiates` the net's parameters gets some that require a gradient, also where nobody else wants it.
+    """
+
+    def __init__(self, net: nn.Module, loss: Callable[[nn.Module, Any], Tensor], *, differentiates: bool = False):
         super().__init__()
-        self.net, self.loss = net, loss
+        self.net, self.loss, self.differentiates = net, loss, differentiates
 
     def forward(self, batch: Any) -> Tensor:
         return self.loss(self.net, batch)
 
+    def around(self, net: FunctionalNet) -> ModelWithLoss:
+        """The same loss of another form of the net."""
+        return ModelWithLoss(net.module, self.loss, differentiates=self.differentiates)
+
     def at(self, net: FunctionalNet, parameters: Parameters, batch: Any) -> Tensor:
         """The loss with `parameters` in place of the net's own."""
-        state: Mapping[str, Tensor] = {f"net.{name}": tensor for name, tensor in net.state(parameters).items()}
-        return called(self, state, (batch,))
+        if self.differentiates:
+            parameters = {name: p if p.requires_grad else p.clone().requires_grad_() for name, p in parameters.items()}
+        return net.run(net.state(parameters), (batch,), inside=self)

@@ -6,13 +6,14 @@ import copy
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from loss_landscape.nested import map_tensors, rows_of
+from loss_landscape.nested import copied, map_tensors, rows_of, tensors_in
+from loss_landscape.objective.outside_reads import MemoryWatch
 
 SHORT_INTEGERS = (torch.int8, torch.int16, torch.int32)
 
@@ -34,6 +35,12 @@ class Criterion:
             raise ValueError("loss_fn has reduction='none' and gives no scalar; give it reduction='mean' or 'sum'")
         self.function = copy.deepcopy(loss_fn) if isinstance(loss_fn, nn.Module) else loss_fn
         self._doubles = True
+        self._writes = False  # into what it is given
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is evaluated in float64."""
+        return self._doubles
 
     def prepared(self, outputs: Any, targets: Any) -> Criterion:
         """The same on the outputs' device, in float64 where the function works in it."""
@@ -54,6 +61,15 @@ class Criterion:
                     self(outputs, targets)
                 except (RuntimeError, TypeError):
                     self._doubles = False
+
+    def watched(self, outputs: Any, targets: Any, labels: Mapping[Any, Tensor]) -> MemoryWatch:
+        """Call it once, to see whether it writes into what it is given, and what it reads of the tensors of these `labels`."""
+        given = copied((self._cast(outputs), self._cast(_with_long_labels(targets))))
+        own = {("given", index): tensor for index, tensor in enumerate(tensors_in(given))}
+        with MemoryWatch({**own, **labels}) as watch:
+            self.function(*given)
+        self._writes = not own.keys().isdisjoint(watch.written)
+        return watch
 
     def on(self, device: torch.device) -> Criterion:
         """The same on another device."""
@@ -124,6 +140,8 @@ class Criterion:
         return 0.0 if total == 0 else float(len(outputs))
 
     def _cast(self, values: Any) -> Any:
+        if self._writes:
+            values = copied(values)
         if not self._doubles:
             return values
         return map_tensors(lambda t: t.double() if t.is_floating_point() else t, values)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import PackedSequence
 
-from loss_landscape.nested import map_tensors
+from loss_landscape.nested import copied, map_tensors
+from loss_landscape.objective.checkpointed_blocks import plain_checkpoints
+from loss_landscape.objective.outside_reads import replaced
+from loss_landscape.objective.private_copy import GivenAttributes, evaluating_clone, private_clone, with_modes
 
 Parameters = Mapping[str, Tensor]
 
@@ -23,19 +26,47 @@ _entered = threading.local()  # whether this thread is inside `undisturbed`
 
 
 @dataclass(frozen=True, eq=False)
+class CallRules:
+    """How a net has to be called, as its first calls showed.
+
+    With `whole_inputs` a tuple, list or mapping is one argument. Each call gets copies of the parameters in `copied`, which it
+    writes into or wants in memory of their own, and with `copied_batch` of its batch. `outside` are the user's own tensors that
+    a call reads by another way than the net's attributes, each with the name under which it moves.
+    """
+
+    whole_inputs: bool = False
+    copied: frozenset[str] = frozenset()
+    copied_batch: bool = False
+    outside: tuple[tuple[Tensor, str], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class FunctionalNet:
-    """A private clone of a net, with copies of all its parameters and buffers by name; what moves is given at each call."""
+    """A private clone of a net, with copies of all its parameters and buffers by name; what moves is given at each call.
+
+    What a call leaves in the modules (modes, caches, states) is gone after it.
+    """
 
     module: nn.Module
     parameters: Parameters
     buffers: Parameters
     dtype: torch.dtype
     device: torch.device
+    rules: CallRules = CallRules()
+    given: GivenAttributes = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "given", GivenAttributes(self.module))
 
     @classmethod
     def of(cls, model: nn.Module, dtype: torch.dtype | None = None) -> FunctionalNet:
         """`model` as it is now, in eval mode and in `dtype`, its own widest one unless given; ValueError without parameters."""
-        module, own = private_clone(model).eval(), dict(model.named_parameters())
+        return cls.of_clone(evaluating_clone(model), dtype)
+
+    @classmethod
+    def of_clone(cls, module: nn.Module, dtype: torch.dtype | None = None) -> FunctionalNet:
+        """The same of a private clone that has its modes."""
+        own = dict(module.named_parameters())
         dtype = dtype or common_dtype(own.values())
         converted = any(p.dtype != dtype for p in own.values() if p.is_floating_point())
         parameters = {name: snapshot(p, dtype) for name, p in own.items()}
@@ -47,11 +78,29 @@ class FunctionalNet:
         state = self.state(parameters)
         if dtype is not None:
             inputs, state = map_tensors(lambda t: _cast(t, dtype), inputs), {name: _cast(t, dtype) for name, t in state.items()}
-        return call_with_inputs(self.module, state, inputs)
+        return self.run(state, *spread(inputs, whole=self.rules.whole_inputs))
+
+    def run(
+        self,
+        state: Mapping[str, Tensor],
+        positional: tuple[Any, ...],
+        keywords: Mapping[str, Any] | None = None,
+        *,
+        inside: nn.Module | None = None,
+    ) -> Any:
+        """What the net gives with `state`, or a module that it is `inside` of as `net`; nothing is left behind."""
+        named = state if inside is None else {f"net.{name}": tensor for name, tensor in state.items()}
+        with self.given.kept(), replaced([(tensor, state[name]) for tensor, name in self.rules.outside]):
+            return called(inside or self.module, named, positional, keywords)
+
+    def lent(self, batch: Any) -> Any:
+        """A batch, or a copy of it where a call would write into it; a tensor that is there twice is so again."""
+        return copied(batch) if self.rules.copied_batch else batch
 
     def state(self, parameters: Parameters) -> dict[str, Tensor]:
         """Everything the net holds, by name, with `parameters` in place of its own; buffers are clones, to be counted in."""
-        return {**self.parameters, **{name: b.clone() for name, b in self.buffers.items()}, **parameters}
+        state = {**self.parameters, **{name: b.clone() for name, b in self.buffers.items()}, **parameters}
+        return state | {name: state[name].clone() for name in self.rules.copied}
 
     def with_parameters(self, parameters: Parameters) -> FunctionalNet:
         """The same net with `parameters` as its own."""
@@ -71,37 +120,14 @@ class FunctionalNet:
 
     def with_batch_statistics(self) -> FunctionalNet:
         """The same net whose batch norms normalise by each batch's own statistics."""
-        module = private_clone(self.module)
+        modes = {name: module.training for name, module in self.module.named_modules()}
+        module = with_modes(private_clone(self.module), modes)
         use_batch_statistics(module)
         return replace(self, module=module, buffers={name: self.buffers[name] for name, _ in module.named_buffers()})
 
     def with_recomputed_statistics(self, parameters: Parameters, inputs: Iterable[Any]) -> FunctionalNet:
         """The same net with batch norm's running statistics taken anew at `parameters`, as means over the batches' inputs."""
-        buffers = recomputed_statistics(self.module, {**self.parameters, **parameters}, self.buffers, inputs)
-        return replace(self, buffers=buffers)
-
-
-def private_clone(model: nn.Module) -> nn.Module:
-    """A copy with its own modules, modes and hooks that shares the parameters and buffers of `model`.
-
-    Run it by `called` with every parameter and buffer given, and nothing of the user's is read or written. Its
-    recurrent layers keep off cuDNN, whose kernels have no gradient in eval mode, and never a second one.
-    """
-    shared = {id(t): t for t in chain(model.parameters(), model.buffers())}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and value.grad_fn is not None:  # weight_norm's product, which can't be deep-copied
-                shared[id(value)] = value.detach()
-    clone = copy.deepcopy(model, shared)
-    for module in clone.modules():
-        if isinstance(module, nn.RNNBase):
-            module.forward = functools.partial(_without_cudnn, module.forward)
-    return clone
-
-
-def _without_cudnn(forward: Callable[..., Any], *positional: Any, **keywords: Any) -> Any:
-    with torch.backends.cudnn.flags(enabled=False):
-        return forward(*positional, **keywords)
+        return replace(self, buffers=recomputed_statistics(self, parameters, inputs))
 
 
 def called(
@@ -121,11 +147,11 @@ def called(
     return torch.func.functional_call(net, completed, positional, dict(keywords or {}), tie_weights=False)
 
 
-def call_with_inputs(net: nn.Module, state: Mapping[str, Tensor], inputs: Any) -> Any:
-    """What `net` gives with `state` for a batch's inputs: a mapping as keywords, a tuple or list one by one, else as they are."""
-    if isinstance(inputs, Mapping):
-        return called(net, state, (), inputs)
-    return called(net, state, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,))
+def spread(inputs: Any, *, whole: bool = False) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """A batch's inputs as a net's arguments: a mapping by keyword, a tuple or list one by one, else or `whole` as they are."""
+    if whole or isinstance(inputs, Tensor | PackedSequence) or not isinstance(inputs, Mapping | tuple | list):
+        return (inputs,), {}
+    return ((), inputs) if isinstance(inputs, Mapping) else (tuple(inputs), {})
 
 
 def use_batch_statistics(net: nn.Module) -> None:
@@ -135,21 +161,20 @@ def use_batch_statistics(net: nn.Module) -> None:
             module.running_mean = module.running_var = module.num_batches_tracked = None
 
 
-def recomputed_statistics(
-    net: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Iterable[Any]
-) -> dict[str, Tensor]:
+def recomputed_statistics(net: FunctionalNet, parameters: Parameters, inputs: Iterable[Any]) -> dict[str, Tensor]:
     """The buffers of `net` with batch norm's running statistics taken anew, as means over the batches (Izmailov et al. 2018)."""
-    training = copy.deepcopy(net, {id(t): t for t in chain(net.parameters(), net.buffers())}).eval()
-    state = {name: buffer.clone() for name, buffer in buffers.items()}
+    training = copy.deepcopy(net.module, {id(t): t for t in chain(net.module.parameters(), net.module.buffers())})
+    buffers = {name: buffer.clone() for name, buffer in net.buffers.items()}
     for name, module in training.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-            module.train()
+            module.training = True
             module.momentum = None  # the plain mean
-            state[f"{name}.num_batches_tracked"].zero_()
+            buffers[f"{name}.num_batches_tracked"].zero_()
+    twin = replace(net, module=training)
     with torch.no_grad():
         for one in inputs:
-            call_with_inputs(training, {**parameters, **state}, one)
-    return state
+            twin.run(twin.state(parameters) | buffers, *spread(twin.lent(one), whole=twin.rules.whole_inputs))
+    return buffers
 
 
 def check_callable_with_other_parameters(model: nn.Module) -> None:
@@ -160,6 +185,11 @@ def check_callable_with_other_parameters(model: nn.Module) -> None:
         raise TypeError("a scripted module can't be called with other parameters; give the module that it was scripted from")
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
         raise ValueError("the model has lazy layers that have not run yet; call model(inputs) once before")
+    if (name := next((name for name, p in model.named_parameters() if p.is_complex()), None)) is not None:
+        raise ValueError(
+            f"the parameter {name!r} is complex, and displacements are real; keep its real and imaginary parts in a parameter "
+            "[..., 2] and make it complex in forward by torch.view_as_complex"
+        )
     if any(p.is_meta for p in model.parameters()):
         raise ValueError("the model is on the meta device and has no numbers; load its weights before")
 
@@ -188,7 +218,8 @@ def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def undisturbed(device: torch.device) -> Iterator[None]:
     """Exact arithmetic inside, nobody's settings or random numbers changed outside.
 
-    No autocast and no TF32, attention by its plain formula (the fused ones have no second derivative), outside inference mode.
+    No autocast and no TF32, attention by its plain formula (the fused ones have no second derivative), outside inference mode,
+    and no activation checkpoints.
     Inside another one, only random numbers are left to do: each draws the same.
     """
     if getattr(_entered, "already", False):
@@ -203,6 +234,7 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=cuda))
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(plain_checkpoints())
         try:
             _entered.already = True
             torch.backends.mha.set_fastpath_enabled(False)

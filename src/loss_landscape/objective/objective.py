@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from loss_landscape.objective.batch_loss import BatchLoss, ModelWithLoss
+from loss_landscape.objective.batch_loss import BatchLoss, ModelWithLoss, rehearsed_function
 from loss_landscape.objective.batch_weights import BatchWeights, batch_weights
 from loss_landscape.objective.batches import Batches
 from loss_landscape.objective.criterion import Criterion, LossFunction
 from loss_landscape.objective.functional_net import FunctionalNet, Parameters, check_callable_with_other_parameters, undisturbed
-from loss_landscape.objective.used_parameters import used_parameters
+from loss_landscape.objective.own_modes import require_same_loss_in_own_eval_mode
+from loss_landscape.objective.rehearsal import Rehearsal
+from loss_landscape.objective.used_parameters import UsedParameters, used_parameters
 
 BatchNorm = Literal["running", "batch", "recompute"]
 
@@ -24,8 +26,8 @@ BatchNorm = Literal["running", "batch", "recompute"]
 class Objective:
     """A weighted mean of `batch_losses` over fixed batches, plus a regulariser, as a function of parameters by name.
 
-    It knows no point and no direction; parameters that are not given are the net's own. `used` are the names of the trainable
-    parameters that the loss depends on, `activation_bytes` what the net's modules give out for a batch.
+    It knows no point and no direction; parameters that are not given are the net's own. `used` are the trainable parameters that
+    the loss depends on.
     """
 
     batch_losses: BatchLoss
@@ -33,8 +35,7 @@ class Objective:
     batches: Batches
     batch_norm: BatchNorm
     batch_weights: BatchWeights
-    used: tuple[str, ...]
-    activation_bytes: int
+    used: UsedParameters
 
     @property
     def net(self) -> FunctionalNet:
@@ -55,6 +56,19 @@ class Objective:
     def device(self) -> torch.device:
         """Where everything lies."""
         return self.net.device
+
+    @property
+    def activation_bytes(self) -> int:
+        """What the net's modules give out for a batch."""
+        return self.used.activation_bytes
+
+    def unmoved(self, moved: Collection[str]) -> dict[str, str]:
+        """The net's parameters that are not among the `moved` ones, by name, and why: unused, frozen, or left out on request."""
+        reasons = {
+            name: "left out" if name in self.used.names else "unused" if parameter.requires_grad else "frozen"
+            for name, parameter in self.net.module.named_parameters()
+        }
+        return {name: reason for name, reason in reasons.items() if name not in moved}
 
     def outputs(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Any:
         """What the net gives for a batch of (inputs, targets) at `parameters`, in `dtype`, the objective's unless given."""
@@ -132,7 +146,7 @@ class Objective:
         return replace(self, batches=batches, batch_weights=weights)
 
     def _with_net(self, net: FunctionalNet) -> Objective:
-        regularizer = None if self.regularizer is None else ModelWithLoss(net.module, self.regularizer.loss)
+        regularizer = None if self.regularizer is None else self.regularizer.around(net)
         return replace(self, batch_losses=self.batch_losses.with_net(net), regularizer=regularizer)
 
 
@@ -161,23 +175,50 @@ def objective_of(
         if loss_fn is not None and _is_one_batch(batches):
             batches = [batches]
         fixed = Batches(batches, net.device, net.dtype if converted else None)
+        rehearsal = Rehearsal(model, next(iter(fixed)))
+        losses = _losses(net, loss_fn, batch_loss, rehearsal)
         if batch_norm == "recompute":
-            net = net.with_recomputed_statistics({}, (batch[0] for batch in fixed))
-        if loss_fn is not None:
-            losses = BatchLoss.of_criterion(net, loss_fn, fixed)
-        if batch_loss is not None:
-            losses = BatchLoss.of_function(net, batch_loss, fixed)
-        trainable = {name: net.parameters[name] for name, p in model.named_parameters() if p.requires_grad}
-        used, activation_bytes = used_parameters(losses, fixed, trainable)
-        leaves = {name: trainable[name].clone().requires_grad_() for name in used}
-        weights = batch_weights(losses, fixed, leaves, batch_weight)
-    penalty = None if regularizer is None else ModelWithLoss(net.module, lambda net, _: regularizer(net))
-    return Objective(losses, penalty, fixed, batch_norm, weights, used, activation_bytes)
+            net = losses.net.with_recomputed_statistics({}, (batch[0] for batch in fixed))
+            losses = losses.with_net(net)
+        if batch_norm != "recompute":
+            require_same_loss_in_own_eval_mode(model, losses, rehearsal.batch)
+        penalty = None
+        if regularizer is not None:
+            net, penalty = rehearsed_function(losses.net, lambda net, _: regularizer(net), rehearsal)
+            losses = losses.with_net(net)
+        objective = _used_and_weighed(losses, penalty, fixed, batch_norm, batch_weight)
+    return objective
+
+
+def _losses(
+    net: FunctionalNet, loss_fn: LossFunction | None, batch_loss: Callable[[nn.Module, Any], Tensor] | None, rehearsal: Rehearsal
+) -> BatchLoss:
+    if batch_loss is not None:
+        return BatchLoss.of_function(net, batch_loss, rehearsal)
+    assert loss_fn is not None  # one of the two is there
+    return BatchLoss.of_criterion(net, loss_fn, rehearsal)
+
+
+def _used_and_weighed(
+    losses: BatchLoss,
+    penalty: ModelWithLoss | None,
+    batches: Batches,
+    batch_norm: BatchNorm,
+    batch_weight: Callable[[Any], float] | None,
+) -> Objective:
+    net = losses.net
+    trainable = {name: net.parameters[name] for name, p in net.module.named_parameters() if p.requires_grad}
+    added = None if penalty is None else functools.partial(penalty.at, net, batch=None)
+    used = used_parameters(losses, batches, trainable, added)
+    leaves = {name: trainable[name].clone().requires_grad_() for name in used.names}
+    weights = batch_weights(losses, batches, leaves, batch_weight)
+    return Objective(losses, penalty, batches, batch_norm, weights, used)
 
 
 def gradients(loss: Tensor, leaves: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """The gradient of a scalar with respect to each of `leaves`, zeros where it does not depend on one."""
-    return torch.autograd.grad(loss, list(leaves), allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(loss, list(leaves), allow_unused=True, materialize_grads=True)
+    return tuple(slope.to_dense() if slope.is_sparse else slope for slope in found)
 
 
 def _check_choices(loss_fn: LossFunction | None, batch_loss: Callable[..., Tensor] | None, batch_norm: str) -> None:

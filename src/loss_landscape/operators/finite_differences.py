@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape.objective.functional_net import Parameters
+from loss_landscape.objective.objective import gradients
 from loss_landscape.operators.batch_sum import BatchMatrix, WeightedTerm
 from loss_landscape.surface.surface import LossSurface
 
@@ -59,5 +60,4 @@ def gradient(surface: LossSurface, loss: Callable[[Parameters], Tensor], point: 
         value = loss(leaves)
     if not value.requires_grad:  # this term depends on none of the parameters that move
         return torch.zeros_like(point)
-    parts = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
-    return surface.layout.flatten(parts)
+    return surface.layout.flatten(gradients(value, leaves.values()))

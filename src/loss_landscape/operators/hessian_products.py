@@ -72,6 +72,9 @@ def require_twice_differentiable(slopes: Iterable[Tensor]) -> None:
 
     torch.autograd.grad takes such a function's gradient for a constant, without a word, and the matrix would lack a part.
     """
+    slopes = list(slopes)
+    if any(slope.is_sparse for slope in slopes):
+        raise RuntimeError("a sparse gradient has no second derivative")
     waiting = [slope.grad_fn for slope in slopes if slope.grad_fn is not None]
     seen = set(waiting)
     while waiting:

@@ -6,7 +6,6 @@ import copy
 import importlib
 import math
 from collections import Counter
-from collections.abc import Mapping
 from itertools import chain
 from types import ModuleType
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loss_landscape.nested import tensors_in
-from loss_landscape.objective.functional_net import called, undisturbed
+from loss_landscape.objective.functional_net import called, spread, undisturbed
 from loss_landscape.operators.surface_operator import SurfaceOperator, require_criterion, require_surface
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.surface.surface import LossSurface
@@ -93,7 +92,10 @@ class _Source:
         self.batches = [(batch[0], batch[1]) for _, batch in surface.objective.weighted_batches()]
         self._require_plain_targets()
         self._require_equal_weights()
-        self.net = _OnInputs(_real_net(surface))
+        rules = surface.objective.net.rules
+        if rules.outside:
+            raise ValueError(f"{what} is not known for a net that reads its parameters by a closure; use GaussNewtonOperator")
+        self.net = _OnInputs(_real_net(surface), whole=rules.whole_inputs)
         self.parameters = [self.net.net.get_parameter(name) for name in surface.layout.names]
 
     def given_to(self, kind: str, **options: Any) -> Any:
@@ -171,15 +173,13 @@ class _Source:
 class _OnInputs(nn.Module):
     """A net that takes a batch's inputs as one argument."""
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: nn.Module, *, whole: bool):
         super().__init__()
-        self.net = net
+        self.net, self.whole = net, whole
 
     def forward(self, inputs: Any) -> Any:
         state = {name: buffer.clone() for name, buffer in self.net.named_buffers()}  # it may count in them
-        if isinstance(inputs, Mapping):
-            return called(self.net, state, (), inputs)
-        return called(self.net, state, tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,))
+        return called(self.net, state, *spread(inputs, whole=self.whole))
 
 
 def _real_net(surface: LossSurface) -> nn.Module:

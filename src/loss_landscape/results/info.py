@@ -212,7 +212,9 @@ class StrategyInfo:
 
     `strategy` is "vectorized", "traced" or "eager", and `strategy_note` says why it is not what the rule would choose. `chunk` is
     how many cells were taken at a time, `compiled` whether the loss was, `precision` what the net computed in where that is not
-    `dtype`, `weighting` the rule by which batches count, `versions` those of Python, torch and numpy.
+    `dtype`, `weighting` the rule by which batches count, `versions` those of Python, torch and numpy. `unmoved` are the net's
+    parameters that the surface leaves where they are, by name, and why; `without_slope` those that move it though autograd gives
+    them no derivative.
     """
 
     strategy: str
@@ -223,6 +225,16 @@ class StrategyInfo:
     dtype: str
     weighting: str
     versions: Mapping[str, str]
+    unmoved: Mapping[str, str] = field(default_factory=dict)
+    without_slope: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, meta: Mapping[str, Any]) -> StrategyInfo | None:
+        """What a grid's meta says of it; None where it says nothing. What came with later versions may be missing."""
+        given = {each.name: meta[each.name] for each in fields(cls) if each.name in meta}
+        if "strategy" not in given or "versions" not in given:
+            return None
+        return cls(**given | {"without_slope": tuple(given.get("without_slope", ()))})
 
 
 @dataclass(frozen=True)
@@ -281,8 +293,7 @@ class GridInfo:
     @classmethod
     def from_json(cls, meta: Mapping[str, Any]) -> GridInfo:
         """What `to_json` wrote; entries that are not there have their defaults, unknown ones become `extra`."""
-        names = [each.name for each in fields(StrategyInfo)]
-        evaluation = StrategyInfo(**{name: meta[name] for name in names}) if meta.keys() >= set(names) else None
+        evaluation = StrategyInfo.from_json(meta)
         search = meta.get("span_found")
         info = cls(
             DirectionInfo.from_json(meta),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import fnmatch
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -69,7 +70,7 @@ class LossSurface:
             batch_norm=batch_norm,
             regularizer=regularizer,
         )
-        self.layout = ParameterLayout.of(self.objective.net.module, self.objective.used)
+        self.layout = ParameterLayout.of(self.objective.net.module, self.objective.used.names)
         self.origin = self.layout.flatten(self.objective.net.parameters)  # [P]
         self._traced: dict[tuple[Kind, Precision], TracedLoss] = {}
 
@@ -77,12 +78,18 @@ class LossSurface:
         count = len(self.objective.batch_weights.values)
         batches = f"{count} batch{'es' if count != 1 else ''}"
         dtype = str(self.dtype).removeprefix("torch.")
-        return f"LossSurface(loss {self.loss():.4g}, P={self.size}, {batches}, {dtype}, {self.device})"
+        facts = [f"loss {self.loss():.4g}", f"P={self.size}", batches, dtype, str(self.device), *self._told()]
+        return f"LossSurface({', '.join(facts)})"
 
     @property
     def size(self) -> int:
         """The number P of parameters that move."""
         return self.layout.size
+
+    @property
+    def unmoved(self) -> dict[str, str]:
+        """The net's parameters that stay as they are, by name, and why: `frozen`, `unused`, or `left out` by `restricted`."""
+        return self.objective.unmoved(self.layout.names)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -160,6 +167,14 @@ class LossSurface:
     def in_halves(self) -> LossSurface:
         """The same surface with every batch cut in two; ValueError where that changes the loss, or a batch has one example."""
         return self._twin(self.objective.in_halves(self.leaves()))
+
+    def _told(self) -> Iterator[str]:
+        """What does not move, and what moves without a slope, in words."""
+        for reason, count in Counter(self.unmoved.values()).items():
+            names = [name for name, why in self.unmoved.items() if why == reason]
+            yield f"{reason}: {', '.join(names[:2])}" + (f" and {count - 2} more" if count > 2 else "")
+        if self.objective.used.without_slope:
+            yield f"no derivative in {', '.join(self.objective.used.without_slope[:2])}"
 
     @cached_property
     def _baseline(self) -> float:

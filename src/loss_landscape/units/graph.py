@@ -12,7 +12,8 @@ from torch.func import functional_call
 
 from loss_landscape.graphs.tracing import constant, evaluated, traced
 from loss_landscape.nested import map_tensors, tensors_in
-from loss_landscape.objective.functional_net import private_clone, undisturbed
+from loss_landscape.objective.functional_net import undisturbed
+from loss_landscape.objective.private_copy import evaluating_clone
 from loss_landscape.units.axes import Axes, Factor, axes_of, fix, resolved
 from loss_landscape.units.permutations import Part, State, UnitGroups
 from loss_landscape.units.rules import INPUT, OUTPUT, POSITIONS, Known, axes_after
@@ -51,7 +52,7 @@ class UnitGraph:
         names, given = tuple(state), tuple(tensors_in(inputs))
         axes = [*_axes_of_state(model, state), *(axes_of(tensor.shape, INPUT) for tensor in given)]
         with undisturbed(given[0].device), torch.no_grad():
-            graph = traced(_as_function(private_clone(model).eval(), names, inputs), [*state.values(), *given])
+            graph = traced(_as_function(evaluating_clone(model), names, inputs), [*state.values(), *given])
             found = cls(graph, names, _aliases(model, names), given, _through(graph, axes))
             found._fix_what_changes_outputs({name: tensor.detach() for name, tensor in state.items()})
         return found
