@@ -30,7 +30,7 @@ def pool_by_maxima(graph: fx.Graph) -> None:
             maxima = graph.call_function(maxima_of_windows(*pooling.args[1]), (before.args[0] if behind else before,))
             if behind:
                 maxima = graph.call_function(aten.relu_.default, (maxima,))
-        maxima.meta["val"] = pooling.meta["val"][0]  # a pooling that follows looks at it
+        maxima.meta.update(next(iter(pooling.users)).meta)  # a pooling that follows looks at it
         for part in list(pooling.users):
             part.replace_all_uses_with(maxima)
             graph.erase_node(part)

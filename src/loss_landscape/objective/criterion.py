@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loss_landscape.nested import copied, map_tensors, rows_of, tensors_in
+from loss_landscape.nested import copied, map_tensors, tensors_in
 from loss_landscape.objective.outside_reads import MemoryWatch
 
 SHORT_INTEGERS = (torch.int8, torch.int16, torch.int32)
@@ -76,7 +76,8 @@ class Criterion:
         twin = copy.copy(self)
         if isinstance(self.function, nn.Module):
             twin.function = copy.deepcopy(self.function).to(device)
-        twin.__dict__.pop("_with_sum", None)
+        for made in ("_with_sum", "_unweighted"):
+            twin.__dict__.pop(made, None)
         return twin
 
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
@@ -98,26 +99,41 @@ class Criterion:
                 return None  # it has the attribute but does not obey it
         return ratio
 
-    def is_mean_over_examples(self, outputs: Tensor, targets: Any) -> bool:
-        """Whether the loss of the batch is the mean of its halves', each counted by its examples."""
-        count, half = len(outputs), len(outputs) // 2
-        if half == 0:
-            return True
-        parts = [slice(0, half), slice(half, count)]
-        losses = [float(self(outputs[part], rows_of(targets, part))) for part in parts]
-        return agrees(float(self(outputs, targets)), (half * losses[0] + (count - half) * losses[1]) / count)
+    def example_losses(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Each example's loss summed [B], differentiable, and what the square of its gradient counts [B], in a list.
 
-    def example_losses(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Each example's own loss [B] (differentiable) and its share of the batch's denominator [B]."""
+        That is 1 over the batch's denominator; an example's class weight, which is in its loss, is taken out of the square once.
+        """
         if self.reduction is None:
             losses = torch.func.vmap(lambda o, t: self(o[None], t[None]))(outputs, targets)
-            return losses, torch.ones_like(losses, requires_grad=False)
+            return losses, [torch.full_like(losses.detach(), 1 / len(losses))]
         sums = torch.func.vmap(lambda o, t: self.total(o[None], t[None]))(outputs, targets)
         if self.reduction == "sum":
-            return sums, torch.ones_like(sums.detach())
+            return sums, [torch.ones_like(sums.detach())]
+        shares, unweighted = (self._shares(criterion, outputs, targets).to(sums) for criterion in (self, self._unweighted))
+        weights = torch.where(shares > 0, shares / unweighted.clamp(min=1e-300), torch.ones_like(shares))
+        return sums, [torch.where(shares > 0, 1 / weights, 0) / shares.sum()]
+
+    @staticmethod
+    def _shares(criterion: Criterion, outputs: Tensor, targets: Tensor) -> Tensor:
+        """What each example's own mean divides by, [B]."""
         singles = [slice(i, i + 1) for i in range(len(outputs))]
-        shares = torch.tensor([self._ratio(outputs[one], targets[one]) for one in singles]).to(sums)
-        return sums / torch.where(shares > 0, shares, torch.ones_like(shares)), shares
+        return torch.tensor([criterion._ratio(outputs[one], targets[one]) for one in singles])
+
+    @functools.cached_property
+    def _unweighted(self) -> Criterion:
+        """The same without class weights; itself where it has none."""
+        if isinstance(self.function, functools.partial) and self.function.keywords.get("weight") is not None:
+            plain: Any = functools.partial(self.function.func, *self.function.args, **self.function.keywords | {"weight": None})
+        elif isinstance(self.function, nn.Module) and getattr(self.function, "weight", None) is not None:
+            plain = copy.deepcopy(self.function)
+            plain.weight = None
+        else:
+            return self
+        twin = copy.copy(self)
+        twin.__dict__.pop("_with_sum", None)
+        twin.function = plain
+        return twin
 
     @functools.cached_property
     def _with_sum(self) -> LossFunction:
@@ -164,8 +180,3 @@ def reduction_of(loss_fn: LossFunction) -> str | None:
     except ValueError:
         return None
     return parameter.default if parameter is not None and isinstance(parameter.default, str) else None
-
-
-def agrees(value: float, other: float) -> bool:
-    """Whether two ways to compute a loss agree up to float32 rounding."""
-    return math.isclose(value, other, rel_tol=1e-4, abs_tol=1e-6) or not math.isfinite(value)

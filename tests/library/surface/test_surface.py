@@ -173,14 +173,14 @@ def test_a_batch_in_which_nothing_counts_weighs_nothing():
     ],
     ids=["function", "float32_weights", "partial", "closure"],
 )
-def test_functions_are_read_or_compared_with_their_halves(loss_fn, weighting):
+def test_functions_are_read_or_compared_in_pairs_of_batches(loss_fn, weighting):
     net, (inputs, targets) = mlp(), data()
     surface = LossSurface(net, loss_fn, uneven(inputs, targets))
     assert surface.objective.batch_weights.rule.startswith(weighting)
     assert surface.loss() == pytest.approx(loss_fn(net(inputs), targets).item(), rel=1e-6)
 
 
-def test_a_criterion_that_does_not_obey_its_reduction_is_compared_with_its_halves():
+def test_a_criterion_that_does_not_obey_its_reduction_is_compared_in_pairs_of_batches():
     class Stubborn(nn.Module):
         reduction = "mean"
 
@@ -327,10 +327,10 @@ def test_the_net_is_left_untouched(case, training):
 
 def test_the_net_is_left_untouched_by_an_exception():
     class Fails(Remembers):
-        calls_left = 3
+        calls_left = 8  # construction takes five
 
         def forward(self, x: Tensor) -> Tensor:
-            self.calls_left -= 1
+            Fails.calls_left -= 1
             torch.rand(3)
             if self.calls_left < 0:
                 raise FloatingPointError("enough")
