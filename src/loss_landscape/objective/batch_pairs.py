@@ -75,6 +75,8 @@ def denominators_by_pairs(loss: BatchLoss, batches: Batches, parameters: Paramet
             for one, two in zip(ratios, there, strict=True)
         ):
             return [1.0, *(ratio for ratio in ratios if ratio is not None)], "what the loss divides by, from pairs of batches"
+    if not all(min(pair.counts) for pair in pairs):
+        raise _unknown("the examples of a batch can't be told apart")
     raise _unknown("the loss of two batches together is not the mean of theirs by examples")
 
 

@@ -49,7 +49,8 @@ class Rehearsal:
         if changed and not _same(given, again):
             raise NotEvaluableError(
                 f"the net remembers its calls: {', '.join(changed[:4])} of it changed in a call, and another call with the same "
-                "parameters and inputs gave something else; set it anew at the start of forward, or in a batch_loss"
+                "parameters and inputs gave something else; set it anew at the start of forward, or in a batch_loss, and let no "
+                "NumPy or Python random numbers into it"
             )
         names = {label[1] for label in (*watch.written, *watch.reinterpreted) if label[0] == "parameter"}
         rules = replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from loss_landscape.nested import tensors_in
-from loss_landscape.objective.functional_net import undisturbed
+from loss_landscape.objective.functional_net import Parameters, undisturbed
 from loss_landscape.operators.batch_sum import BatchMatrix, BatchSum, DeviceFallback, WeightedTerm
 from loss_landscape.operators.hessian_products import flat, retained_hessian, vjp
-from loss_landscape.operators.jacobian_products import Middle, retained_product, streamed_product
+from loss_landscape.operators.jacobian_products import JacobianMethod, Middle, Values, first_that_works, jacobian_product
 from loss_landscape.operators.surface_operator import SummedOperator, require_criterion, require_surface
 from loss_landscape.surface.surface import LossSurface
 
-JacobianMethod = Literal["retained", "streamed"]
 THE_MATRIX = "the Gauss–Newton matrix"
+METHODS: tuple[JacobianMethod, ...] = ("retained", "streamed", "finite_differences")
 MANY_OUTPUTS = 4096  # an example's; where there are more, they and not the activations fill the memory
 
 
@@ -30,11 +30,12 @@ class GaussNewtonOperator(SummedOperator):
 
     `method` is one of `retained` (the graphs of the outputs and of Jᵀu, kept between products as far as `memory_budget_mb`, in
     MiB, goes) and `streamed` (Jv by forward differentiation, then one backward pass, a quarter of each batch at a time: about a
-    training step's memory). `auto` retains, and streams where an example has more than 4096 outputs; where a forward derivative
-    is missing it retains there too. `.method` says what it took. Out of memory, `on_oom` decides as in `HessianOperator`.
+    training step's memory), and `finite_differences` (the same with Jv by a difference, in float64 where the net has that).
+    `auto` retains, and streams where an example has more than 4096 outputs; where a derivative is missing it takes the next one.
+    `.method` says what it took, `.note` why. Out of memory, `on_oom` decides as in `HessianOperator`.
 
     Raises TypeError for what is no surface, for something `beside` one, or a net that gives more than one tensor, ValueError for
-    a surface with `batch_loss`.
+    a surface with `batch_loss`, and for a `method` whose derivatives this net has not.
 
     >>> curvature = GaussNewtonOperator(surface)
     >>> curvature @ {"weight": torch.ones(1, 2)}
@@ -53,11 +54,17 @@ class GaussNewtonOperator(SummedOperator):
     ):
         require_surface(surface, type(self), *beside)
         require_criterion(surface, THE_MATRIX)
-        if method not in ("auto", "retained", "streamed"):
-            raise ValueError(f"method must be 'auto', 'retained' or 'streamed', got {method!r}")
-        self.method: JacobianMethod = _by_rule(surface) if method == "auto" else method
-        parts = _in_quarters(surface) if self.method == "streamed" else surface
+        if method != "auto" and method not in METHODS:
+            raise ValueError(f"method must be 'auto', {', '.join(map(repr, METHODS))}, got {method!r}")
+        candidates = _by_rule(surface) if method == "auto" else (method,)
+        self.method, exact, self._reason = first_that_works(surface, map_to_outputs, candidates)
+        parts = exact if self.method == "retained" else _in_quarters(exact)
         super().__init__(surface, BatchSum(parts, partial(_terms, method=self.method), memory_budget_mb, on_oom))
+
+    @property
+    def note(self) -> str:
+        """Why the method is not what the shapes would choose, and what was done where memory ran out."""
+        return "; ".join(filter(None, (self._reason, self._sum.note)))
 
     def diagonal(self) -> Tensor:
         """The diagonal [P], exact: Σ (Jᵀeᵢ) ∘ (JᵀMeᵢ) over all outputs i, two backward passes for each, example by example.
@@ -75,7 +82,7 @@ class GaussNewtonOperator(SummedOperator):
 def _terms(surface: LossSurface, method: JacobianMethod) -> Iterator[WeightedTerm]:
     """For each batch J the outputs' derivative and M the loss's Hessian in them; for the regulariser its own Hessian."""
     for weight, batch in surface.objective.weighted_batches():
-        prepared = partial(_retained if method == "retained" else _streamed, surface, batch)
+        prepared = partial(jacobian_product, surface, batch, map_to_outputs, method)
         yield WeightedTerm(weight, prepared, prepared)
     if surface.objective.regularizer is not None:
         prepared = partial(retained_hessian, surface, surface.objective.penalty)
@@ -91,21 +98,13 @@ def _diagonal(surface: LossSurface) -> Tensor:
     return total
 
 
-def _by_rule(surface: LossSurface) -> JacobianMethod:
+def _by_rule(surface: LossSurface) -> tuple[JacobianMethod, ...]:
     _, batch = next(surface.objective.weighted_batches())
-    parameters = surface.layout.unflatten(surface.origin)
     with undisturbed(surface.device), torch.no_grad():
-        outputs = surface.objective.outputs(parameters, batch)
-        require_one_tensor(outputs)
-        if outputs.numel() <= MANY_OUTPUTS * len(tensors_in(batch[0])[0]):
-            return "retained"
-        try:
-            _streamed(surface, batch).product(torch.zeros_like(surface.origin))
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # an operation without a forward derivative
-            return "retained"
-    return "streamed"
+        outputs = surface.objective.outputs(surface.layout.unflatten(surface.origin), batch)
+    require_one_tensor(outputs)
+    many = outputs.numel() > MANY_OUTPUTS * len(tensors_in(batch[0])[0])
+    return ("streamed", "retained", "finite_differences") if many else METHODS
 
 
 def _in_quarters(surface: LossSurface) -> LossSurface:
@@ -118,18 +117,15 @@ def _in_quarters(surface: LossSurface) -> LossSurface:
     return surface
 
 
-def _retained(surface: LossSurface, batch: Any) -> BatchMatrix:
-    leaves = surface.leaves()
-    with torch.enable_grad():
-        outputs = surface.objective.outputs(leaves, batch)
-        require_one_tensor(outputs)
-    return retained_product(surface, leaves, outputs, _loss_hessian(surface, batch, outputs))
+def map_to_outputs(surface: LossSurface, batch: Any) -> tuple[Values, Callable[[Tensor], Middle]]:
+    """The net's outputs, and the Hessian of the batch's loss in them."""
 
+    def outputs(parameters: Parameters) -> Tensor:
+        made = surface.objective.outputs(parameters, batch)
+        require_one_tensor(made)
+        return made
 
-def _streamed(surface: LossSurface, batch: Any) -> BatchMatrix:
-    return streamed_product(
-        surface, lambda parameters: surface.objective.outputs(parameters, batch), partial(_loss_hessian, surface, batch)
-    )
+    return outputs, partial(_loss_hessian, surface, batch)
 
 
 def _loss_hessian(surface: LossSurface, batch: Any, outputs: Tensor) -> Middle:

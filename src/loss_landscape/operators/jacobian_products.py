@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.func import jvp
 
-from loss_landscape.objective.functional_net import Parameters
+from loss_landscape.nested import rows_of
+from loss_landscape.objective.functional_net import Parameters, undisturbed
 from loss_landscape.operators.batch_sum import TENSORS_KEPT_AN_ACTIVATION, BatchMatrix
+from loss_landscape.operators.finite_differences import STEPS, in_exact_dtype
 from loss_landscape.operators.hessian_products import flat, require_twice_differentiable, vjp
 from loss_landscape.surface.surface import LossSurface
 
+JacobianMethod = Literal["retained", "streamed", "finite_differences"]
+Values = Callable[[Parameters], Tensor]
+"""The map y."""
 Middle = Callable[[Tensor], Tensor]
 """The product of M with what is like y."""
+MapOfBatch = Callable[[LossSurface, Any], tuple[Values, Callable[[Tensor], Middle]]]
+"""A surface and a batch → y, and y's value → M."""
+
+
+def jacobian_product(surface: LossSurface, batch: Any, map_of: MapOfBatch, method: JacobianMethod) -> BatchMatrix:
+    """A batch's JᵀMJ by this method."""
+    values, middle_at = map_of(surface, batch)
+    if method != "retained":
+        return streamed_product(surface, values, middle_at, _along_by_differences if method == "finite_differences" else _along)
+    leaves = surface.leaves()
+    with torch.enable_grad():
+        there = values(leaves)
+    return retained_product(surface, leaves, there, middle_at(there))
+
+
+def first_that_works(
+    surface: LossSurface, map_of: MapOfBatch, candidates: Sequence[JacobianMethod]
+) -> tuple[JacobianMethod, LossSurface, str]:
+    """The first method whose derivatives exist, the surface to use it on, and why it is not an earlier one.
+
+    Tried on two examples of the first batch, where that can be cut. ValueError where none works.
+    """
+    reasons: list[str] = []
+    _, batch = next(surface.objective.weighted_batches())
+    for method in candidates:
+        exact = in_exact_dtype(surface) if method == "finite_differences" else surface
+        if exact is not surface:
+            _, batch = next(exact.objective.weighted_batches())
+        try:
+            with undisturbed(surface.device):
+                jacobian_product(exact, _few_of(batch), map_of, method).product(torch.ones_like(exact.origin))
+            return method, exact, "; ".join(reasons)
+        except torch.OutOfMemoryError:
+            return method, exact, "; ".join(reasons)  # it is mended where the whole is computed
+        except RuntimeError as error:
+            reasons.append(f"not {method}: {str(error).strip().partition(chr(10))[0]}")
+    raise ValueError(f"{'; '.join(reasons)}; give method='auto'")
+
+
+def _few_of(batch: Any) -> Any:
+    try:
+        return rows_of(batch, slice(0, 2))
+    except (ValueError, IndexError):
+        return batch
 
 
 def retained_product(surface: LossSurface, leaves: Parameters, values: Tensor, middle: Middle) -> BatchMatrix:
@@ -33,28 +83,46 @@ def retained_product(surface: LossSurface, leaves: Parameters, values: Tensor, m
     return BatchMatrix(lambda vector: linearised.product(surface.layout.unflatten(vector)), held)
 
 
-def streamed_product(
-    surface: LossSurface, values: Callable[[Parameters], Tensor], middle_at: Callable[[Tensor], Middle]
-) -> BatchMatrix:
-    """By forward differentiation for Jv and a backward pass for Jᵀ: nothing is kept, and one graph lives at a time."""
+Along = Callable[[LossSurface, Values, Tensor], tuple[Tensor, Tensor]]
+"""y at a surface's origin, and Jv for a vector v [P]."""
 
-    def pushed(vector: Tensor) -> Tensor:
-        """M Jv."""
-        point = surface.layout.unflatten(surface.origin)
-        with torch.no_grad():
-            found = jvp(values, (point,), (surface.layout.unflatten(vector),))
-        return middle_at(found[0])(found[1])
+
+def streamed_product(
+    surface: LossSurface, values: Values, middle_at: Callable[[Tensor], Middle], along: Along | None = None
+) -> BatchMatrix:
+    """By forward differentiation for Jv, or as `along` has it, and a backward pass for Jᵀ: one graph at a time, none kept."""
 
     def product(vector: Tensor) -> Tensor:
-        along = pushed(vector)
+        here, change = (along or _along)(surface, values, vector)
+        image = middle_at(here)(change)
         leaves = surface.leaves()
         with torch.enable_grad():
             there = values(leaves)
         if not there.requires_grad:
             return torch.zeros_like(vector)
-        return flat(torch.autograd.grad(there, list(leaves.values()), along, allow_unused=True, materialize_grads=True))
+        return flat(torch.autograd.grad(there, list(leaves.values()), image, allow_unused=True, materialize_grads=True))
 
     return BatchMatrix(product, num_bytes=0)
+
+
+def _along(surface: LossSurface, values: Values, vector: Tensor) -> tuple[Tensor, Tensor]:
+    point = surface.layout.unflatten(surface.origin)
+    with torch.no_grad():
+        here, change = jvp(values, (point,), (surface.layout.unflatten(vector),))
+    return here, change
+
+
+def _along_by_differences(surface: LossSurface, values: Values, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """By a central difference of y, with the step that the Hessian's have."""
+    length = vector.double().norm()
+    with torch.no_grad():
+        here = values(surface.layout.unflatten(surface.origin))
+        if length == 0:
+            return here, torch.zeros_like(here)
+        step = (STEPS[surface.dtype] * (1 + surface.origin.double().norm()) / length).to(vector)
+        ends = (values(surface.layout.unflatten(surface.origin + sign * step * vector)) for sign in (1, -1))
+        there, back = ends
+    return here, (there - back) / (2 * step)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import copy
 import importlib
 import math
 from collections import Counter
+from importlib import metadata
 from itertools import chain
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from loss_landscape.operators.surface_operator import SurfaceOperator, require_c
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.surface.surface import LossSurface
 
+TOO_NEW = 4  # curvlinops' major version
 KNOWN = (nn.MSELoss, nn.CrossEntropyLoss, nn.BCEWithLogitsLoss)
 FUNCTIONS = {
     F.mse_loss: nn.MSELoss,
@@ -195,12 +197,18 @@ def _real_net(surface: LossSurface) -> nn.Module:
 
 def _curvlinops() -> ModuleType:
     try:
-        return importlib.import_module("curvlinops")
+        module, version = importlib.import_module("curvlinops"), metadata.version("curvlinops-for-pytorch")
     except ImportError as error:
         raise ImportError(
             "the sampled Fisher matrix and K-FAC need curvlinops, which GaussNewtonOperator does not; install it with "
             "pip install 'taskshift[curvature]'"
         ) from error
+    if int(version.partition(".")[0]) >= TOO_NEW:
+        raise ImportError(
+            f"the sampled Fisher matrix and K-FAC know curvlinops 3, and {version} is installed, whose operators take other "
+            "arguments; install the one that is known with pip install 'taskshift[curvature]'"
+        )
+    return module
 
 
 def _seed(generator: GeneratorLike) -> int:

@@ -30,10 +30,10 @@ def spectral_density(
 ) -> Density:
     """The spectral density of an `operator` by Lanczos from `num_probes` random vectors (Ubaru et al. 2017).
 
-    Each probe takes `lanczos_steps` products; its nodes and weights integrate polynomials up to degree 2·lanczos_steps − 1
-    exactly, so the trace and the moments are Hutchinson's. The basis, `lanczos_steps` vectors [P], is kept and
-    reorthogonalised, hence no ghost values. `probes` are `rademacher` signs, or `normal` numbers, whose direction is uniform on
-    the sphere; `generator` draws them.
+    Each probe takes `lanczos_steps` products, P at most (`note` tells); its nodes and weights integrate polynomials up to degree
+    2·lanczos_steps − 1 exactly, so the trace and the moments are Hutchinson's. The basis, `lanczos_steps` vectors [P], is kept
+    and reorthogonalised, hence no ghost values. `probes` are `rademacher` signs, or `normal` numbers, whose direction is uniform
+    on the sphere; `generator` draws them.
 
     Eigenvalues up to `zero_epsilon` times the largest |node| count as zero: a few nodes scatter the null space of a net with more
     parameters than data to either side of 0, further than rounding would.
@@ -57,17 +57,18 @@ def spectral_density(
     if on_oom not in ("error", "fewer_probes"):
         raise ValueError(f"on_oom must be 'error' or 'fewer_probes', got {on_oom!r}")
     checkpointing.require_only("file", by="spectral_density")
-    steps, note = min(lanczos_steps, operator.size), ""
+    steps = min(lanczos_steps, operator.size)
+    notes = [] if steps == lanczos_steps else [f"{steps} Lanczos steps, as many as the matrix has rows, not {lanczos_steps}"]
     rows: list[Row] = []
     try:
         rows.extend(_rows(operator, range(num_probes), steps, probes, generator, checkpointing))
     except torch.OutOfMemoryError:
         if on_oom == "error" or len(rows) < 2:
             raise
-        note = f"out of memory: {len(rows)} of {num_probes} probes"
+        notes.append(f"out of memory: {len(rows)} of {num_probes} probes")
     nodes, weights = (_padded(part, steps) for part in zip(*rows, strict=True))
     threshold = max(zero_epsilon, 10 * torch.finfo(operator.dtype).eps) * float(nodes.abs().max())
-    return Density(nodes, weights, operator.size, threshold, note)
+    return Density(nodes, weights, operator.size, threshold, "; ".join(notes))
 
 
 def density_share(
@@ -87,9 +88,9 @@ def density_share(
 
     >>> matrix = torch.diag(torch.tensor([3.0, 1.0, -2.0]))
     >>> for number in range(2):
-    ...     density_share(matrix, checkpointing=Checkpointing("density.npz", Shard(number, 2)), num_probes=4)
-    >>> spectral_density(matrix, num_probes=4, checkpointing=Checkpointing("density.npz")).trace
-    Estimate(2 ± 0, 4 samples)
+    ...     density_share(matrix, checkpointing=Checkpointing("density.npz", Shard(number, 2)), lanczos_steps=3)
+    >>> spectral_density(matrix, lanczos_steps=3, checkpointing=Checkpointing("density.npz")).trace
+    Estimate(2 ± 0, 8 samples)
     """
     operator = as_operator(operator)
     require_known(probes)

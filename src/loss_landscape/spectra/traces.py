@@ -33,10 +33,11 @@ def trace(
     """tr H of an `operator` H, from at most `num_products` products with it; exact, with error 0, where these give every column.
 
     `method`: `hutchinson` is unbiased for any spectrum, the mean of zᵀHz. `hutch++` (Meyer et al. 2021) and `xtrace` (Epperly et
-    al. 2024) need fewer products where a few eigenvalues dominate, and hold `num_products` vectors [P] in memory. With a
-    `target_error`, in the trace's own units, nothing is taken exactly: it ends as soon as the standard error is no larger, after
-    16 samples at the least; `note` says where that was not met. `probes` are `rademacher` signs or `normal` numbers, of larger
-    variance; XTrace's are uniform on a sphere by its nature, and it refuses `normal`. `generator` draws them.
+    al. 2024) need fewer products where a few eigenvalues dominate, and hold about three times `num_products` vectors [P] in
+    memory at their peak. With a `target_error`, in the trace's own units, nothing is taken exactly: it ends as soon as the
+    standard error is no larger, after 16 samples at the least; `note` says where that was not met. `probes` are `rademacher`
+    signs or `normal` numbers, of larger variance; XTrace's are uniform on a sphere by its nature, and it refuses `normal`.
+    `generator` draws them.
     `on_oom="fewer_probes"`: out of memory after two samples or more it ends with those, and `note` says so.
 
     Raises ValueError for too few products or an unknown option, TypeError for what is no operator.

@@ -42,7 +42,8 @@ def test_graphs_beyond_the_memory_budget_are_rebuilt_with_the_same_result(kind, 
 @pytest.mark.parametrize(("budget", "num_kept"), [(0, 0), (3, 0), (4, 1), (9, 2), (100, 3)])
 def test_as_many_graphs_are_kept_as_fit_into_the_budget(budget, num_kept):
     surface = surface_of("cross_entropy")
-    surface.objective = replace(surface.objective, activation_bytes=2**20)  # 4 MiB a graph, by the rule
+    used = replace(surface.objective.used, activation_bytes=2**20)
+    surface.objective = replace(surface.objective, used=used)  # 4 MiB a graph, by the rule
     products = BatchSum(surface, retained_terms, budget, "error")
     vector = torch.ones(surface.size, 1, dtype=torch.float64)
     first = products(vector)

@@ -60,8 +60,11 @@ class Draws(nn.Module):
         self.net, self.change, self.calls = mlp(), change, 0
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
         return self.change(self, self.net(x))
+
+    def counted(self) -> int:
+        self.calls += 1
+        return self.calls
 
 
 CULPRITS = {
@@ -74,7 +77,7 @@ CULPRITS = {
         Draws(lambda _, y: F.batch_norm(y, torch.zeros(3), torch.ones(3), training=True)),
         r"the net \(Draws\) normalises by each batch's own statistics",
     ),
-    "a counter": (Draws(lambda self, y: y * (1 + 0.01 * self.calls)), r"the loss differs by .* remembers its calls"),
+    "a counter": (Draws(lambda self, y: y * (1 + 0.01 * self.counted())), r"the net remembers its calls: calls of it changed"),
     "NumPy": (Draws(lambda _, y: y * (1 + np.random.rand())), r"the loss differs by .*NumPy, Python"),
     "Python": (Draws(lambda _, y: y * (1 + random.random())), r"the loss differs by .*NumPy, Python"),
 }

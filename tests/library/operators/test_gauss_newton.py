@@ -87,7 +87,7 @@ def test_the_method_is_by_the_number_of_outputs():
     assert (few.method, repr(few)) == ("retained", f"GaussNewtonOperator(P={few.size}, method='retained', float32, cpu)")
     without_forward_derivative = LossSurface(nn.Sequential(net, Squared()), nn.CrossEntropyLoss(), [(x, y)])
     assert GaussNewtonOperator(without_forward_derivative).method == "retained"
-    with pytest.raises(ValueError, match="method must be 'auto', 'retained' or 'streamed', got 'forward'"):
+    with pytest.raises(ValueError, match="method must be 'auto', 'retained', 'streamed', 'finite_differences', got 'forward'"):
         GaussNewtonOperator(surface_of(), method="forward")
 
 

@@ -90,12 +90,13 @@ def own_gradients(case, surface: LossSurface) -> tuple[Tensor, Tensor]:
     "name", ["cross_entropy", "class_weights", "ignored_targets", "soft_targets", "mse", "bce", "conv", "sum"]
 )
 def test_the_empirical_fisher_weighs_examples_as_the_criterion_does(name):
+    """Its scale is the Gauss–Newton's: gradients of sums over outputs, over what the criterion divides by."""
     case = copy.deepcopy(ALL[name])
     case.model.eval()
     surface = LossSurface(case.model, case.loss_fn, case.batches)
     gradients, weights = own_gradients(case, surface)
-    total = 1.0 if name == "sum" else weights.sum()
-    expected = (gradients * weights[:, None]).T @ gradients / total
+    total, outputs = 1.0 if name == "sum" else weights.sum(), 3 if name in ("mse", "bce") else 1
+    expected = outputs * (gradients * weights[:, None]).T @ gradients / total
     torch.testing.assert_close(dense(EmpiricalFisherOperator(surface)), expected, rtol=1e-9, atol=1e-12)
 
 
@@ -129,7 +130,17 @@ def test_outputs_may_be_sequences(loss_fn):
     middle = torch.func.hessian(lambda flat: loss_fn(flat.view_as(point), targets))(point.reshape(-1))
     torch.testing.assert_close(dense(GaussNewtonOperator(surface)), jacobian.T @ middle @ jacobian, rtol=1e-9, atol=1e-12)
     own = torch.func.jacrev(losses)(surface.origin)
-    torch.testing.assert_close(dense(EmpiricalFisherOperator(surface)), own.T @ own / 5, rtol=1e-9, atol=1e-12)
+    divisors = 3 if entropy else 9  # of an example's sum: positions, and outputs of each
+    torch.testing.assert_close(dense(EmpiricalFisherOperator(surface)), divisors * own.T @ own / 5, rtol=1e-9, atol=1e-12)
+
+    def apart(vector: Tensor) -> Tensor:
+        rows = outputs(vector).transpose(1, 2).reshape(15, 3) if entropy else outputs(vector).reshape(15, 3)
+        summed = type(loss_fn)(reduction="none")(rows, targets.reshape(15, *targets.shape[2:]))
+        return summed.reshape(15, -1).sum(dim=1)
+
+    each = torch.func.jacrev(apart)(surface.origin)
+    expected = each.T @ each / (15 if entropy else point.numel())
+    torch.testing.assert_close(dense(EmpiricalFisherOperator(surface, per="position")), expected, rtol=1e-9, atol=1e-12)
     expected = torch.func.hessian(lambda vector: loss_fn(outputs(vector), targets))(surface.origin)
     torch.testing.assert_close(dense(HessianOperator(surface)), expected, rtol=1e-9, atol=1e-12)
 

@@ -175,6 +175,13 @@ def test_without_curvlinops_the_extra_is_named(kind, monkeypatch):
         kind(surface_of("cross_entropy"))
 
 
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_a_curvlinops_that_is_not_known_is_told(kind, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "4.0.0")
+    with pytest.raises(ImportError, match="know curvlinops 3, and 4.0.0 is installed"):
+        kind(surface_of("cross_entropy"))
+
+
 def test_at_least_one_sample_is_drawn():
     with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
         SampledFisherOperator(surface_of("cross_entropy"), num_samples=0)

@@ -216,3 +216,9 @@ def test_what_is_small_beside_the_largest_eigenvalue_counts_as_zero():
     assert finer.negative_mass.value == pytest.approx(2 / 5)
     with pytest.raises(ValueError, match="zero_epsilon is relative"):
         spectral_density(operator, zero_epsilon=1.0)
+
+
+def test_steps_beyond_the_size_are_told():
+    matrix = torch.diag(torch.tensor([3.0, 1.0, -2.0]))
+    assert spectral_density(matrix, num_probes=2, lanczos_steps=3).note == ""
+    assert spectral_density(matrix, num_probes=2).note == "3 Lanczos steps, as many as the matrix has rows, not 50"
