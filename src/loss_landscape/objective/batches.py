@@ -21,19 +21,20 @@ SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 class Batches:
     """Batches that are the same on every pass, on one device, kept in memory where they fit.
 
-    `dtype`, where given, is what their floating-point tensors are turned into.
+    `dtype`, where given, is what their floating-point tensors are turned into. Tensors that need no change are the user's own;
+    a pass raises ValueError where one was written into meanwhile. Of a source that writes each batch over the last one copies are
+    kept.
     """
 
     def __init__(self, source: Iterable[Any], device: torch.device, dtype: torch.dtype | None, memory_limit: int = 2 << 30):
         self.device, self.dtype = device, dtype
         self._source = _fixed(source)
-        self._kept: list[Any] | None = None
+        self._copies = False
+        self._kept: list[tuple[Any, list[int]]] | None = None
         self._kept = self._read(memory_limit)
 
     def __iter__(self) -> Iterator[Any]:
-        if self._kept is not None:
-            return iter(self._kept)
-        return self._streamed()
+        return self._streamed() if self._kept is None else self._unchanged(self._kept)
 
     @property
     def in_memory(self) -> bool:
@@ -42,11 +43,11 @@ class Batches:
 
     def in_dtype(self, dtype: torch.dtype) -> Batches:
         """The same batches with their floating-point tensors in `dtype`."""
-        return Batches(self if self._kept is None else self._kept, self.device, dtype)
+        return Batches(self, self.device, dtype)
 
     def on(self, device: torch.device) -> Batches:
         """The same batches on another device."""
-        return Batches(self if self._kept is None else self._kept, device, self.dtype)
+        return Batches(self, device, self.dtype)
 
     def in_halves(self) -> Batches:
         """The same data in batches of half the size; ValueError where all have one example, or one has none to be counted."""
@@ -54,6 +55,15 @@ class Batches:
         if sum(1 for _ in halves) == sum(1 for _ in self):
             raise ValueError("batches of one example can't be cut in two")
         return halves
+
+    def _unchanged(self, kept: list[tuple[Any, list[int]]]) -> Iterator[Any]:
+        for number, (batch, versions) in enumerate(kept):
+            if _versions(batch) != versions:
+                raise ValueError(
+                    f"batch {number} was written into since the surface was made, by the net, the loss or elsewhere; give the "
+                    "surface a copy of the batches"
+                )
+            yield batch
 
     def _streamed(self) -> Iterator[Any]:
         with _generator_unmoved(self._source):
@@ -63,10 +73,10 @@ class Batches:
                 if not _is_empty(batch):
                     yield self._placed(batch)
 
-    def _read(self, limit: int) -> list[Any] | None:
-        kept, size = [], 0
+    def _read(self, limit: int) -> list[tuple[Any, list[int]]] | None:
+        kept, size = list[tuple[Any, list[int]]](), 0
         for batch in self._streamed():
-            kept.append(batch)
+            kept.append((batch, _versions(batch)))
             size += sum(t.numel() * t.element_size() for t in tensors_in(batch))
             if size > limit:
                 self._check_rereadable(limit)
@@ -76,6 +86,11 @@ class Batches:
                 "expected at least one batch, got none; an iterator that was already used up has none left, nor "
                 "has a loader with drop_last=True over fewer examples than a batch"
             )
+        if any(_versions(batch) != versions for batch, versions in kept):
+            if iter(self._source) is self._source:
+                raise ValueError("batches is a generator that writes each batch over the last one; give a list of copies")
+            self._copies = True
+            return self._read(limit)
         return kept
 
     def _check_rereadable(self, limit: int) -> None:
@@ -88,7 +103,7 @@ class Batches:
         def place(tensor: Tensor) -> Tensor:
             wanted = self.dtype if self.dtype is not None and tensor.is_floating_point() else tensor.dtype
             placed = tensor.detach().to(self.device, wanted)
-            return placed.clone() if placed.is_inference() else placed
+            return placed.clone() if placed.is_inference() or self._copies and placed.data_ptr() == tensor.data_ptr() else placed
 
         return map_tensors(place, _with_tensors(batch))
 
@@ -118,6 +133,11 @@ def _with_tensors(batch: Any) -> Any:
     if isinstance(batch, tuple | list) and not hasattr(batch, "_fields"):
         return type(batch)(_with_tensors(value) for value in batch)
     return batch
+
+
+def _versions(batch: Any) -> list[int]:
+    """How often each tensor was written into."""
+    return [tensor._version for tensor in tensors_in(batch)]
 
 
 def _is_empty(batch: Any) -> bool:

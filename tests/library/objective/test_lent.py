@@ -162,6 +162,33 @@ def test_users_own_points_and_targets_stay():
         assert torch.equal(targets, ignored)
 
 
+class Reuses:
+    """A loader that writes each batch over the last one."""
+
+    def __init__(self):
+        self.inputs, self.labels = torch.empty(10, 6), torch.empty(10, dtype=torch.long)
+
+    def __iter__(self):
+        for part in (slice(0, 10), slice(10, 20)):
+            yield self.inputs.copy_(INPUTS[part]), self.labels.copy_(LABELS[part])
+
+
+def test_a_loader_that_uses_its_memory_again_is_read_by_copies():
+    net = Head()
+    surface = LossSurface(net, nn.CrossEntropyLoss(), Reuses())
+    assert surface.loss() == pytest.approx(copy_loss(net), rel=1e-6)
+    with pytest.raises(ValueError, match="a generator that writes each batch over the last one; give a list of copies"):
+        LossSurface(net, nn.CrossEntropyLoss(), iter(Reuses()))
+
+
+def test_a_batch_that_somebody_writes_into_later_is_told():
+    inputs = INPUTS.clone()
+    surface = LossSurface(Head(), nn.CrossEntropyLoss(), [(inputs, LABELS)])
+    inputs.mul_(2)
+    with pytest.raises(ValueError, match="batch 0 was written into since the surface was made"):
+        surface.loss()
+
+
 # Modes
 
 
