@@ -20,7 +20,7 @@ EXTRAS = {
         "duckdb>=1.0",
     ],
     "sweepers": ["hydra-optuna-sweeper>=1.3,<1.4"],
-    "writer": ["duckdb>=1.0", "plotly>=5.20"],
+    "writer": ["duckdb>=1.0"],
     "curvature": ["curvlinops-for-pytorch>=3.0,<4"],
     "bench": ["loss-landscapes>=3.0.6,<4", "pyhessian>=0.1", "hessian-eigenthings>=1.0.0a5", "curvlinops-for-pytorch>=3.0,<4"],
     "docs": ["jupytext>=1.16", "nbformat>=5.9", "nbclient>=0.10", "ipykernel>=6.29"],

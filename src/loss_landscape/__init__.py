@@ -27,6 +27,7 @@ from loss_landscape.directions.directions import (
 )
 from loss_landscape.directions.points import point_in
 from loss_landscape.directions.trajectory import trajectory_directions
+from loss_landscape.explorer.explorer import Explorer
 from loss_landscape.grids.evaluate import evaluate_grid
 from loss_landscape.grids.span import AutoSpan
 from loss_landscape.operators.base import CurvatureOperator, MatrixOperator
@@ -47,9 +48,12 @@ from loss_landscape.results.directions import Directions
 from loss_landscape.results.eigenpairs import Eigenpairs
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.hessian_metrics import HessianMetrics
 from loss_landscape.results.info import DirectionInfo, GridInfo
+from loss_landscape.results.landscape import Landscape
 from loss_landscape.results.layers import LayerCurvature, LayerCurvatures
 from loss_landscape.results.path_losses import PathLosses
+from loss_landscape.results.trajectory import Trajectory
 from loss_landscape.shards import Shard
 from loss_landscape.sharpness.expected import expected_sharpness
 from loss_landscape.sharpness.keskar import keskar_sharpness
@@ -60,12 +64,15 @@ from loss_landscape.spectra.lanczos import eigenpairs, largest_magnitude_eigenpa
 from loss_landscape.spectra.layers import layer_curvature
 from loss_landscape.spectra.stability import adam_preconditioner, stability_thresholds
 from loss_landscape.spectra.traces import frobenius_norm, trace, trace_and_frobenius_norm
+from loss_landscape.storage.database import LandscapeStorage
 from loss_landscape.surface.strategy import Evaluation
 from loss_landscape.surface.surface import LossSurface
 from loss_landscape.topology import MergeTree, bottleneck_distance, merge_tree, persistence_barcode
 from loss_landscape.units.alignment import Alignment, AlignmentInfo, align
 from loss_landscape.units.graph import unit_groups
 from loss_landscape.units.permutations import UnitGroups
+from loss_landscape.writer.one_call import sample_landscape
+from loss_landscape.writer.writer import LossLandscapeWriter
 
 __version__: str
 
@@ -85,14 +92,19 @@ __all__ = [
     "EmpiricalFisherOperator",
     "Estimate",
     "Evaluation",
+    "Explorer",
     "FunctionOperator",
     "GaussNewtonOperator",
     "Grid",
     "GridInfo",
+    "HessianMetrics",
     "HessianOperator",
     "KroneckerFactoredOperator",
+    "Landscape",
+    "LandscapeStorage",
     "LayerCurvature",
     "LayerCurvatures",
+    "LossLandscapeWriter",
     "LossSurface",
     "MatrixOperator",
     "MergeTree",
@@ -100,6 +112,7 @@ __all__ = [
     "PreconditionedOperator",
     "SampledFisherOperator",
     "Shard",
+    "Trajectory",
     "UnitGroups",
     "adam_directions",
     "adam_preconditioner",
@@ -137,6 +150,7 @@ __all__ = [
     "repair",
     "repaired_line",
     "sam_sharpness",
+    "sample_landscape",
     "spectral_density",
     "stability_thresholds",
     "three_point_directions",

@@ -1,0 +1,86 @@
+"""The curvature at a point in a few numbers, each with its error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loss_landscape.results.documented import Documented
+from loss_landscape.results.eigenpairs import Eigenpairs
+from loss_landscape.results.estimate import Estimate
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HessianMetrics(Documented):
+    """Eigenvalues with their residuals, and the trace with its standard error; also by the documented keys.
+
+    `eigenvalues` are the `num_top` largest, descending, then the smallest, `residuals` ‖Hx − λx‖ over the largest |λ|,
+    `converged` which are within the tolerance. `size` is the number of parameters. The keys epochs, max_eigenvalue, trace and
+    top_eigenvalues hold lists with an entry for each epoch, here one. `pairs` has the vectors, where they are at hand.
+    """
+
+    eigenvalues: tuple[float, ...]
+    residuals: tuple[float, ...]
+    converged: tuple[bool, ...]
+    num_top: int
+    trace: Estimate
+    size: int
+    epoch: float = 0
+    notes: tuple[str, ...] = ()
+    pairs: Eigenpairs | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, pairs: Eigenpairs, trace: Estimate, *, epoch: float, notes: tuple[str, ...]) -> HessianMetrics:
+        """The numbers of eigenpairs and a trace."""
+        told = tuple(note for note in (pairs.note, trace.note, *notes) if note)
+        columns = (tuple(column.tolist()) for column in (pairs.values, pairs.residuals, pairs.converged))
+        return cls(*columns, pairs.num_top, trace, len(pairs.vectors), epoch, told, pairs)
+
+    @property
+    def top_eigenvalues(self) -> tuple[float, ...]:
+        """The largest, descending."""
+        return self.eigenvalues[: self.num_top]
+
+    @property
+    def max_eigenvalue(self) -> float:
+        """λ_max, the algebraically largest."""
+        return self.eigenvalues[0]
+
+    @property
+    def min_eigenvalue(self) -> float | None:
+        """λ_min, where it was solved for."""
+        return self.eigenvalues[self.num_top] if len(self.eigenvalues) > self.num_top else None
+
+    def documented(self) -> dict[str, Any]:
+        """The numbers as lists with an entry for this epoch."""
+        return {
+            "epochs": [self.epoch],
+            "max_eigenvalue": [self.max_eigenvalue],
+            "trace": [self.trace.value],
+            "top_eigenvalues": [list(self.top_eigenvalues)],
+            "min_eigenvalue": [self.min_eigenvalue],
+            "trace_standard_error": [self.trace.standard_error],
+            "residuals": [list(self.residuals)],
+            "converged": [list(self.converged)],
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """What JSON can hold, but for numbers that are not finite; without the vectors."""
+        trace = {name: getattr(self.trace, name) for name in ("value", "standard_error", "num_samples", "note")}
+        own = {name: getattr(self, name) for name in ("num_top", "size", "epoch")}
+        lists = {name: list(getattr(self, name)) for name in ("eigenvalues", "residuals", "converged", "notes")}
+        return {**lists, **own, "trace": trace}
+
+    @classmethod
+    def from_json(cls, entries: Mapping[str, Any]) -> HessianMetrics:
+        """The metrics of which `to_json` made these."""
+        lists = {name: tuple(entries[name]) for name in ("eigenvalues", "residuals", "converged", "notes")}
+        own = {name: entries[name] for name in ("num_top", "size", "epoch")}
+        return cls(**lists, **own, trace=Estimate(**entries["trace"]))
+
+    def __repr__(self) -> str:
+        missing = self.converged.count(False)
+        state = f"{missing} not converged" if missing else "converged"
+        trace = f"trace {self.trace.value:.4g} ± {self.trace.standard_error:.2g}"
+        return f"HessianMetrics(λ_max {self.max_eigenvalue:.4g}, {trace}, {state})"

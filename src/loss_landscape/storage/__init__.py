@@ -1,0 +1,1 @@
+"""What the Writer keeps: a database, and files for others. It knows results, and no net."""

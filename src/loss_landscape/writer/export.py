@@ -1,0 +1,34 @@
+"""A landscape record as a file; the file's ending says which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from loss_landscape.storage.exchange import write_csv, write_npz, write_parquet, write_vti
+from loss_landscape.storage.landscape_file import write_landscape
+from loss_landscape.storage.records import LandscapeRecord
+
+Export = Callable[[Path, LandscapeRecord], None]
+
+
+def exports() -> Mapping[str, Export]:
+    """What writes each kind of file, by its ending: a new kind is a line here."""
+    data = {".json": write_landscape, ".npz": write_npz, ".csv": write_csv, ".parquet": write_parquet, ".vti": write_vti}
+    return {**data, ".png": _draw, ".pdf": _draw}
+
+
+def _draw(path: Path, record: LandscapeRecord) -> None:
+    from loss_landscape.viewing.landscapes import plot_landscape  # imports matplotlib
+
+    plot_landscape(path, record)
+
+
+def export_record(path: str | Path, record: LandscapeRecord) -> Path:
+    """Write `record` to `path`, whole or not at all; ValueError, with the endings there are, for another one."""
+    path = Path(path)
+    known = exports()
+    if path.suffix not in known:
+        raise ValueError(f"{path}: the ending says what is written, and there are {', '.join(known)}")
+    known[path.suffix](path, record)
+    return path

@@ -1,0 +1,197 @@
+"""A folder of landscapes, checkpoints and paths of a user's own training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self, Unpack
+
+from torch import Tensor, nn
+
+from loss_landscape.directions.custom import DirectionsLike
+from loss_landscape.explorer.explorer import Explorer, PathMode
+from loss_landscape.explorer.loss_options import LossKeywords
+from loss_landscape.results.directions import Directions
+from loss_landscape.results.hessian_metrics import HessianMetrics
+from loss_landscape.results.landscape import MODES, Landscape
+from loss_landscape.results.trajectory import Trajectory
+from loss_landscape.storage.database import LandscapeStorage
+from loss_landscape.storage.records import Checkpoint, LandscapeRecord
+from loss_landscape.writer.checkpoint_files import number_or_none, write_checkpoint
+from loss_landscape.writer.export import export_record
+from loss_landscape.writer.metadata import landscape_facts, system_facts, training_statistics
+
+DirectionMode = Literal["random", "pca"]
+
+
+class LossLandscapeWriter:
+    """Samples landscapes of a net, records its training, and keeps both in a folder.
+
+    `log_dir` holds landscape.duckdb, the checkpoints, and landscape.json, which `close` writes unless `auto_export` is False.
+    Opened again, a folder has all that was in it, and goes on with what was interrupted. `seed` draws directions and probes from
+    generators of its own; the user's net and random numbers stay as they were.
+
+    Raises ImportError without duckdb, StorageInUseError where somebody writes to the folder, and UnreadableFileError for a
+    damaged one.
+
+    >>> with LossLandscapeWriter("runs/exp1") as writer:
+    ...     writer.sample_landscape(model, batches, nn.MSELoss(), grid_size=3, directions=torch.eye(2), range_scale=1.0)
+    Landscape(Grid(3×3, loss 0…10, centre 2.5, custom, noise 0))
+    """
+
+    def __init__(self, log_dir: str | Path, *, seed: int = 42, auto_export: bool = True):
+        self.log_dir, self.seed, self.auto_export = Path(log_dir), seed, auto_export
+        self.storage = LandscapeStorage(self.log_dir / "landscape.duckdb")
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
+            self.close()
+        else:  # what is finished is in the storage; an export that fails as well would hide the error
+            self._closed = True
+            self.storage.close()
+
+    def __repr__(self) -> str:
+        return f"LossLandscapeWriter({str(self.log_dir)!r}, {self.storage!r})"
+
+    def sample_landscape(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        loss_fn: Callable[..., Tensor] | None = None,
+        *,
+        mode: Literal["1d", "2d", "3d"] = "2d",
+        grid_size: int | None = None,
+        range_scale: float | None = None,
+        directions: DirectionsLike | None = None,
+        direction_mode: DirectionMode = "random",
+        **loss_options: Unpack[LossKeywords],
+    ) -> Landscape:
+        """The loss on a line, a plane or in a volume through the net, kept as a surface of its own.
+
+        `loss_fn` is a criterion of (outputs, targets) or a loss of (model, inputs, targets). `grid_size` is how many cells a side
+        has (101, 50, 21 by mode), `range_scale` how far it reaches in units of the directions: 0.1, or for "pca" as far as the
+        path does. `directions` overrides `direction_mode`: "random" ones have each filter's own norm, so that 0.1 moves every
+        filter by a tenth of it, "pca" those of the recorded checkpoints, each as long as the parameters. The `loss_options` are
+        regularizer, regularizer_weight, custom_loss_fn, model_mode ("eval" or "train"), max_batches (10; None is all),
+        pre_batch_hook, post_batch_hook and batch_weight.
+        """
+        if mode not in MODES:
+            raise ValueError(f"mode must be '1d', '2d' or '3d', got {mode!r}")
+        if direction_mode not in ("random", "pca"):
+            raise ValueError(f"direction_mode must be 'random' or 'pca', got {direction_mode!r}")
+        dimensions = MODES.index(mode) + 1
+        with self._explorer(model, data_loader, loss_fn, loss_options) as explorer:
+            if directions is None and direction_mode == "pca":
+                directions = explorer.path_directions(self._recorded(), dimensions)
+            return explorer.build(dimensions, grid_size=grid_size, range_scale=range_scale, directions=directions)
+
+    def record_checkpoint(
+        self,
+        model: nn.Module,
+        epoch: float,
+        *,
+        train_loss: float | Tensor | None = None,
+        val_loss: float | Tensor | None = None,
+        learning_rate: float | None = None,
+    ) -> Path:
+        """Write the net's parameters and buffers to disk and say where; an epoch that is recorded again takes the former's place.
+
+        Those after it are then superseded: training went back. Their files stay.
+        """
+        number = self.storage.num_checkpoints()
+        file = write_checkpoint(self.log_dir / "checkpoints", model, number=number, epoch=epoch)
+        recorded = (number_or_none(value) for value in (train_loss, val_loss, learning_rate))
+        self.storage.save_checkpoint(Checkpoint(float(epoch), file, *recorded))
+        return file
+
+    def checkpoints(self) -> Sequence[Checkpoint]:
+        """What was recorded, first to last."""
+        return self.storage.checkpoints()
+
+    def build_trajectory(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        loss_fn: Callable[..., Tensor] | None = None,
+        *,
+        mode: PathMode = "pca",
+        directions: DirectionsLike | None = None,
+        checkpoints: Sequence[Checkpoint] | None = None,
+        name: str = "trajectory",
+        **loss_options: Unpack[LossKeywords],
+    ) -> Trajectory:
+        """The recorded checkpoints on a plane through `model`: places, distances from it, own losses and the plane's there.
+
+        With `mode="pca"` the plane is the path's own, with "fixed" that of `directions`, or of the last landscape. Another run's
+        path is laid on this plane by its `checkpoints`, such as `other_writer.checkpoints()`, under a `name` of its own. The
+        `loss_options` are those of `sample_landscape`.
+        """
+        path = self._recorded() if checkpoints is None else checkpoints
+        if mode == "fixed" and directions is None:
+            directions = self.get_directions()
+        with self._explorer(model, data_loader, loss_fn, loss_options) as explorer:
+            return explorer.build_trajectory(path, mode=mode, directions=directions, name=name)
+
+    def compute_hessian_metrics(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        loss_fn: Callable[..., Tensor] | None = None,
+        *,
+        top_k: int = 5,
+        epoch: float = 0,
+        **loss_options: Unpack[LossKeywords],
+    ) -> HessianMetrics:
+        """The `top_k` largest eigenvalues, the smallest and the trace, with their errors, kept under `epoch`."""
+        with self._explorer(model, data_loader, loss_fn, loss_options) as explorer:
+            return explorer.compute_hessian_metrics(top_k=top_k, epoch=epoch)
+
+    def get_directions(self) -> Directions:
+        """The directions that the last landscape was really sampled along, for another Writer's `directions=`."""
+        sampled = list(self.storage.grids())
+        if not sampled:
+            raise ValueError("no landscape was sampled yet, so there are no directions; call sample_landscape first")
+        return self.storage.directions_of(sampled[-1])
+
+    def record(self) -> LandscapeRecord:
+        """All that an export tells: the last landscape of each mode, paths, curvature, and facts about their making."""
+        record, checkpoints = self.storage.record(), self.storage.checkpoints()
+        facts = {"experiment": self.log_dir.name, **landscape_facts(record.grids), "system": system_facts()}
+        training = {"num_checkpoints": len(checkpoints)}
+        statistics = training_statistics(checkpoints)
+        return replace(record, metadata={**facts, "training": training, "training_statistics": statistics, **record.metadata})
+
+    def export(self, path: str | Path | None = None) -> Path:
+        """Write what was sampled to `path`, landscape.json in the folder unless given; the ending says which kind of file."""
+        return export_record(self.log_dir / "landscape.json" if path is None else path, self.record())
+
+    def close(self) -> None:
+        """Write landscape.json, if anything was sampled, and let go of the folder; once more does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            record = self.record() if self.auto_export else LandscapeRecord()
+            if record.grids or record.trajectories or record.hessians:
+                export_record(self.log_dir / "landscape.json", record)
+        finally:
+            self.storage.close()
+
+    def _explorer(
+        self, model: nn.Module, data_loader: Any, loss_fn: Callable[..., Tensor] | None, loss_options: LossKeywords
+    ) -> Explorer:
+        return Explorer(model, loss_fn, data_loader, storage=self.storage, seed=self.seed, **loss_options)
+
+    def _recorded(self) -> Sequence[Checkpoint]:
+        recorded = self.storage.checkpoints()
+        if len(recorded) < 3:
+            raise ValueError(
+                f"a path needs 3 recorded checkpoints or more, and {self.log_dir} has {len(recorded)}; call "
+                "writer.record_checkpoint(model, epoch) while the model trains"
+            )
+        return recorded
