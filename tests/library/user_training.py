@@ -24,6 +24,18 @@ def user_net(*, seed: int = 0, width: int = 8, norm: bool = False, dropout: floa
         return nn.Sequential(*layers, nn.Linear(width, 3))
 
 
+class Branching(nn.Module):
+    """A net that looks at its own values, so that every cell calls it."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = user_net()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = self.net(inputs)
+        return outputs if bool(outputs.sum() < 1e9) else 2 * outputs
+
+
 def one_epoch(net: nn.Module, loader: DataLoader, *, lr: float = 0.5) -> float:
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
     net.train()

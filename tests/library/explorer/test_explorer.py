@@ -354,7 +354,8 @@ def test_a_shuffling_loader_is_read_once_and_that_is_said():
     ]
     for hook in (None, lambda batch: batch):
         with pytest.raises(
-            ValueError, match=r"shuffles, so each pass .* would see other batches; give DataLoader\(…, shuffle=False\)"
+            ValueError,
+            match=r"data_loader shuffles, so each pass .*; give DataLoader\(…, shuffle=False\), or max_batches=",
         ):
             Explorer(user_net(), F.cross_entropy, shuffling, max_batches=None, pre_batch_hook=hook)
 

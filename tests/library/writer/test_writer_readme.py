@@ -15,7 +15,7 @@ from user_training import examples, loader_of, one_epoch, user_net
 
 from loss_landscape import Explorer, LossLandscapeWriter
 
-README = (Path(__file__).parent / "writer_readme.md").read_text(encoding="utf-8")
+README = (Path(__file__).parent / "writer_readme.txt").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 ELIDED = {
     "sample_landscape(\n    ...,": "sample_landscape(\n    model, loader, loss_fn,",
@@ -46,7 +46,8 @@ def namespace(folder: Path) -> dict[str, Any]:
         one_epoch(net, loader)
         writer.record_checkpoint(net, epoch, train_loss=trained[-1])
     return {
-        **{"model": net, "model_a": user_net(seed=1), "model_b": user_net(seed=2), "Explorer": Explorer, "F": F, "Adam": Adam},
+        **{"model": net, "model_a": user_net(seed=1), "model_b": user_net(seed=2), "F": F, "Adam": Adam},
+        **{"Explorer": Explorer, "LossLandscapeWriter": LossLandscapeWriter},
         **{"loader": loader, "data_loader": loader, "dataset": examples(), "DataLoader": DataLoader, "loss_fn": F.cross_entropy},
         **{"writer": writer, "writer_a": writer_a, "writer_b": writer_b, "directions": writer_a.get_directions()},
         "train": lambda *_: one_epoch(net, loader),
@@ -68,7 +69,7 @@ def test_a_block_runs_as_printed(block, tmp_path, monkeypatch):
     if "F.mse_loss" in block:  # the physics-informed loss of a regression
         block = "model, loader = regression\n" + block
     names = {**namespace(tmp_path), "regression": regression()}
-    exec(compile(block, "writer_readme.md", "exec"), names)
+    exec(compile(block, "writer_readme.txt", "exec"), names)
 
 
 def regression() -> tuple[torch.nn.Module, list[tuple[torch.Tensor, torch.Tensor]]]:
