@@ -123,6 +123,7 @@ class Explorer:
         if not reach > 0:
             raise ValueError(f"range_scale must be above 0, got {range_scale}")
         facts = {**self._facts(), "range_scale": reach, "mode": MODES[dimensions - 1], "plane": self._plane(axes)}
+        facts["directions"] = digest(axes)
         if self.storage is None:
             return Landscape(self._sampled(axes, size, reach, facts, checkpointing))
         key = SurfaceKey(digest([repr((size, facts))]), dimensions, digest([self.surface.origin]), self.seed)

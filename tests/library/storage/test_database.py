@@ -138,7 +138,10 @@ def test_a_folder_may_be_moved(tmp_path):
 
 
 def test_paths_and_curvature_come_back(tmp_path):
-    points = (PathPoint(0, (0.5, math.nan), math.inf, 1 / 3, 0.25, None, math.nan, 0.1), PathPoint(1, (0.0, 0.0), 0.0, 0.1, 0.1))
+    points = (
+        PathPoint(0.0, (0.5, math.nan), math.inf, 1 / 3, 0.25, None, math.nan, 0.1),
+        PathPoint(1.0, (0.0, 0.0), 0.0, 0.1, 0.1),
+    )
     path = Trajectory(points, "pca", DirectionInfo("trajectory", norms=(1.0, 1.0), explained_variance=(0.9, 0.05)), "run", "mark")
     metrics = HessianMetrics(
         (4.0, 1.0, -1.0), (1e-8, 1e-7, 0.5), (True, True, False), 2, Estimate(3.5, 0.25, 100, "odd"), 9, 3.0, ("n",)

@@ -135,7 +135,7 @@ def test_another_net_is_seen_from_the_same_angle(tmp_path):
     there = torch.nn.utils.parameters_to_vector(moved.parameters()) + 0.1 * directions[0] - 0.1 * directions[1]
     torch.nn.utils.vector_to_parameters(there, moved.parameters())
     assert landscape.grid.losses[2, 0] == pytest.approx(mean_loss(moved, examples()), rel=1e-5)
-    own = float(torch.nn.utils.parameters_to_vector(nets[1].parameters()).norm())
+    own = torch.nn.utils.parameters_to_vector(nets[1].parameters()).norm().item()
     assert landscape.grid.info.directions.origin_norm == pytest.approx(own), "relative lengths are the second net's"
 
 

@@ -1,0 +1,1 @@
+"""The command `loss_landscape`: looks at what the Writer wrote."""
