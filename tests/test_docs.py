@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from documents import (
     DOCUMENTS,
@@ -34,6 +35,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 import loss_landscape
+from loss_landscape.cli import command as loss_landscape_command
 from scripts.metrics_page import declared, with_tables
 from taskshift.cli import COMMANDS
 from taskshift.config.check import evaluator_blocks
@@ -309,6 +311,30 @@ def test_api_runs_and_names_what_is_exported(tmp_path, monkeypatch):
 
 def test_the_tables_of_metrics_are_the_declared_ones():
     assert with_tables(TEXTS["METRICS.md"], declared()) == TEXTS["METRICS.md"], "python scripts/metrics_page.py writes it anew"
+
+
+def test_python_of_the_writer_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example = "".join(block.text for block in blocks_of("WRITER.md") if block.language == "python")
+    exec(compile(example, "WRITER.md", "exec"), {})
+    assert (tmp_path / "runs" / "exp1" / "landscape.json").exists()
+
+
+def test_the_three_lines_of_the_readme_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [block] = [block for block in blocks_of("README.md") if block.file == "landscape.py"]
+    given = {"model": nn.Linear(2, 3), "loader": [(torch.ones(4, 2), torch.zeros(4).long())], "loss_fn": nn.CrossEntropyLoss()}
+    exec(compile(block.text, "README.md", "exec"), given)
+    assert (tmp_path / "runs" / "exp1" / "landscape.json").exists()
+
+
+def test_commands_of_the_writer_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = [line for name in TEXTS for line in commands_of(name) if line.startswith("loss_landscape ") and "outputs" not in line]
+    assert [line.split()[1] for line in lines][:5] == list(loss_landscape_command.COMMANDS)
+    for line in lines:
+        assert loss_landscape_command.run(shlex.split(line)[1:]) == 0, line
+    assert "cannot tell" in capsys.readouterr().out
 
 
 # -- names and links --------------------------------------------------------------------------------------------

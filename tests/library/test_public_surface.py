@@ -27,9 +27,13 @@ MORE_PARAMETERS = {
     "eigenpairs": "docs/API.md promises every one of these keywords",
     "DirectionInfo": "a record of all that is known of directions: each field is a fact",
     "GridInfo": "a record of all that is known of a grid: each field is a fact",
+    "HessianMetrics": "a record of all that is known of a curvature: each field is a fact",
+    "sample_landscape": "a landscape in one call, by the words of the Writer",
 }
 MORE_POSITIONAL = {
     "adam_directions": "adam_directions(surface, model, optimizer): an optimizer knows its parameters by the model alone",
+    "Explorer": "Explorer(model, loss_fn, data_loader): as LossSurface",
+    "sample_landscape": "sample_landscape(model, data_loader, loss_fn, path) is the first call of everyone",
     "adam_preconditioner": "adam_preconditioner(surface, model, optimizer): as adam_directions",
     "LossSurface": "LossSurface(model, loss_fn, batches) is the first call of everyone",
     "barrier": "barrier(surface, start, end): two ends are one thing",

@@ -105,11 +105,11 @@ def _demo_words(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS: Mapping[str, tuple[Callable[[Arguments], list[str]], Callable[[argparse.ArgumentParser], None]]] = {
+    "demo": (demo, _demo_words),
     "view": (view, _path_words),
     "explain": (explain, _path_words),
     "export": (export, _export_words),
     "compare": (compare, _compare_words),
-    "demo": (demo, _demo_words),
 }
 """Name → what it does, the first line of whose docstring is its help, and what puts its words into a parser."""
 

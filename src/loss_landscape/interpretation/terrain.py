@@ -25,8 +25,8 @@ FILTER_RANGE = 0.1
 class Terrain:
     """A grid's relief. `loss` is the centre's, `relief` the highest less the lowest loss, `resolvable` the least that counts.
 
-    `drop` is how far the lowest cell is below the centre, `barrier` how far one has to climb on the way there. `num_minima` counts
-    those deeper than `resolvable`. `gradient_norm` and `origin_norm` are None where they are not known.
+    `drop` is how far the lowest cell is below the centre, `barrier` how far one has to climb on the way there. `num_minima`
+    counts those deeper than `resolvable`. `gradient_norm` and `origin_norm` are None where they are not known.
     """
 
     loss: float

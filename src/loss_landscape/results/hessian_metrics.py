@@ -16,8 +16,12 @@ class HessianMetrics(Documented):
     """Eigenvalues with their residuals, and the trace with its standard error; also by the documented keys.
 
     `eigenvalues` are the `num_top` largest, descending, then the smallest, `residuals` ‖Hx − λx‖ over the largest |λ|,
-    `converged` which are within the tolerance. `size` is the number of parameters. The keys epochs, max_eigenvalue, trace and
-    top_eigenvalues hold lists with an entry for each epoch, here one. `pairs` has the vectors, where they are at hand.
+    `converged` which are within the tolerance. `trace` is an Estimate, `size` the number of parameters, `notes` say what must be
+    known. The keys epochs, max_eigenvalue, trace and top_eigenvalues hold lists with an entry for each `epoch`, here one. `pairs`
+    has the vectors, where they are at hand.
+
+    >>> Explorer(model, nn.MSELoss(), batches).compute_hessian_metrics(top_k=1)
+    HessianMetrics(λ_max 4, trace 5 ± 0, converged)
     """
 
     eigenvalues: tuple[float, ...]
@@ -34,8 +38,8 @@ class HessianMetrics(Documented):
     def of(cls, pairs: Eigenpairs, trace: Estimate, *, epoch: float, notes: tuple[str, ...]) -> HessianMetrics:
         """The numbers of eigenpairs and a trace."""
         told = tuple(note for note in (pairs.note, trace.note, *notes) if note)
-        columns = (tuple(column.tolist()) for column in (pairs.values, pairs.residuals, pairs.converged))
-        return cls(*columns, pairs.num_top, trace, len(pairs.vectors), epoch, told, pairs)
+        values, residuals, converged = (tuple(column.tolist()) for column in (pairs.values, pairs.residuals, pairs.converged))
+        return cls(values, residuals, converged, pairs.num_top, trace, len(pairs.vectors), epoch, told, pairs)
 
     @property
     def top_eigenvalues(self) -> tuple[float, ...]:
@@ -75,9 +79,9 @@ class HessianMetrics(Documented):
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> HessianMetrics:
         """The metrics of which `to_json` made these."""
-        lists = {name: tuple(entries[name]) for name in ("eigenvalues", "residuals", "converged", "notes")}
-        own = {name: entries[name] for name in ("num_top", "size", "epoch")}
-        return cls(**lists, **own, trace=Estimate(**entries["trace"]))
+        values, residuals, converged, notes = (tuple(entries[n]) for n in ("eigenvalues", "residuals", "converged", "notes"))
+        trace = Estimate(**entries["trace"])
+        return cls(values, residuals, converged, entries["num_top"], trace, entries["size"], entries["epoch"], notes)
 
     def __repr__(self) -> str:
         missing = self.converged.count(False)

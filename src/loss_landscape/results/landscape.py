@@ -22,6 +22,10 @@ class Landscape(Documented):
 
     `X[i, j]` is the first coordinate of cell i, j (ij order), in units of the first direction. `grid.info` has the directions'
     description, the float noise floor, and in `extra` how the loss was put together.
+
+    >>> landscape = Landscape(evaluate_grid(surface, torch.eye(2), 3))
+    >>> [landscape[key][2, 1].item() for key in ("X", "Y", "loss_grid_2d")]
+    [1.0, 0.0, 8.5]
     """
 
     grid: Grid

@@ -41,9 +41,17 @@ class PathPoint:
 class Trajectory(Documented):
     """Checkpoints on a plane, first to last, also by the keys traj_1, traj_2, traj_3, epochs, losses, val_losses and more.
 
-    `mode` is "pca" where the plane is the path's own, "fixed" where it was given. `directions` describes the axes, in units of
-    which the coordinates are. `name` tells several paths on one plane apart. `plane` is the fingerprint of the plane, the same as
-    that of a landscape on it.
+    `points` are these, each with its own loss beside the plane's. `mode` is "pca" where the plane is the path's own, "fixed"
+    where it was given. `directions` describes the axes, in units of which the coordinates are. `name` tells several paths on one plane
+    apart. `plane` is the fingerprint of the plane, the same as that of a landscape on it.
+
+    >>> writer = LossLandscapeWriter("runs/path")
+    >>> for epoch in range(3):
+    ...     _ = writer.record_checkpoint(model, epoch)
+    ...     model.weight.data -= torch.tensor([[0.5, 0.1 * epoch]])
+    >>> writer.build_trajectory(model, batches, nn.MSELoss())
+    Trajectory(trajectory, 3 checkpoints, pca, loss 2.5 → 0.405)
+    >>> writer.close()
     """
 
     points: tuple[PathPoint, ...]

@@ -33,11 +33,11 @@ def landscape_figure(record: LandscapeRecord) -> Figure:
         return line_figure(grid, title=title)
     if mode == "3d":
         return volume_figure(grid, title=title)
-    first, *others = [*record.paths_on(grid), None]
-    figure = contour_figure(grid, title=title, trajectory=None if first is None else _points(first))
-    for colour, path in zip(PATH_COLOURS, filter(None, others), strict=False):
+    paths = record.paths_on(grid)
+    figure = contour_figure(grid, title=title, trajectory=_points(paths[0]) if paths else None)
+    for colour, path in zip(PATH_COLOURS, paths[1:], strict=False):
         _draw_path(figure.axes[0], path, colour)
-    if len(record.paths_on(grid)) > 1:
+    if len(paths) > 1:
         figure.axes[0].legend(fontsize=8, loc="upper left", framealpha=0.8)
     return figure
 

@@ -23,7 +23,7 @@ def write_checkpoint(folder: Path, model: nn.Module, *, number: int, epoch: floa
 
 def number_or_none(value: Any) -> float | None:
     """A loss as a number; a tensor of one entry is one too."""
-    return None if value is None else float(value)
+    return None if value is None else float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
 def _save(state: dict[str, torch.Tensor], path: Path) -> None:

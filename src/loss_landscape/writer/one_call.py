@@ -38,7 +38,7 @@ def sample_landscape(
     Interrupted, the same call goes on where it was. It needs no database. Raises ValueError or TypeError, with what to give.
 
     >>> sample_landscape(model, batches, nn.MSELoss(), "landscape.json", grid_size=3)
-    Landscape(Grid(3×3, loss 2.013…3.037, centre 2.5, random, noise ...))
+    Landscape(Grid(3×3, loss 1.921…3.219, centre 2.5, random, noise ...))
     """
     if mode not in MODES:
         raise ValueError(f"mode must be '1d', '2d' or '3d', got {mode!r}")
@@ -47,6 +47,6 @@ def sample_landscape(
     with Explorer(model, loss_fn, data_loader, seed=seed, **options) as explorer:
         dimensions = MODES.index(mode) + 1
         landscape = explorer.build(dimensions, grid_size=grid_size, range_scale=range_scale, checkpointing=checkpointing)
-    grids = {mode: landscape.grid}
+    grids = {landscape.mode: landscape.grid}
     export_record(path, LandscapeRecord(grids, metadata={**landscape_facts(grids), "system": system_facts()}))
     return landscape

@@ -127,7 +127,7 @@ def test_every_error_is_a_sentence(folder, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
     sentences = {
-        ("veiw", folder): "there is no such command; did you mean view? there are view, explain, export, compare, demo",
+        ("veiw", folder): "there is no such command; did you mean view? there are demo, view, explain, export, compare",
         ("view", tmp_path / "absent"): f"there is no {tmp_path / 'absent'}",
         ("view", tmp_path / "cut.json"): "is no JSON, or was cut off",
         ("view", tmp_path / "cut.duckdb"): "is no landscape database, or is damaged",
