@@ -25,7 +25,6 @@ SETTINGS = (
     "regularizer_weight",
     "seed",
     "range_scale",
-    "directions",
 )
 """What two landscapes must share to be compared, as their extra facts are called."""
 
@@ -61,6 +60,8 @@ def comparison(names: Sequence[str], records: Sequence[LandscapeRecord]) -> list
         for setting in SETTINGS
         if len(set(map(str, values := [_setting(grid, setting) for grid in grids]))) > 1
     ]
+    if _setting(grids[0], "directions") != _setting(grids[1], "directions"):
+        differing.append("they are seen from other angles: sample one along the other's get_directions() to compare their shapes")
     if grids[0].losses.shape != grids[1].losses.shape:
         differing.append(f"they differ in grid_size: {_sides(grids[0])} and {_sides(grids[1])}")
     rows = [("", *names), *zip(*([(label, value) for label, value in _numbers(record)] for record in records), strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
 from torch import Tensor, nn
@@ -71,20 +72,24 @@ class Explorer:
         net = model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else model
         loss, data = chosen_loss(loss_fn, options), kept_batches(data_loader, options, seed)
         self.storage, self.seed = storage, seed
-        self._loss: UserLoss | None = UserLoss(net, loss, data, options)
-        self._surface = _with_finite_loss(self._loss.surface())
+        given = UserLoss(net, loss, data, options)
+        self._opened: tuple[UserLoss, LossSurface] | None = (given, _with_finite_loss(given.surface()))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._loss = None
+        self._opened = None
 
     @property
     def surface(self) -> LossSurface:
         """The surface that everything is computed on."""
-        self._require_open()
-        return self._surface
+        return self._require_open()[1]
+
+    @property
+    def loss(self) -> UserLoss:
+        """The net, its loss and its data, as they were given."""
+        return self._require_open()[0]
 
     def build_line(
         self, *, grid_size: int | None = None, range_scale: float | None = None, directions: DirectionsLike | None = None
@@ -138,13 +143,13 @@ class Explorer:
             return given_directions(self.surface, given, dimensions)
         return filter_directions(self.surface, dimensions, self.seed)
 
-    def path_directions(self, checkpoints: Sequence[Checkpoint], dimensions: int = 2) -> Directions:
+    def path_directions(self, checkpoints: Sequence[Checkpoint | str | Path], dimensions: int = 2) -> Directions:
         """The principal axes of a path about the net, each as long as its parameters."""
-        return path_directions(self.surface, [checkpoint.file for checkpoint in checkpoints], dimensions)
+        return path_directions(self.surface, [checkpoint.file for checkpoint in _as_checkpoints(checkpoints)], dimensions)
 
     def build_trajectory(
         self,
-        checkpoints: Sequence[Checkpoint],
+        checkpoints: Sequence[Checkpoint | str | Path],
         *,
         mode: PathMode = "pca",
         directions: DirectionsLike | None = None,
@@ -153,14 +158,14 @@ class Explorer:
         """Checkpoints on a plane through the net: their places, distances from it, own losses and the plane's losses there.
 
         With `mode="pca"` the plane is the path's own, with "fixed" that of the `directions`, such as another landscape's. `name`
-        tells several paths on one plane apart.
+        tells several paths on one plane apart. `checkpoints` are the Writer's, or files of state dicts, first to last.
         """
         if mode not in ("pca", "fixed"):
             raise ValueError(f"mode must be 'pca' or 'fixed', got {mode!r}")
         if (mode == "fixed") != (directions is not None):
             raise ValueError("mode='fixed' takes directions=, such as writer.get_directions(), and mode='pca' finds its own")
         axes = self.path_directions(checkpoints) if directions is None else self._plane_of(directions)
-        points = projected(self._require_open(), self.surface, checkpoints, axes)
+        points = projected(self.loss, self.surface, _as_checkpoints(checkpoints), axes)
         path = Trajectory(tuple(points), mode, axes.info, name, self._plane(axes))
         if self.storage is not None:
             self.storage.save_trajectory(path)
@@ -173,10 +178,9 @@ class Explorer:
         under.
         """
         operator = HessianOperator(self.surface)
-        with progress_bar("curvature"):
-            pairs = eigenpairs(operator, top=top_k, bottom=1, generator=generator_from(self.seed))
-            total = trace(operator, num_products=num_probes, generator=generator_from(self.seed))
-        notes = (*self._require_open().notes, *filter(None, [operator.note]))
+        pairs = eigenpairs(operator, top=top_k, bottom=1, generator=generator_from(self.seed))
+        total = trace(operator, num_products=num_probes, generator=generator_from(self.seed))
+        notes = (*self.loss.notes, *filter(None, [operator.note]))
         metrics = HessianMetrics.of(pairs, total, epoch=epoch, notes=notes)
         if self.storage is not None:
             self.storage.save_hessian(metrics)
@@ -190,7 +194,7 @@ class Explorer:
 
     def _facts(self) -> dict[str, Any]:
         """How the loss was put together, for the record."""
-        loss, surface = self._require_open(), self.surface
+        loss, surface = self._require_open()
         options = loss.options
         return {
             "loss": loss.loss.called,
@@ -214,10 +218,10 @@ class Explorer:
         given = directions if isinstance(directions, Directions) else tuple(directions)
         return given_directions(self.surface, directions, len(given))
 
-    def _require_open(self) -> UserLoss:
-        if self._loss is None:
+    def _require_open(self) -> tuple[UserLoss, LossSurface]:
+        if self._opened is None:
             raise ValueError("this Explorer is closed; make another one")
-        return self._loss
+        return self._opened
 
 
 def _checked_size(grid_size: int) -> int:
@@ -225,6 +229,11 @@ def _checked_size(grid_size: int) -> int:
     if isinstance(grid_size, bool) or not isinstance(grid_size, int) or grid_size < 2:
         raise ValueError(f"grid_size must be a whole number of 2 or more cells a side, got {grid_size!r}")
     return grid_size
+
+
+def _as_checkpoints(given: Sequence[Checkpoint | str | Path]) -> list[Checkpoint]:
+    """Files are those of epochs 0, 1, …"""
+    return [one if isinstance(one, Checkpoint) else Checkpoint(at, Path(one)) for at, one in enumerate(given)]
 
 
 def _with_finite_loss(surface: LossSurface) -> LossSurface:

@@ -42,8 +42,8 @@ class Trajectory(Documented):
     """Checkpoints on a plane, first to last, also by the keys traj_1, traj_2, traj_3, epochs, losses, val_losses and more.
 
     `points` are these, each with its own loss beside the plane's. `mode` is "pca" where the plane is the path's own, "fixed"
-    where it was given. `directions` describes the axes, in units of which the coordinates are. `name` tells several paths on one plane
-    apart. `plane` is the fingerprint of the plane, the same as that of a landscape on it.
+    where it was given. `directions` describes the axes, in units of which the coordinates are. `name` tells several paths on one
+    plane apart. `plane` is the fingerprint of the plane, the same as that of a landscape on it.
 
     >>> writer = LossLandscapeWriter("runs/path")
     >>> for epoch in range(3):

@@ -95,10 +95,15 @@ class LandscapeStorage:
         """The ids of surfaces that were begun and not finished."""
         return [row[0] for row in self._database.rows("SELECT surface_id FROM surfaces WHERE status = 'begun' ORDER BY 1")]
 
-    def grids(self) -> dict[int, Grid]:
-        """Every finished surface by its id, the oldest first."""
-        rows = self._database.rows("SELECT surface_id, info FROM surfaces WHERE status = 'done' ORDER BY surface_id")
-        return {surface_id: self._grid(surface_id, strict_json.loads(info)) for surface_id, info in rows}
+    def finished(self) -> dict[int, int]:
+        """The dimensions of every finished surface by its id, the oldest first."""
+        return dict(self._database.rows("SELECT surface_id, dim FROM surfaces WHERE status = 'done' ORDER BY surface_id"))
+
+    def grid(self, surface_id: int) -> Grid:
+        """A finished surface."""
+        [(info,)] = self._database.rows("SELECT info FROM surfaces WHERE surface_id = ?", [surface_id])
+        query = "SELECT loss, status <> 'predicted' AS evaluated FROM points WHERE surface_id = ? ORDER BY i, j, k"
+        return grid_from(self._database.columns(query, [surface_id]), strict_json.loads(info))
 
     def directions_of(self, surface_id: int) -> Directions:
         """The directions that a surface was sampled along."""
@@ -117,7 +122,7 @@ class LandscapeStorage:
             self._database.run("UPDATE checkpoints SET superseded = TRUE WHERE epoch >= ?", [checkpoint.epoch])
             self._database.run(
                 "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, FALSE, ?)",
-                [self._count("checkpoints"), checkpoint.epoch, self._relative(checkpoint.file), *recorded, _now()],
+                [self._count("checkpoints"), checkpoint.epoch, self._relative(checkpoint.file), *recorded, now()],
             )
 
     def num_checkpoints(self) -> int:
@@ -135,7 +140,7 @@ class LandscapeStorage:
         """Keep a path; the last of a name counts."""
         number, info = self._count("trajectories"), strict_json.dumps(trajectory.directions.to_json())
         with self._database.transaction():
-            row = [number, trajectory.name, trajectory.mode, trajectory.plane, info, _now()]
+            row = [number, trajectory.name, trajectory.mode, trajectory.plane, info, now()]
             self._database.run("INSERT INTO trajectories VALUES (?, ?, ?, ?, ?, ?)", row)
             self._database.insert("trajectory_points", path_columns(number, trajectory))
 
@@ -148,7 +153,7 @@ class LandscapeStorage:
 
     def save_hessian(self, metrics: HessianMetrics) -> None:
         """Keep curvature; the last of an epoch counts."""
-        self._database.insert("spectra", spectrum_columns(self._next("spectra", "spectrum_id"), metrics, _now()))
+        self._database.insert("spectra", spectrum_columns(self._next("spectra", "spectrum_id"), metrics, now()))
 
     def hessians(self) -> list[HessianMetrics]:
         """The last curvature of each epoch, by epoch."""
@@ -173,9 +178,9 @@ class LandscapeStorage:
 
     def record(self) -> LandscapeRecord:
         """The last surface of each mode, paths, curvature and facts."""
-        grids = {MODES[grid.losses.ndim - 1]: grid for grid in self.grids().values()}
-        ordered = {mode: grids[mode] for mode in MODES if mode in grids}
-        return LandscapeRecord(ordered, tuple(self.trajectories()), tuple(self.hessians()), self.facts())
+        last = {dim: surface_id for surface_id, dim in self.finished().items()}
+        grids = {MODES[dim - 1]: self.grid(last[dim]) for dim in sorted(last)}
+        return LandscapeRecord(grids, tuple(self.trajectories()), tuple(self.hessians()), self.facts())
 
     def _begin_anew(self, key: SurfaceKey, directions: Directions) -> int:
         surface_id, info = self._next("surfaces", "surface_id"), directions.info
@@ -183,7 +188,7 @@ class LandscapeStorage:
             kind = [self._directions_id(directions), info.kind, info.normalization]
             self._database.run(
                 "INSERT INTO surfaces VALUES (?, 'begun', ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, ?)",
-                [surface_id, key.dim, key.identity, key.centre_hash, *kind, key.seed, _now()],
+                [surface_id, key.dim, key.identity, key.centre_hash, *kind, key.seed, now()],
             )
         return surface_id
 
@@ -200,10 +205,6 @@ class LandscapeStorage:
             self._database.run("INSERT INTO directions VALUES (?, ?, ?, ?, ?, ?)", row)
         return number
 
-    def _grid(self, surface_id: int, meta: dict[str, Any]) -> Grid:
-        query = "SELECT loss, status <> 'predicted' AS evaluated FROM points WHERE surface_id = ? ORDER BY i, j, k"
-        return grid_from(self._database.columns(query, [surface_id]), meta)
-
     def _count(self, table: str) -> int:
         [(count,)] = self._database.rows(f"SELECT count(*) FROM {table}")
         return int(count)
@@ -218,5 +219,6 @@ class LandscapeStorage:
         return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, in words that sort."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

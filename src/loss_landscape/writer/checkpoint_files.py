@@ -27,4 +27,5 @@ def number_or_none(value: Any) -> float | None:
 
 
 def _save(state: dict[str, torch.Tensor], path: Path) -> None:
-    torch.save(state, path)
+    with path.open("wb") as file:  # torch's own writer has no words for a full disk
+        torch.save(state, file)

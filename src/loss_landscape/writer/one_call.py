@@ -12,6 +12,7 @@ from loss_landscape.checkpointing import Checkpointing
 from loss_landscape.explorer.explorer import Explorer
 from loss_landscape.explorer.loss_options import LossKeywords
 from loss_landscape.results.landscape import MODES, Landscape
+from loss_landscape.storage.database import now
 from loss_landscape.storage.records import LandscapeRecord
 from loss_landscape.writer.export import export_record
 from loss_landscape.writer.metadata import landscape_facts, system_facts
@@ -43,10 +44,11 @@ def sample_landscape(
     if mode not in MODES:
         raise ValueError(f"mode must be '1d', '2d' or '3d', got {mode!r}")
     path = Path(output_path)
-    checkpointing = Checkpointing(path.with_name(f".partial.{path.stem}.npz"))
+    checkpointing = Checkpointing(path.with_name(f".unfinished.{path.stem}.npz"))
     with Explorer(model, loss_fn, data_loader, seed=seed, **options) as explorer:
         dimensions = MODES.index(mode) + 1
         landscape = explorer.build(dimensions, grid_size=grid_size, range_scale=range_scale, checkpointing=checkpointing)
     grids = {landscape.mode: landscape.grid}
-    export_record(path, LandscapeRecord(grids, metadata={**landscape_facts(grids), "system": system_facts()}))
+    facts = {"experiment": path.stem, **landscape_facts(grids), "system": system_facts(), "created_at": now()}
+    export_record(path, LandscapeRecord(grids, metadata=facts))
     return landscape

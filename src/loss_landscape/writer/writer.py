@@ -16,7 +16,7 @@ from loss_landscape.results.directions import Directions
 from loss_landscape.results.hessian_metrics import HessianMetrics
 from loss_landscape.results.landscape import MODES, Landscape
 from loss_landscape.results.trajectory import Trajectory
-from loss_landscape.storage.database import LandscapeStorage
+from loss_landscape.storage.database import LandscapeStorage, now
 from loss_landscape.storage.records import Checkpoint, LandscapeRecord
 from loss_landscape.writer.checkpoint_files import number_or_none, write_checkpoint
 from loss_landscape.writer.export import export_record
@@ -43,6 +43,8 @@ class LossLandscapeWriter:
     def __init__(self, log_dir: str | Path, *, seed: int = 42, auto_export: bool = True):
         self.log_dir, self.seed, self.auto_export = Path(log_dir), seed, auto_export
         self.storage = LandscapeStorage(self.log_dir / "landscape.duckdb")
+        if "created_at" not in self.storage.facts():
+            self.storage.save_fact("created_at", now())
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -153,7 +155,7 @@ class LossLandscapeWriter:
 
     def get_directions(self) -> Directions:
         """The directions that the last landscape was really sampled along, for another Writer's `directions=`."""
-        sampled = list(self.storage.grids())
+        sampled = list(self.storage.finished())
         if not sampled:
             raise ValueError("no landscape was sampled yet, so there are no directions; call sample_landscape first")
         return self.storage.directions_of(sampled[-1])

@@ -108,9 +108,12 @@ def test_compare_says_first_what_differs(folder, tmp_path, capsys):
         writer.sample_landscape(user_net(seed=1), loader_of(), F.cross_entropy, grid_size=4)
     text = said(capsys, "compare", folder, tmp_path / "b")
     assert "they differ in seed: 42 and 7" in text
+    assert "they are seen from other angles" in text
     assert "they differ in grid_size: 5×5 and 4×4" in text
     assert "loss at the centre" in text
-    assert "they differ" not in said(capsys, "compare", folder, folder)
+    same = said(capsys, "compare", folder, folder)
+    assert "they " not in same
+    assert len(same.splitlines()) == 8
 
 
 def test_a_demo_writes_something_to_look_at(tmp_path, capsys):

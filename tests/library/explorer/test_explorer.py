@@ -189,6 +189,32 @@ def test_curvature_heeds_the_hook_and_the_frozen_and_unused():
     assert found.size == len(dense)
 
 
+def test_no_eigenvalue_is_told_twice():
+    """More are asked for than there are: each of the P once. Lanczos without reorthogonalisation gave sixty of a net of 49."""
+    net = user_net(width=2)
+    dense = torch.linalg.eigvalsh(dense_hessian(net, examples(70)))
+    metrics = Explorer(net, F.cross_entropy, loader_of(70)).compute_hessian_metrics(top_k=60)
+    assert len(metrics.eigenvalues) == metrics.size == len(dense) == 23
+    assert np.allclose(np.sort(metrics.eigenvalues), dense, atol=1e-5)
+
+
+def test_curvature_heeds_the_training_mode():
+    """The mean over three equal batches, each normalised by its own statistics."""
+    net = user_net(norm=True, width=4)
+    twin = copy.deepcopy(net).double().train()
+    names, shapes = zip(*[(name, p.shape) for name, p in twin.named_parameters()], strict=True)
+
+    def loss(vector: torch.Tensor) -> torch.Tensor:
+        parts = [part.reshape(shape) for part, shape in zip(vector.split([s.numel() for s in shapes]), shapes, strict=True)]
+        given = {**dict(zip(names, parts, strict=True)), **{name: b.clone() for name, b in twin.named_buffers()}}
+        outputs = [torch.func.functional_call(twin, given, (x.double(),)) for x, _ in loader_of()]
+        return sum(F.cross_entropy(o, y) for o, (_, y) in zip(outputs, loader_of(), strict=True)) / len(outputs)
+
+    dense = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, parameters_of(net)))
+    found = Explorer(net, F.cross_entropy, loader_of(), model_mode="train").compute_hessian_metrics(top_k=3)
+    assert found.top_eigenvalues == pytest.approx(dense.flip(0)[:3].tolist(), rel=1e-3)
+
+
 # -- training mode
 
 
@@ -273,6 +299,14 @@ def test_paths_of_several_runs_lie_on_one_plane(tmp_path):
         explorer.build_trajectory(checkpoints, mode="fixed")
     with pytest.raises(ValueError, match="mode must be 'pca' or 'fixed', got 'tsne'"):
         explorer.build_trajectory(checkpoints, mode="tsne")
+
+
+def test_a_path_of_files_is_one_too(tmp_path):
+    net, checkpoints = trained(tmp_path)
+    explorer = Explorer(net, F.cross_entropy, loader_of())
+    by_file = explorer.build_trajectory([str(point.file) for point in checkpoints])
+    assert by_file.losses == explorer.build_trajectory(checkpoints).losses
+    assert by_file["epochs"] == list(range(6))
 
 
 def test_a_landscape_of_a_path_holds_it(tmp_path):

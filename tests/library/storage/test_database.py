@@ -54,7 +54,7 @@ def test_a_grid_comes_back_bit_by_bit(tmp_path, dim):
     with LandscapeStorage(tmp_path / "l.duckdb") as storage:
         keep(storage, grid)
     with LandscapeStorage(tmp_path / "l.duckdb") as storage:
-        assert_same(*storage.grids().values(), grid)
+        assert_same(storage.grid(1), grid)
 
 
 def test_points_have_a_status_each(tmp_path):
@@ -70,7 +70,7 @@ def test_points_have_a_status_each(tmp_path):
     assert counts == {"done": 5, "not finite": 3, "predicted": 1}
     assert types["loss"] == types["alpha"] == "DOUBLE"
     with LandscapeStorage(tmp_path / "l.duckdb") as storage:
-        assert_same(*storage.grids().values(), plane(evaluated=evaluated))
+        assert_same(storage.grid(1), plane(evaluated=evaluated))
 
 
 def test_two_surfaces_stay_two(tmp_path):
@@ -78,9 +78,8 @@ def test_two_surfaces_stay_two(tmp_path):
     with LandscapeStorage(tmp_path / "l.duckdb") as storage:
         small, large = plane(), Grid(np.ones((5, 5)), (np.linspace(-1, 1, 5),) * 2)
         ids = [keep(storage, small, "a"), keep(storage, large, "b"), keep(storage, small, "a")]
-        grids = storage.grids()
-        assert list(grids) == ids == [1, 2, 3]
-        assert_same(grids[2], large)
+        assert list(storage.finished()) == ids == [1, 2, 3]
+        assert_same(storage.grid(2), large)
         assert_same(storage.record().grids["2d"], small)
 
 
@@ -100,7 +99,7 @@ def test_what_was_begun_is_gone_on_with(tmp_path):
         begun = storage.begin(SurfaceKey("a", 2, "centre"), DIRECTIONS)
     with LandscapeStorage(tmp_path / "l.duckdb") as storage:
         assert storage.interrupted() == [begun.surface_id]
-        assert storage.grids() == {}
+        assert storage.finished() == {}
         assert storage.begin(SurfaceKey("a", 2, "centre"), DIRECTIONS) == begun
         assert storage.begin(SurfaceKey("b", 2, "centre"), DIRECTIONS) != begun
 
@@ -111,9 +110,9 @@ def test_a_transaction_that_fails_leaves_nothing(tmp_path, monkeypatch):
         broken = replace(plane(), info=GridInfo(extra={"no JSON": object()}))
         with pytest.raises(TypeError, match="not JSON serializable"):
             storage.finish(begun, broken)
-        assert storage.grids() == {}
+        assert storage.finished() == {}
         storage.finish(begun, plane())
-        assert_same(*storage.grids().values(), plane())
+        assert_same(storage.grid(1), plane())
 
 
 def test_checkpoints_of_a_training_that_went_back(tmp_path):
@@ -187,7 +186,7 @@ def test_a_storage_that_nobody_holds_is_open_no_more(tmp_path):
         assert repr(storage) == f"LandscapeStorage({str(tmp_path / 'l.duckdb')!r}, 0 surfaces, 0 checkpoints)"
     assert repr(storage).endswith("closed)")
     with pytest.raises(ValueError, match=r"l\.duckdb is closed; open it again"):
-        storage.grids()
+        storage.record()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
@@ -202,7 +201,7 @@ def test_a_truncated_file_is_named_and_left_alone(tmp_path, share):
         pytest.raises(UnreadableFileError, match=r"l\.duckdb is no landscape database, or is damaged"),
         LandscapeStorage(path) as storage,
     ):
-        storage.grids()
+        storage.record()
     assert path.read_bytes() == cut
 
 
@@ -235,7 +234,7 @@ def test_an_older_schema_is_brought_up_to_date(tmp_path, monkeypatch):
         LandscapeStorage(tmp_path / "l.duckdb", read_only=True)
     for _ in range(2):
         with LandscapeStorage(tmp_path / "l.duckdb") as storage:
-            assert_same(*storage.grids().values(), plane())
+            assert_same(storage.grid(1), plane())
     with duckdb.connect(str(tmp_path / "l.duckdb")) as file:
         assert file.execute("SELECT version FROM schema_version ORDER BY 1").fetchall() == [(1,), (2,)]
         assert "told" in {row[0] for row in file.execute("DESCRIBE facts").fetchall()}

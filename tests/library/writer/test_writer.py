@@ -66,7 +66,7 @@ def test_a_folder_keeps_what_was_in_it(tmp_path):
         train(writer, net, epochs=1, start=3)
         writer.sample_landscape(net, loader_of(), F.cross_entropy, grid_size=4)
         assert [point.epoch for point in writer.checkpoints()] == [0, 1, 2, 3]
-        assert np.array_equal(writer.storage.grids()[1].losses, first.grid.losses)
+        assert np.array_equal(writer.storage.grid(1).losses, first.grid.losses)
     assert json.loads((tmp_path / "landscape.json").read_text())["grid_size"] == 4
 
 
@@ -104,6 +104,27 @@ def test_a_closed_writer_says_so(tmp_path):
     with pytest.raises(ValueError, match="is closed; open it again with"):
         writer.record_checkpoint(user_net(), 0)
     assert "closed" in repr(writer)
+
+
+def test_a_full_disk_is_told_and_loses_nothing(tmp_path):
+    """/dev/full says what a full disk does, in the place of the files that are being written."""
+    net = user_net()
+    (tmp_path / "checkpoints").mkdir()
+    full = {"checkpoint": tmp_path / "checkpoints" / ".partial.000000_epoch_0.pt", "export": tmp_path / ".partial.landscape.json"}
+    for file in full.values():
+        file.symlink_to("/dev/full")
+    writer = LossLandscapeWriter(tmp_path)
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.record_checkpoint(net, 0)
+    assert writer.checkpoints() == []
+    landscape = writer.sample_landscape(net, loader_of(), F.cross_entropy, grid_size=3)
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.close()
+    for file in full.values():
+        file.unlink()
+    with LossLandscapeWriter(tmp_path) as again:
+        assert np.array_equal(again.storage.grid(1).losses, landscape.grid.losses)
+        again.record_checkpoint(net, 0)
 
 
 # -- directions
@@ -248,9 +269,10 @@ def test_a_killed_process_leaves_a_folder_that_goes_on(tmp_path):
     assert 0 < kept.sum() < len(kept)
     with LossLandscapeWriter(tmp_path / "killed") as writer:
         assert writer.storage.interrupted() == [1]
-        assert writer.storage.grids() == {}
+        assert writer.storage.finished() == {}
         writer.sample_landscape(Branching(), loader_of(), slowly, grid_size=7)
-        [resumed] = writer.storage.grids().values()
+        assert list(writer.storage.finished()) == [1]
+        resumed = writer.storage.grid(1)
     assert not partial.exists()
     with LossLandscapeWriter(tmp_path / "whole") as writer:
         whole = writer.sample_landscape(Branching(), loader_of(), slowly, grid_size=7).grid
@@ -284,7 +306,7 @@ def test_going_on_evaluates_only_what_is_missing(tmp_path):
     whole.sample_landscape(Branching(), loader_of(), counting(10**6), grid_size=9)
     assert resumed < len(calls) - 100
     with LossLandscapeWriter(tmp_path) as writer:
-        assert writer.storage.grids()[1].losses.tobytes() == whole.storage.grids()[1].losses.tobytes()
+        assert writer.storage.grid(1).losses.tobytes() == whole.storage.grid(1).losses.tobytes()
 
 
 # -- landscape.json
