@@ -10,6 +10,7 @@ from loss_landscape.storage.connection import StorageInUseError
 from loss_landscape.storage.database import LandscapeStorage
 from loss_landscape.storage.landscape_file import read_landscape
 from loss_landscape.storage.records import LandscapeRecord
+from loss_landscape.writer.metadata import full_record
 
 DATABASE, JSON = "landscape.duckdb", "landscape.json"
 
@@ -57,4 +58,4 @@ def _of_folder(folder: Path) -> LandscapeRecord:
 
 def _from_database(path: Path) -> LandscapeRecord:
     with LandscapeStorage(path, read_only=True) as storage:
-        return storage.record()
+        return full_record(storage)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from loss_landscape.results.grid import Grid
-from loss_landscape.storage.records import Checkpoint
+from loss_landscape.storage.database import LandscapeStorage
+from loss_landscape.storage.records import Checkpoint, LandscapeRecord
 
 FACTS = ("loss", "model_mode", "regularizer", "regularizer_weight", "seed", "max_batches", "num_batches")
 
@@ -30,6 +32,14 @@ def landscape_facts(grids: Mapping[str, Grid]) -> dict[str, Any]:
     data = {name: extra.get(name) for name in ("num_batches", "max_batches")}
     making = {mode: {name: grid.info.extra.get(name) for name in (*FACTS, "range_scale")} for mode, grid in grids.items()}
     return {"model": model, "dataset": data, "landscape": making}
+
+
+def full_record(storage: LandscapeStorage) -> LandscapeRecord:
+    """All that a storage holds, with the facts about its making; its folder's name is the experiment's."""
+    record, checkpoints = storage.record(), storage.checkpoints()
+    facts = {"experiment": storage.path.resolve().parent.name, **landscape_facts(record.grids), "system": system_facts()}
+    training = {"training": {"num_checkpoints": len(checkpoints)}, "training_statistics": training_statistics(checkpoints)}
+    return replace(record, metadata={**facts, **training, **record.metadata})
 
 
 def training_statistics(checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:

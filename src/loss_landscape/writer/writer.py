@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
@@ -20,7 +19,7 @@ from loss_landscape.storage.database import LandscapeStorage, now
 from loss_landscape.storage.records import Checkpoint, LandscapeRecord
 from loss_landscape.writer.checkpoint_files import number_or_none, write_checkpoint
 from loss_landscape.writer.export import export_record
-from loss_landscape.writer.metadata import landscape_facts, system_facts, training_statistics
+from loss_landscape.writer.metadata import full_record
 
 DirectionMode = Literal["random", "pca"]
 
@@ -162,11 +161,7 @@ class LossLandscapeWriter:
 
     def record(self) -> LandscapeRecord:
         """All that an export tells: the last landscape of each mode, paths, curvature, and facts about their making."""
-        record, checkpoints = self.storage.record(), self.storage.checkpoints()
-        facts = {"experiment": self.log_dir.name, **landscape_facts(record.grids), "system": system_facts()}
-        training = {"num_checkpoints": len(checkpoints)}
-        statistics = training_statistics(checkpoints)
-        return replace(record, metadata={**facts, "training": training, "training_statistics": statistics, **record.metadata})
+        return full_record(self.storage)
 
     def export(self, path: str | Path | None = None) -> Path:
         """Write what was sampled to `path`, landscape.json in the folder unless given; the ending says which kind of file."""

@@ -103,6 +103,11 @@ def test_export_writes_each_kind(folder, tmp_path, capsys, ending):
     assert output.stat().st_size > 100
 
 
+def test_a_database_tells_what_its_export_tells(folder, tmp_path, capsys):
+    said(capsys, "export", folder / "landscape.duckdb", tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (folder / "landscape.json").read_bytes()
+
+
 def test_compare_says_first_what_differs(folder, tmp_path, capsys):
     with LossLandscapeWriter(tmp_path / "b", seed=7) as writer:
         writer.sample_landscape(user_net(seed=1), loader_of(), F.cross_entropy, grid_size=4)

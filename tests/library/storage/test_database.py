@@ -172,12 +172,14 @@ def test_two_in_one_process_end_in_a_sentence(tmp_path):
 
 
 def test_two_processes_end_in_a_sentence(tmp_path):
-    code = "import sys; from loss_landscape import LandscapeStorage; LandscapeStorage(sys.argv[1])"
-    with LandscapeStorage(tmp_path / "l.duckdb"):
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "l.duckdb")], capture_output=True, text=True)
-    last = done.stderr.strip().splitlines()[-1]
-    assert "StorageInUseError" in last
-    assert "is open in another process, and one Writer at a time may have it" in last
+    code = "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    LandscapeStorage(tmp_path / "l.duckdb").close()
+    words = [sys.executable, "-c", code, str(tmp_path / "l.duckdb")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(StorageInUseError, match="is open in another process, and one Writer at a time may have it"):
+            LandscapeStorage(tmp_path / "l.duckdb")
+    LandscapeStorage(tmp_path / "l.duckdb").close()
 
 
 def test_a_storage_that_nobody_holds_is_open_no_more(tmp_path):
