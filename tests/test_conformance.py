@@ -53,9 +53,9 @@ def batches(shape, member=0, count=NUM_STEPS, size=6):
         yield Batch(inputs, torch.randint(NUM_CLASSES, (size,), generator=rng))
 
 
-def training_of(name, net, shape):
-    learner = construct(compose(f"learner={name}")["learner"], Learner, where="learner", net=net)
-    return Training(learner, next(batches(shape, count=1)))
+def training_of(name, make, shape, seed=0):
+    learner = construct(compose(f"learner={name}")["learner"], Learner, where="learner", net=make(seed))
+    return Training(learner, next(batches(shape, count=1)), seed=seed, make_net=lambda number: make(number % 2**31))
 
 
 # -- the same steps, written out ---------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def by_autograd(net, inputs, targets):
 @pytest.mark.parametrize("kind", NETS)
 def test_a_step_equals_the_calculation_by_hand(name, kind):
     make, shape = NETS[kind]
-    training, task_loss = training_of(name, make(0), shape), CrossEntropy()
+    training, task_loss = training_of(name, make, shape), CrossEntropy()
     twin = Twin(make(0), hand_written if kind == "mlp" else by_autograd)
     for number, batch in enumerate(batches(shape)):
         draws = twin.draws = training.draws.at(number, training.state["taken"])
@@ -108,7 +108,7 @@ def test_a_step_equals_the_calculation_by_hand(name, kind):
 def test_a_recorded_stack_steps_as_its_members_do(name, kind):
     """Three members of other seeds and rates, their step recorded once and replayed: nothing of a part needs another form."""
     make, shape = NETS[kind]
-    members = [training_of(name, make(seed), shape) for seed in range(3)]
+    members = [training_of(name, make, shape, seed) for seed in range(3)]
     loss, learner = CrossEntropy(), members[0].learner
     assert learner.why_eager() is None
     for number, member in enumerate(members):
@@ -212,7 +212,7 @@ def test_cut_off_anywhere_it_ends_with_the_same_bits(name, tmp_path, monkeypatch
 def test_every_number_of_a_learners_state_is_a_tensor():
     """So that a recording, a stack and a checkpoint need no special case."""
     for name in LEARNERS:
-        training = training_of(name, mlp(0), (1, 4, 4))
+        training = training_of(name, mlp, (1, 4, 4))
         assert all(isinstance(leaf, torch.Tensor) for leaf in tree_flatten(dict(training.state))[0])
         assert not any(leaf.requires_grad for leaf in tree_flatten(dict(training.state))[0])
         assert isinstance(training.net, nn.Module)

@@ -69,6 +69,7 @@ from loss_landscape.surface.strategy import Evaluation
 from loss_landscape.surface.surface import LossSurface
 from loss_landscape.topology import MergeTree, bottleneck_distance, merge_tree, persistence_barcode
 from loss_landscape.units.alignment import Alignment, AlignmentInfo, align
+from loss_landscape.units.flow import Consumer, Norm, Slot, UnitFlow, UnitLayer, unit_flow
 from loss_landscape.units.graph import unit_groups
 from loss_landscape.units.permutations import UnitGroups
 from loss_landscape.writer.one_call import sample_landscape
@@ -81,6 +82,7 @@ __all__ = [
     "AlignmentInfo",
     "AutoSpan",
     "Checkpointing",
+    "Consumer",
     "CurvatureOperator",
     "Curve",
     "CurveInfo",
@@ -108,12 +110,16 @@ __all__ = [
     "LossSurface",
     "MatrixOperator",
     "MergeTree",
+    "Norm",
     "PathLosses",
     "PreconditionedOperator",
     "SampledFisherOperator",
     "Shard",
+    "Slot",
     "Trajectory",
+    "UnitFlow",
     "UnitGroups",
+    "UnitLayer",
     "adam_directions",
     "adam_preconditioner",
     "align",
@@ -157,6 +163,7 @@ __all__ = [
     "trace",
     "trace_and_frobenius_norm",
     "trajectory_directions",
+    "unit_flow",
     "unit_groups",
 ]
 

@@ -183,6 +183,7 @@ STEPS: Mapping[str, Written] = {
     "noisy_gradient": Written(noisy(plain, 0.01)),
     "shrink_and_perturb": Written(l2, after=perturbed),
     "shrink_and_perturb_scaled": Written(noisy(l2, 0.01)),
+    "cbp": Written(),  # it begins to act at its hundredth step; tests/framework/test_cbp.py has the rest
     "weight_clipping": Written(after=clipped),
     "normalize_and_project": Written(after=projected),
     "hare_and_tortoise": Written(after=followed, measured=lambda twin: twin.memory["tortoise"]),

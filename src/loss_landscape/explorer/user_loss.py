@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from loss_landscape.explorer.kept_batches import KeptBatches
 from loss_landscape.explorer.loss_choice import ChosenLoss
 from loss_landscape.explorer.loss_options import LossOptions
-from loss_landscape.objective.functional_net import check_callable_with_other_parameters, private_clone
+from loss_landscape.objective.functional_net import check_callable_with_other_parameters
 from loss_landscape.objective.objective import BatchNorm
+from loss_landscape.objective.private_copy import private_clone
 from loss_landscape.surface.surface import LossSurface
 
 
@@ -70,7 +71,7 @@ def _with_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 def _always_training(model: nn.Module) -> nn.Module:
     """A clone in training mode that stays in it."""
-    clone = private_clone(model).train()
+    clone = private_clone(model, own_memory=True).train()  # the user's own `train` may write
     clone.eval = types.MethodType(_itself, clone)  # type: ignore[method-assign]
     return clone
 

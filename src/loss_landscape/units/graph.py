@@ -52,7 +52,7 @@ class UnitGraph:
         names, given = tuple(state), tuple(tensors_in(inputs))
         axes = [*_axes_of_state(model, state), *(axes_of(tensor.shape, INPUT) for tensor in given)]
         with undisturbed(given[0].device), torch.no_grad():
-            graph = traced(_as_function(evaluating_clone(model), names, inputs), [*state.values(), *given])
+            graph = traced(as_function(evaluating_clone(model), names, inputs), [*state.values(), *given])
             found = cls(graph, names, _aliases(model, names), given, _through(graph, axes))
             found._fix_what_changes_outputs({name: tensor.detach() for name, tensor in state.items()})
         return found
@@ -143,7 +143,7 @@ def _last_reads(graph: fx.GraphModule) -> dict[fx.Node, list[fx.Node]]:
     return found
 
 
-def _as_function(net: nn.Module, names: Sequence[str], inputs: Any) -> Callable[..., Any]:
+def as_function(net: nn.Module, names: Sequence[str], inputs: Any) -> Callable[..., Any]:
     """The net as a function of the tensors of its state and of those in `inputs`."""
 
     def function(*tensors: Tensor) -> Any:

@@ -32,7 +32,7 @@ def axes_after(node: fx.Node, known: Known) -> Any:
     if packet in RULES:
         return RULES[packet](node, known)
     if torch.Tag.pointwise in node.target.tags:
-        return _pointwise(node, known)
+        return pointwise(node, known)
     return _unknown(node, known)
 
 
@@ -54,7 +54,7 @@ def _unknown(node: fx.Node, known: Known) -> Any:
     return [axes_of(one, why) for one in shape] if isinstance(shape, list) else axes_of(shape, why)
 
 
-def _pointwise(node: fx.Node, known: Known) -> Axes:
+def pointwise(node: fx.Node, known: Known) -> Axes:
     found: list[Axis] = [()] * len(shapes(node))
     for used in _tensors(node):
         _merge_from_the_right(found, known[used])
@@ -69,15 +69,15 @@ def _merge_from_the_right(found: list[Axis], axes: Axes) -> None:
         found[place] = found[place] or axis
 
 
-def _same(node: fx.Node, known: Known) -> Axes:
+def same(node: fx.Node, known: Known) -> Axes:
     return known[node.args[0]]
 
 
-def _reshaped(node: fx.Node, known: Known) -> Axes:
+def reshaped(node: fx.Node, known: Known) -> Axes:
     return regrouped(known[node.args[0]], shapes(node))
 
 
-def _transposed(node: fx.Node, known: Known) -> Axes:
+def transposed(node: fx.Node, known: Known) -> Axes:
     axes = list(known[node.args[0]])
     first, second = node.args[1:] or (0, -1)
     if len(axes) > 1:
@@ -85,19 +85,19 @@ def _transposed(node: fx.Node, known: Known) -> Axes:
     return tuple(axes)
 
 
-def _permuted(node: fx.Node, known: Known) -> Axes:
+def permuted(node: fx.Node, known: Known) -> Axes:
     axes = known[node.args[0]]
     return tuple(axes[dim] for dim in node.args[1])
 
 
-def _expanded(node: fx.Node, known: Known) -> Axes:
+def expanded(node: fx.Node, known: Known) -> Axes:
     """Copies of one entry may be in any order."""
     axes, shape = known[node.args[0]], shapes(node)
     axes = ((),) * (len(shape) - len(axes)) + tuple(axes)
     return tuple(axis or axis_of(size) for axis, size in zip(axes, shape, strict=True))
 
 
-def _product(node: fx.Node, known: Known) -> Axes:
+def product(node: fx.Node, known: Known) -> Axes:
     """mm, bmm, and with a first summand addmm, baddbmm."""
     *summand, left, right = (known[used] for used in node.args[:3])
     merge(left[-1], right[-2])
@@ -109,7 +109,7 @@ def _product(node: fx.Node, known: Known) -> Axes:
     return tuple(found)
 
 
-def _convolution(node: fx.Node, known: Known) -> Axes:
+def convolution(node: fx.Node, known: Known) -> Axes:
     inputs, weight = known[node.args[0]], known[node.args[1]]
     transposed, groups = node.args[6], node.args[8]
     given, made = (weight[0], weight[1]) if transposed else (weight[1], weight[0])
@@ -126,7 +126,7 @@ def _convolution(node: fx.Node, known: Known) -> Axes:
     return (inputs[0], made, *axes_of(shapes(node)[2:], POSITIONS))
 
 
-def _batch_norm(node: fx.Node, known: Known) -> list[Axes]:
+def batch_norm(node: fx.Node, known: Known) -> list[Axes]:
     """Each channel by itself: what it holds for a channel goes with it."""
     inputs = known[node.args[0]]
     for used in node.args[1:5]:
@@ -135,7 +135,7 @@ def _batch_norm(node: fx.Node, known: Known) -> list[Axes]:
     return _first_of_several(node, inputs)
 
 
-def _layer_norm(node: fx.Node, known: Known) -> list[Axes]:
+def layer_norm(node: fx.Node, known: Known) -> list[Axes]:
     inputs = known[node.args[0]]
     for used in node.args[2:4]:
         if used is not None:
@@ -143,7 +143,7 @@ def _layer_norm(node: fx.Node, known: Known) -> list[Axes]:
     return _first_of_several(node, inputs)
 
 
-def _group_norm(node: fx.Node, known: Known) -> list[Axes]:
+def group_norm(node: fx.Node, known: Known) -> list[Axes]:
     inputs, channels, groups = known[node.args[0]], node.args[4], node.args[6]
     if 1 < groups < channels:
         merge(inputs[1], (Factor(groups), Factor(channels // groups)))
@@ -157,28 +157,38 @@ def _first_of_several(node: fx.Node, axes: Axes) -> list[Axes]:
     return [axes, *(axes_of(shape, "a norm's statistics") for shape in shapes(node)[1:])]
 
 
-def _reduced(node: fx.Node, known: Known) -> Axes:
+def reduced(node: fx.Node, known: Known) -> Axes:
     """A mean, sum or maximum over whole dimensions takes no notice of their order."""
     axes = known[node.args[0]]
-    dims = next((argument for argument in node.args[1:] if isinstance(argument, list | tuple)), None) or range(len(axes))
-    gone = {dim % len(axes) for dim in dims}
+    gone = dims_gone(node, len(axes))
     if len(shapes(node)) == len(axes):
         return tuple(() if dim in gone else axis for dim, axis in enumerate(axes))
     return tuple(axis for dim, axis in enumerate(axes) if dim not in gone)
 
 
-def _over_places(node: fx.Node, known: Known) -> Any:
-    """Poolings, resizings and paddings of the last dimensions, two unless their name says otherwise."""
+def dims_gone(node: fx.Node, num_dims: int) -> set[int]:
+    """The dimensions over which a node takes a mean, sum or maximum."""
+    dims = next((argument for argument in node.args[1:] if isinstance(argument, list | tuple)), None) or range(num_dims)
+    return {dim % num_dims for dim in dims}
+
+
+def over_places(node: fx.Node, known: Known) -> Any:
+    """Poolings, resizings and paddings of the last dimensions."""
     axes, shape = known[node.args[0]], shapes(node)
     several, shape = isinstance(shape, list), shape[0] if isinstance(shape, list) else shape
-    count = next((int(digit) for digit in "13" if f"{digit}d" in node.target.overloadpacket.__name__), 2)
+    count = num_places(node)
     for axis in axes[-count:]:
         fix(axis, POSITIONS)
     found = (*axes[:-count], *axes_of(shape[-count:], POSITIONS))
     return [found] * len(node.meta["val"]) if several else found
 
 
-def _padded(node: fx.Node, known: Known) -> Axes:
+def num_places(node: fx.Node) -> int:
+    """How many dimensions a pooling is over: two, unless its name says otherwise."""
+    return next((int(digit) for digit in "13" if f"{digit}d" in node.target.overloadpacket.__name__), 2)
+
+
+def padded(node: fx.Node, known: Known) -> Axes:
     axes, pads = list(known[node.args[0]]), node.args[1]
     for number in range(len(pads) // 2):
         if pads[2 * number] or pads[2 * number + 1]:
@@ -188,7 +198,7 @@ def _padded(node: fx.Node, known: Known) -> Axes:
     return tuple(axes)
 
 
-def _joined(node: fx.Node, known: Known) -> Axes:
+def joined(node: fx.Node, known: Known) -> Axes:
     """cat: only what is beside the joint may be reordered."""
     parts, shape = [known[used] for used in node.args[0]], shapes(node)
     dim = (node.args[1] if len(node.args) > 1 else 0) % len(shape)
@@ -200,7 +210,7 @@ def _joined(node: fx.Node, known: Known) -> Axes:
     return tuple(found)
 
 
-def _cut(node: fx.Node, known: Known) -> Any:
+def cut(node: fx.Node, known: Known) -> Any:
     """slice, select, split, unbind: the dimension that is cut stays in its order, unless nothing is cut off."""
     axes, shape = known[node.args[0]], shapes(node)
     dim = _cut_dim(node) % len(axes)
@@ -218,7 +228,7 @@ def _cut_dim(node: fx.Node) -> int:
     return node.args[place] if len(node.args) > place else node.kwargs.get("dim", 0)
 
 
-def _embedded(node: fx.Node, known: Known) -> Axes:
+def embedded(node: fx.Node, known: Known) -> Axes:
     table, indices = (known[used] for used in node.args[:2])
     fix(table[0], "a table's rows")
     return (*indices, table[1])
@@ -236,24 +246,24 @@ def _rules(*pairs: tuple[Callable[..., Any], Sequence[Any]]) -> dict[Any, Callab
 
 
 RULES = _rules(
-    (_pointwise, [aten.hardswish, aten._prelu_kernel]),
-    (_same, [aten.clone, aten.detach, aten.alias, aten._to_copy, aten.lift_fresh_copy, aten._softmax, aten._log_softmax]),
-    (_same, [aten._safe_softmax]),
-    (_reshaped, [aten.view, aten._unsafe_view, aten.reshape, aten.unsqueeze, aten.squeeze]),
-    (_transposed, [aten.t, aten.transpose]),
-    (_permuted, [aten.permute]),
-    (_expanded, [aten.expand]),
-    (_product, [aten.mm, aten.bmm, aten.addmm, aten.baddbmm]),
-    (_convolution, [aten.convolution]),
-    (_batch_norm, [aten.native_batch_norm, aten.cudnn_batch_norm, aten._native_batch_norm_legit_no_training]),
-    (_layer_norm, [aten.native_layer_norm]),
-    (_group_norm, [aten.native_group_norm]),
-    (_reduced, [aten.mean, aten.sum, aten.amax, aten.amin, aten.var, aten.std, aten.logsumexp]),
-    (_over_places, [aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.avg_pool2d, aten.avg_pool3d]),
-    (_over_places, [aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d, aten.adaptive_max_pool2d, aten.adaptive_max_pool3d]),
-    (_over_places, [aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.reflection_pad2d, aten.replication_pad2d]),
-    (_padded, [aten.constant_pad_nd]),
-    (_joined, [aten.cat]),
-    (_cut, [aten.slice, aten.select, aten.split, aten.split_with_sizes, aten.unbind]),
-    (_embedded, [aten.embedding]),
+    (pointwise, [aten.hardswish, aten._prelu_kernel]),
+    (same, [aten.clone, aten.detach, aten.alias, aten._to_copy, aten.lift_fresh_copy, aten._softmax, aten._log_softmax]),
+    (same, [aten._safe_softmax]),
+    (reshaped, [aten.view, aten._unsafe_view, aten.reshape, aten.unsqueeze, aten.squeeze]),
+    (transposed, [aten.t, aten.transpose]),
+    (permuted, [aten.permute]),
+    (expanded, [aten.expand]),
+    (product, [aten.mm, aten.bmm, aten.addmm, aten.baddbmm]),
+    (convolution, [aten.convolution]),
+    (batch_norm, [aten.native_batch_norm, aten.cudnn_batch_norm, aten._native_batch_norm_legit_no_training]),
+    (layer_norm, [aten.native_layer_norm]),
+    (group_norm, [aten.native_group_norm]),
+    (reduced, [aten.mean, aten.sum, aten.amax, aten.amin, aten.var, aten.std, aten.logsumexp]),
+    (over_places, [aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.avg_pool2d, aten.avg_pool3d]),
+    (over_places, [aten._adaptive_avg_pool2d, aten._adaptive_avg_pool3d, aten.adaptive_max_pool2d, aten.adaptive_max_pool3d]),
+    (over_places, [aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.reflection_pad2d, aten.replication_pad2d]),
+    (padded, [aten.constant_pad_nd]),
+    (joined, [aten.cat]),
+    (cut, [aten.slice, aten.select, aten.split, aten.split_with_sizes, aten.unbind]),
+    (embedded, [aten.embedding]),
 )

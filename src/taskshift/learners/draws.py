@@ -30,11 +30,12 @@ class EveryStep:
 class FreshRows:
     """Rows of a parameter as they are drawn before training, used one after another, at most `at_most` a step.
 
-    A step gets a ring of rows, of which `Context.rows` takes the next ones.
+    A step gets a ring of rows, of which `Context.rows` takes the next ones. With another `dim` they are its slices there.
     """
 
     parameter: str
     at_most: int
+    dim: int = 0
 
 
 def none_taken(wanted: Mapping[str, EveryStep | FreshRows], device: torch.device) -> dict[str, Tensor]:
@@ -106,12 +107,12 @@ class Draws:
     def _ring(self, part: str, name: str, spec: FreshRows, num_steps: int) -> _Ring:
         key = part, name, num_steps
         if key not in self._rings:
-            source = partial(self._fresh_block, part, spec.parameter)
-            self._rings[key] = _Ring(source, self.net[spec.parameter], spec.at_most * num_steps)
+            source, like = partial(self._fresh_block, part, spec), self.net[spec.parameter].movedim(spec.dim, 0)
+            self._rings[key] = _Ring(source, like, spec.at_most * num_steps)
         return self._rings[key]
 
-    def _fresh_block(self, part: str, parameter: str, block: int) -> Tensor:
-        return self.fresh(seed_from(self.seed, "fresh", part, block))[parameter]
+    def _fresh_block(self, part: str, spec: FreshRows, block: int) -> Tensor:
+        return self.fresh(seed_from(self.seed, "fresh", part, block))[spec.parameter].movedim(spec.dim, 0)
 
 
 class _Ring:

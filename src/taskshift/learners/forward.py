@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from taskshift.learners.part import Tensors
+from taskshift.learners.part import INPUT_OF, Tensors
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -40,10 +40,13 @@ class Forward:
     def __call__(
         self, net: Tensors, inputs: Tensor, reads: Sequence[str] = ()
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Outputs, buffers by name, and the outputs of the modules that `reads` names."""
+        """Outputs, buffers by name, and the outputs or inputs of the modules that `reads` names."""
         given = {**net, **{name: net[name].clone() for name in self.buffers}} if self.buffers else net
         features: dict[str, Tensor] = {}
-        handles = [self.module.get_submodule(name).register_forward_hook(_keep_in(features, name)) for name in reads]
+        handles = [
+            self.module.get_submodule(name.removeprefix(INPUT_OF)).register_forward_hook(_keep_in(features, name))
+            for name in reads
+        ]
         own = [place[key] for _, place, key in self._places]
         try:
             for name, place, key in self._places:
@@ -80,7 +83,7 @@ def _keep_in(kept: dict[str, Tensor], name: str):
     def hook(module: nn.Module, given: tuple, output: Tensor) -> None:
         if name in kept:
             raise ValueError(f"the module {name} is called twice in a forward pass, so a learner's part cannot read its output")
-        kept[name] = output
+        kept[name] = given[0] if name.startswith(INPUT_OF) else output
 
     return hook
 

@@ -24,7 +24,7 @@ from taskshift.learners.eager import (
 from taskshift.learners.forward import Forward, detached, tensors_of
 from taskshift.learners.gradient import Found, Gradient, Objective, Pass, Plain, norm
 from taskshift.learners.interventions import AfterEpoch, AfterStep, AtSwitch, Intervention
-from taskshift.learners.part import Part, Start, Subject, Switch, Tensors, setting
+from taskshift.learners.part import INPUT_OF, Part, Start, Subject, Switch, Tensors, setting
 from taskshift.learners.regularizers import Regularizer
 from taskshift.learners.rule import Rule
 from taskshift.learners.rules.torch_rules import pure_rule
@@ -294,5 +294,5 @@ def _refuse_unknown_modules(net: nn.Module, parts: Mapping[str, Part]) -> None:
     known = {name for name, _ in net.named_modules()}
     for part, reader in parts.items():
         for name in reader.reads:
-            if name not in known:
+            if name.removeprefix(INPUT_OF) not in known:
                 raise ValueError(f"{part} reads the output of the module {name}, which the net does not have")

@@ -23,6 +23,7 @@ Slots = Mapping[str, Tensors]
 """What an optimizer remembers: slot → a parameter's name → a tensor of its shape."""
 Memory = Mapping[str, Any]
 """What a part remembers: nested dicts of tensors."""
+INPUT_OF = "input of "
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Context(NamedTuple):
     optimizer: Tensors = {}  # the optimizer's settings, `lr` among them
     batch: Batch | None = None  # the step's
     gradients: Tensors = {}  # of the trained parameters, once they are known
-    features: Tensors = {}  # outputs [B, …] of the modules in `reads`, from before the step
+    features: Tensors = {}  # outputs or inputs [B, …] of the modules in `reads`, from before the step
     draws: Tensors = {}  # see `Part.draws`
     taken: Tensors = {}  # rows used so far of each of its `FreshRows`
 
@@ -86,7 +87,10 @@ class Part:
     """The base of optimizer rules, gradients, regularisers and interventions."""
 
     reads: Sequence[str] = ()
-    """Modules, by name, whose outputs it wants as `features`. Each must be called once in a forward pass."""
+    """Modules, by name, whose outputs it wants as `features`, or by `input_of(name)` what they are given.
+
+    Each must be called once in a forward pass.
+    """
 
     quantities: Sequence[Quantity] = ()
     """Its `numbers`, without `learner/<part>/`: what each means, its unit, its panel."""
@@ -106,6 +110,11 @@ class Part:
     def why_eager(self) -> str | None:
         """Why it can neither be recorded nor stacked, in a few words; None where it can."""
         return None
+
+
+def input_of(module: str) -> str:
+    """The name by which `Part.reads` and `Context.features` know the first tensor that a module is given."""
+    return INPUT_OF + module
 
 
 def setting(value: float, device: torch.device) -> Tensor:

@@ -1,0 +1,347 @@
+"""Continual backprop against its formulas written out by hand, and against the faults of published code."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from learning import training_of
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
+from torch.utils._pytree import tree_flatten, tree_map
+
+from taskshift.learners.cbp import ContinualBackprop
+from taskshift.learners.gradient import SAM
+from taskshift.learners.learner import Learner
+from taskshift.learners.regularizers import L2
+from taskshift.nets.convnet import ConvNet
+from taskshift.nets.mlp import MLP
+from taskshift.nets.resnet18 import ResNet18
+from taskshift.nets.vgg16 import VGG16
+from taskshift.randomness import seed_from
+from taskshift.shifts.task import Batch
+from taskshift.training import Training
+
+SEED = 3
+UTILITIES = (
+    "contribution",
+    "zero_contribution",
+    "adaptable_contribution",
+    "weight",
+    "adaptation",
+    "feature_by_input",
+    "random",
+)
+
+
+class Skipping(nn.Module):
+    """A norm, a skip around a layer, and a layer after it: h = relu(norm(a x)), s = h + relu(b h), head tanh(c s)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 6)
+        self.c, self.head = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def values(self, x):
+        """What each consumer reads."""
+        h = F.relu(F.batch_norm(self.a(x), None, None, self.norm.weight, self.norm.bias, training=True))
+        s = h + F.relu(self.b(h))
+        return {"b.weight": h, "c.weight": s, "head.weight": torch.tanh(self.c(s))}
+
+    def forward(self, x):
+        h = F.relu(self.norm(self.a(x)))
+        return self.head(torch.tanh(self.c(h + F.relu(self.b(h)))))
+
+
+GROUPS = {  # what a reader of the net would write down: name → makers, zeros, ones, consumers
+    "a": (
+        ["a.weight", "b.weight"],
+        ["a.bias", "b.bias", "norm.bias", "norm.running_mean"],
+        ["norm.weight", "norm.running_var"],
+        ["b.weight", "c.weight"],
+    ),
+    "c": (["c.weight"], ["c.bias"], [], ["head.weight"]),
+}
+
+
+def made(seed):
+    torch.manual_seed(seed % 2**31)
+    return Skipping().double()
+
+
+def batches(count, size=7, shape=(4,), classes=3, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        inputs = torch.randn(size, *shape, generator=rng, dtype=torch.float64)
+        yield Batch(inputs, torch.randint(classes, (size,), generator=rng))
+
+
+def training(make, part, *, optimizer=torch.optim.Adam, shape=(4,), seed=SEED, **given):
+    learner = Learner(make(seed), optimizer, interventions={"cbp": part} if part else {}, **given)
+    return Training(learner, next(batches(1, size=2, shape=shape)), seed=seed, make_net=make)
+
+
+def step_of(one, batch, at):
+    draws = one.draws.at(at, one.state["taken"])
+    return one.learner.step(one.state, batch, F.cross_entropy, draws), draws
+
+
+class ByHand:
+    """§ the formulas, unit by unit, in numpy."""
+
+    def __init__(self, *, utility, rate, maturity, decay, accumulate):
+        self.utility, self.rate, self.maturity, self.decay, self.accumulate = utility, rate, maturity, decay, accumulate
+        self.memory = {
+            name: {"age": np.zeros(n), "utility": np.zeros(n), "mean": np.zeros((r, n)), "owed": 0.0}
+            for name, n, r in (("a", 6, 2), ("c", 5, 1))
+        }
+        self.rows = dict.fromkeys(("a.weight", "b.weight", "c.weight"), 0)
+
+    def fresh(self, name):
+        row, self.rows[name] = self.rows[name], self.rows[name] + 1
+        weight = made(seed_from(SEED, "fresh", "cbp", row // len(made(0).state_dict()[name]))).state_dict()[name].numpy()
+        return weight[row % len(weight)]
+
+    def mean_utility(self, group, unit, net, values):
+        makers, _, _, consumers = GROUPS[group]
+        w_in = np.mean(np.concatenate([np.abs(net[name][unit]).ravel() for name in makers]))
+        w_out = [np.abs(net[name][:, unit]) for name in consumers]
+        number = sum(len(w) for w in w_out)
+        f_hat = self.memory[group]["mean"][:, unit] / (1 - self.decay ** self.memory[group]["age"][unit])
+        h = [values[name][:, unit] for name in consumers]
+        apart = [np.mean([abs(v - f) for v in column]) for column, f in zip(h, f_hat, strict=True)]
+        size = [np.mean([abs(v) for v in column]) for column in h]
+        contribution = sum(s * w.sum() for s, w in zip(size, w_out, strict=True)) / number
+        zero = sum(s * w.sum() for s, w in zip(apart, w_out, strict=True)) / number
+        return {
+            "contribution": contribution,
+            "zero_contribution": zero,
+            "adaptable_contribution": zero / w_in,
+            "weight": sum(w.sum() for w in w_out) / number,
+            "adaptation": 1 / w_in,
+            "feature_by_input": np.mean(apart) / w_in,
+            "random": 0.0,
+        }[self.utility]
+
+    def chosen(self, number, group, net, values, draws):
+        memory, consumers = self.memory[group], GROUPS[group][3]
+        memory["age"] = memory["age"] + 1
+        for reading, name in enumerate(consumers):
+            for unit in range(len(memory["age"])):
+                memory["mean"][reading, unit] *= self.decay
+                memory["mean"][reading, unit] += (1 - self.decay) * np.mean(values[name][:, unit])
+        ranks = []
+        for unit, age in enumerate(memory["age"]):
+            y = self.mean_utility(group, unit, net, values)
+            memory["utility"][unit] = self.decay * memory["utility"][unit] + (1 - self.decay) * y
+            corrected = memory["utility"][unit] / (1 - self.decay**age)
+            corrected = float(draws[f"utility of {group}"][unit]) if self.utility == "random" else corrected
+            if age > self.maturity:
+                ranks.append((corrected, unit))
+        due = self.rate * len(ranks) + (memory["owed"] if self.accumulate else float(draws["lots"][number]))
+        memory["owed"] = due - math.floor(due)
+        return [unit for _, unit in sorted(ranks)[: math.floor(due)]]
+
+    def act(self, net, slots, values, draws):
+        """Change net and slots in place; how many units were replaced."""
+        chosen = {group: self.chosen(number, group, net, values, draws) for number, group in enumerate(GROUPS)}
+        for group, units in chosen.items():
+            makers, zeros, ones, consumers = GROUPS[group]
+            for unit in units:
+                for name in makers:
+                    net[name][unit] = self.fresh(name)
+                for name in zeros:
+                    net[name][unit] = 0
+                for name in ones:
+                    net[name][unit] = 1
+            for unit in units:
+                for name in consumers:
+                    net[name][:, unit] = 0
+                for of in slots.values():
+                    for name in (*makers, *zeros, *ones):
+                        if name in of:
+                            of[name][unit] = 0
+                    for name in consumers:
+                        of[name][:, unit] = 0
+                for key in ("age", "utility"):
+                    self.memory[group][key][unit] = 0
+                self.memory[group]["mean"][:, unit] = 0
+        return sum(map(len, chosen.values()))
+
+
+@pytest.mark.parametrize("accumulate", [True, False])
+@pytest.mark.parametrize("utility", UTILITIES)
+def test_a_step_equals_the_formulas_written_out(utility, accumulate):
+    settings = {"decay": 0.8, "utility": utility, "accumulate": accumulate}
+    part = ContinualBackprop(0.15, 3, **settings)
+    ours, plain = training(made, part), training(made, None)
+    hand, counts = ByHand(utility=utility, rate=0.15, maturity=3, decay=0.8, accumulate=accumulate), []
+    for at, batch in enumerate(batches(14)):
+        ours.learner.forward(ours.state["net"], batch.inputs)
+        twin = made(0)
+        twin.load_state_dict(ours.state["net"])
+        values = {name: value.detach().numpy() for name, value in twin.values(batch.inputs).items()}
+        before = {key: ours.state[key] for key in ("net", "slots")}
+        stepped, _ = plain.learner.step({**plain.state, **before}, batch, F.cross_entropy)
+        net = {name: tensor.numpy().copy() for name, tensor in stepped["net"].items()}
+        slots = {slot: {name: t.numpy().copy() for name, t in of.items()} for slot, of in stepped["slots"].items()}
+        (state, told), draws = step_of(ours, batch, at)
+        counts.append(hand.act(net, slots, values, draws.get("cbp", {})))
+        ours.state = state
+        assert told.numbers["cbp/replaced"] == counts[-1]
+        for name, value in net.items():
+            np.testing.assert_allclose(state["net"][name].numpy(), value, rtol=1e-12, atol=1e-13, err_msg=f"{at} {name}")
+        for slot, of in slots.items():
+            for name, value in of.items():
+                np.testing.assert_allclose(
+                    state["slots"][slot][name].numpy(), value, rtol=1e-12, atol=1e-13, err_msg=f"{slot} {name}"
+                )
+        for group, memory in hand.memory.items():
+            for key, value in memory.items():
+                if accumulate or key != "owed":
+                    np.testing.assert_allclose(state["parts"]["cbp"][group][key].numpy(), value, rtol=1e-12, atol=1e-13)
+    assert 0 in counts
+    assert sum(counts) > 5
+
+
+# -- faults of published code ---------------------------------------------------------------------------------------
+
+
+def linear_net(seed):
+    torch.manual_seed(seed % 2**31)
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+
+
+def all_at_once(**given):
+    """Every unit older than two steps begins anew."""
+    return ContinualBackprop(1.0, 2, 0.9, **given)
+
+
+def standing_still(parameters, **given):
+    return torch.optim.SGD(parameters, lr=0.0)
+
+
+def test_transferred_bias_keeps_the_function_where_units_are_constant():
+    """In the reference code the mean activity is zeroed before it is read: its correction is always 0."""
+    batch = Batch(torch.ones(5, 4, dtype=torch.float64), torch.zeros(5, dtype=torch.int64))
+    for transfer in (True, False):
+        one = training(linear_net, all_at_once(transfer_bias=transfer), optimizer=standing_still)
+        before = one.net(batch.inputs)
+        for at in range(3):
+            (one.state, told), _ = step_of(one, batch, at)
+        assert told.numbers["cbp/replaced"] == 6
+        one.hide()
+        assert torch.allclose(one.net(batch.inputs), before, rtol=1e-12) is transfer
+        assert one.state["net"]["2.weight"].abs().max() == 0
+
+
+def test_transferred_bias_goes_into_a_running_mean_where_there_is_no_bias():
+    def make(seed):
+        torch.manual_seed(seed % 2**31)
+        layers = [nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1, groups=3, bias=False), nn.BatchNorm2d(3, momentum=1.0)]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(12, 2)).double()
+
+    batch = Batch(torch.ones(5, 1, 2, 2, dtype=torch.float64), torch.zeros(5, dtype=torch.int64))
+    part = all_at_once(transfer_bias=True)
+    one = training(make, part, optimizer=standing_still, shape=(1, 2, 2))
+    part.groups = tuple(group for group in part.groups if group.name == "0")  # the depthwise units stay
+    one.state["parts"]["cbp"] = {"0": one.state["parts"]["cbp"]["0"]}
+    for at in range(3):
+        before = {name: tensor.clone() for name, tensor in one.state["net"].items()}
+        (one.state, told), _ = step_of(one, batch, at)
+    assert told.numbers["cbp/replaced"] == 3
+    weight, mean = before["2.weight"].flatten(), one.state["net"]["3.running_mean"]
+    activity = F.relu(before["0.weight"].flatten() + before["0.bias"])
+    torch.testing.assert_close(mean + weight * activity, weight * activity, rtol=1e-12, atol=1e-12)
+
+
+def test_all_but_the_units_replaced_learns_as_without():
+    """The reference layer resets in a backward hook, and the gradients below it come out wrong."""
+    ours, plain = training(made, ContinualBackprop(0.15, 0, 0.9)), training(made, None)
+    batch = next(batches(1))
+    (state, told), _ = step_of(ours, batch, 0)
+    other, _ = plain.learner.step(plain.state, batch, F.cross_entropy)
+    assert told.numbers["cbp/replaced"] == 0
+    for name, tensor in other["net"].items():
+        assert torch.equal(tensor, state["net"][name]), name
+
+
+def test_a_new_units_first_step_is_adams_first_step():
+    """The reference resets the first moment alone, or neither: the count of steps stays, and the first update is far off."""
+    lr = 1e-3
+    one = training(linear_net, all_at_once(), optimizer=lambda parameters: torch.optim.Adam(parameters, lr=lr, eps=1e-30))
+    given = list(batches(4))
+    for at, batch in enumerate(given[:3]):
+        (one.state, _), _ = step_of(one, batch, at)
+    assert all(
+        float(of[name].abs().max()) == 0 for of in one.state["slots"].values() for name in ("0.weight", "0.bias", "2.weight")
+    )
+    before = one.state["net"]
+    (after, _), _ = step_of(one, given[3], 3)
+    moved = (after["net"]["2.weight"] - before["2.weight"]).abs()
+    active = F.relu(given[3].inputs @ before["0.weight"].T + before["0.bias"]).sum(dim=0) > 0
+    torch.testing.assert_close(moved[:, active], torch.full_like(moved[:, active], lr), rtol=1e-9, atol=0)
+
+
+def test_a_young_unit_is_not_taken_for_a_useless_one():
+    """Ranked by u, which is not yet grown up, units would be replaced again and again."""
+    part = ContinualBackprop(0.2, 1, 0.99, utility="weight")
+    one = training(linear_net, part, optimizer=standing_still)
+    memory = one.state["parts"]["cbp"]["0"]
+    weight = one.state["net"]["2.weight"]
+    weight.copy_(torch.full_like(weight, 0.5))
+    weight[:, 0] = 0.4  # the least useful
+    memory["age"].copy_(torch.tensor([1000.0, 1000, 1000, 1, 1, 1]))  # old ones and young ones
+    grown = 1 - 0.99 ** memory["age"]
+    memory["utility"].copy_(weight.abs().mean(dim=0) * grown)
+    (state, told), _ = step_of(one, next(batches(1)), 0)
+    assert told.numbers["cbp/replaced"] == 1
+    assert state["net"]["2.weight"].abs().sum(dim=0).eq(0).tolist() == [True, False, False, False, False, False]
+
+
+def test_a_utility_forgets_and_begins_anew():
+    """In the reference code for ResNets it grows with age, and a new unit inherits it."""
+    one = training(linear_net, ContinualBackprop(0.0, 2, 0.5, utility="weight"), optimizer=standing_still)
+    for at, batch in enumerate(batches(30)):
+        (one.state, _), _ = step_of(one, batch, at)
+    torch.testing.assert_close(
+        one.state["parts"]["cbp"]["0"]["utility"], one.state["net"]["2.weight"].abs().mean(dim=0), rtol=1e-8, atol=0
+    )
+
+
+# -- every net, every combination -----------------------------------------------------------------------------------
+
+NETS = {
+    "mlp": ((1, 4, 4), lambda: MLP((1, 4, 4), 3, width=7), 2),
+    "mlp with layer norm": ((1, 4, 4), lambda: MLP((1, 4, 4), 3, width=7, norm="layer"), 2),
+    "convnet": ((1, 24, 24), lambda: ConvNet((1, 24, 24), 3, channels=(2, 3, 4), width=5), 5),
+    "convnet with batch norm": ((1, 24, 24), lambda: ConvNet((1, 24, 24), 3, channels=(2, 3, 4), width=5, norm="batch"), 5),
+    "vgg16": ((1, 32, 32), lambda: VGG16((1, 32, 32), 3, batch_norm=True, width=2, classifier_width=4), 15),
+    "resnet18": ((3, 8, 8), lambda: ResNet18((3, 8, 8), 3, width=2), 12),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_new_units_of_any_net_are_silent_and_drawn_as_the_net_was(name):
+    shape, make, num_groups = NETS[name]
+
+    def drawn(seed):
+        torch.manual_seed(seed % 2**31)
+        return make().double()
+
+    one = training(drawn, ContinualBackprop(1.0, 1, 0.9), optimizer=standing_still, shape=shape)
+    groups = one.learner.interventions["cbp"].groups
+    assert len(groups) == num_groups
+    for at, batch in enumerate(batches(2, shape=shape)):
+        (one.state, told), _ = step_of(one, batch, at)
+    assert told.numbers["cbp/replaced"] == sum(group.size for group in groups)
+    fresh = tuple(drawn(seed_from(SEED, "fresh", "cbp", block)).state_dict() for block in range(2))
+    for group in groups:
+        for layer in group.layers:
+            ours = one.state["net"][layer.incoming.tensor]
+            if all(ours.abs().sum() > 0 for _ in "1"):
+                assert sorted(ours.flatten().tolist()) == sorted(fresh[0][layer.incoming.tensor].flatten().tolist())
