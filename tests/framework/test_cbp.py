@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
 import pytest
 import torch
-from learning import training_of
 from torch import nn
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
-from torch.utils._pytree import tree_flatten, tree_map
 
 from taskshift.learners.cbp import ContinualBackprop
-from taskshift.learners.gradient import SAM
 from taskshift.learners.learner import Learner
-from taskshift.learners.regularizers import L2
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.mlp import MLP
 from taskshift.nets.resnet18 import ResNet18

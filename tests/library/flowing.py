@@ -9,7 +9,6 @@ from torch import nn
 
 from loss_landscape import Slot, UnitFlow, UnitLayer
 
-
 ODD = {"", "relu", "tanh", "gelu", "silu", "elu", "leaky_relu", "prelu"}
 """Activations that take 0 to 0."""
 
