@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
+from torch.utils._pytree import tree_flatten, tree_map
 
 from taskshift.learners.cbp import ContinualBackprop
+from taskshift.learners.gradient import SAM
 from taskshift.learners.learner import Learner
+from taskshift.learners.regularizers import L2
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.mlp import MLP
 from taskshift.nets.resnet18 import ResNet18
@@ -319,23 +325,116 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_new_units_of_any_net_are_silent_and_drawn_as_the_net_was(name):
-    shape, make, num_groups = NETS[name]
-
+def seeded(make):
     def drawn(seed):
         torch.manual_seed(seed % 2**31)
         return make().double()
 
-    one = training(drawn, ContinualBackprop(1.0, 1, 0.9), optimizer=standing_still, shape=shape)
+    return drawn
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_new_units_of_any_net_are_silent_and_drawn_as_the_net_was(name):
+    shape, make, num_groups = NETS[name]
+    one = training(seeded(make), ContinualBackprop(0.4, 1, 0.9), optimizer=standing_still, shape=shape)
     groups = one.learner.interventions["cbp"].groups
     assert len(groups) == num_groups
-    for at, batch in enumerate(batches(2, shape=shape)):
+    for at, batch in enumerate(batches(4, shape=shape)):
         (one.state, told), _ = step_of(one, batch, at)
-    assert told.numbers["cbp/replaced"] == sum(group.size for group in groups)
-    fresh = tuple(drawn(seed_from(SEED, "fresh", "cbp", block)).state_dict() for block in range(2))
+    chosen = {group.name: one.state["parts"]["cbp"][group.name]["age"] == 0 for group in groups}
+    assert told.numbers["cbp/replaced"] == sum(int(mask.sum()) for mask in chosen.values()) > 0
+    drawn = [seeded(make)(seed_from(SEED, "fresh", "cbp", block)).state_dict() for block in range(4)]
+    twin = copy.deepcopy(one.net).eval()
+    weights = dict(twin.named_parameters())
+    expected = twin(batch.inputs).detach()
     for group in groups:
         for layer in group.layers:
-            ours = one.state["net"][layer.incoming.tensor]
-            if all(ours.abs().sum() > 0 for _ in "1"):
-                assert sorted(ours.flatten().tolist()) == sorted(fresh[0][layer.incoming.tensor].flatten().tolist())
+            weight = weights[layer.incoming.tensor]
+            rows = torch.cat([state[layer.incoming.tensor] for state in drawn])
+            for unit in chosen[group.name].nonzero().flatten().tolist():
+                assert (weight[unit] == rows).logical_or(weight[unit] == 0).flatten(1).all(dim=1).any()  # 0: of a silent unit
+                if "layer" not in name:  # that norm lets all units see each other
+                    with torch.no_grad():
+                        weight[unit] = torch.randn_like(weight[unit])
+    assert torch.equal(twin(batch.inputs), expected)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "convnet with batch norm", "resnet18"])
+def test_a_recorded_stack_replaces_what_its_members_replace(kind):
+    """Three members of other seeds, rates of learning and of replacing, with SAM, a penalty and Adam: one program for all."""
+    shape, make, _ = NETS[kind]
+    given = {"gradient": SAM(), "regularizers": {"l2": L2(1e-3)}, "shape": shape}
+    if kind == "convnet with batch norm":  # Adam would divide the gradient of a bias before a norm, all rounding, by its size
+        given["optimizer"] = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+    members = [
+        training(seeded(make), ContinualBackprop(0.2, 1, 0.9, transfer_bias=True), seed=seed, **given) for seed in range(3)
+    ]
+    for number, member in enumerate(members):
+        member.state["settings"]["cbp"]["replacement_rate"].mul_(1 - number / 4)
+    learner, inputs = members[0].learner, [list(batches(4, shape=shape, seed=seed)) for seed in range(3)]
+    assert learner.why_eager() is None
+
+    def step(state, batch, draws):
+        state, told = learner.step(state, Batch(*batch), F.cross_entropy, draws)
+        return state, told.numbers
+
+    def together(of):
+        return tree_map(lambda *tensors: torch.stack(tensors), *of)
+
+    stacked, program, counts = together([dict(one.state) for one in members]), None, []
+    for at in range(4):
+        draws = [one.draws.at(at, one.state["taken"]) for one in members]
+        now = together([tuple(inputs[number][at]) for number in range(3)]), together(draws)
+        program = program or make_fx(torch.vmap(step))(stacked, *now)
+        stacked, numbers = program(stacked, *now)
+        counts.append(numbers["cbp/replaced"].tolist())
+        for number, one in enumerate(members):
+            one.state, told = one.learner.step(one.state, inputs[number][at], F.cross_entropy, draws[number])
+            own = tree_map(lambda tensor, number=number: tensor[number], (stacked, numbers))
+            for ours, theirs in zip(tree_flatten(own)[0], tree_flatten((dict(one.state), dict(told.numbers)))[0], strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+    assert counts[0] == [0, 0, 0]
+    assert len(set(map(sum, zip(*counts, strict=True)))) > 1
+
+
+def test_a_training_that_is_resumed_goes_on_with_the_same_bits():
+    whole, cut = (training(made, ContinualBackprop(0.3, 2, 0.9, utility="random", accumulate=False)) for _ in range(2))
+    given = list(batches(8))
+    task = _Task()
+    for number, batch in enumerate(given):
+        whole.learn(task, batch)
+        if number == 4:
+            kept = cut.state_dict()
+            cut = training(made, ContinualBackprop(0.3, 2, 0.9, utility="random", accumulate=False))
+            cut.load_state_dict(kept)
+        cut.learn(task, batch)
+    for ours, theirs in zip(tree_flatten(dict(whole.state))[0], tree_flatten(dict(cut.state))[0], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+class _Task:
+    index, loss = 0, staticmethod(F.cross_entropy)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"replacement_rate": 1.5}, "replacement_rate is 1.5; it is a share of a layer's units a step, from 0 to 1"),
+        ({"maturity_threshold": -1}, "maturity_threshold is -1; it is a number of steps, 0 or more"),
+        ({"decay": 1.0}, "decay is 1.0; running means forget by it, from 0 to below 1"),
+        ({"utility": "magic"}, "utility='magic' is not known; choose one of contribution, zero_contribution"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given, words):
+    with pytest.raises(ValueError, match=words):
+        ContinualBackprop(**given)
+
+
+def test_a_net_with_nothing_to_replace_is_refused():
+    def frozen(seed):
+        net = linear_net(seed)
+        net[0].weight.requires_grad_(False)
+        return net
+
+    with pytest.raises(ValueError, match=r"no units of this net can be replaced: 0: some of its weights are frozen"):
+        training(frozen, ContinualBackprop())
