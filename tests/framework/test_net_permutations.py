@@ -1,4 +1,4 @@
-"""Every net of ours in another order of its units computes the same, and is brought back into its own."""
+"""Every net of ours in another order of its units computes the same, and is brought back; its units can be followed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from flowing import assert_units_can_be_permuted, assert_units_can_be_scaled, assert_units_can_be_silenced
 from torch import nn
 
-from loss_landscape import align, unit_groups
+from loss_landscape import align, unit_flow, unit_groups
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.mlp import MLP
 from taskshift.nets.resnet18 import ResNet18
@@ -62,3 +63,24 @@ def test_a_permuted_net_computes_the_same_and_is_brought_back(name):
     assert found.distance_before > 0
     assert found.distance == 0.0
     assert all(torch.equal(found.state[key], tensor) for key, tensor in net.state_dict().items())
+
+
+FLOWS = {**NETS, "mlp-crelu": ((1, 4, 4), lambda: MLP((1, 4, 4), 5, width=20, activation="crelu"))}
+LAYERS = {"mlp": 2, "convnet": 5, "resnet18": 20, "vgg16": 15}
+"""How many layers of units a reader of the net would count, the shortcuts' among them."""
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_units_of_every_net_are_followed_from_what_makes_them_to_all_that_reads_them(name):
+    torch.manual_seed(0)
+    shape, make = FLOWS[name]
+    net, inputs = with_statistics(make()), (torch.randn(3, *shape, dtype=torch.float64),)
+    flow = unit_flow(net, inputs)
+    kind, norm = name.split("-")
+    assert flow.left_out == {}
+    assert (len(flow.layers), len(flow.groups)) == (LAYERS[kind], GROUPS[kind])
+    assert all(consumer.reading is not None for layer in flow.layers for consumer in layer.consumers)
+    assert {layer.activation for layer in flow.layers} == {"relu"}
+    assert_units_can_be_silenced(net, inputs, flow)
+    assert_units_can_be_permuted(net, inputs, flow)
+    assert_units_can_be_scaled(net, inputs, flow, groups=0 if norm == "layer" else GROUPS[kind])

@@ -224,11 +224,13 @@ class _Walk:
     def _dim_along(held: Held, place: int, but: int | None = None) -> tuple[int, Tensor] | None:
         """The dimension of a tensor of the state whose index runs along a place of what it has become, and its indices.
 
-        None where there are several. Of dimensions of one entry, which run nowhere, it is the first, `but` left out.
+        None where there are several. Of dimensions of one entry, which run nowhere, it is that place itself in a convolution's
+        weight, in a matrix the last, `but` left out.
         """
         running = [dim for dim, index in enumerate(held.indices) if varies(index, place)]
         if not running and held.indices[0].shape[place] == 1:
-            running = [dim for dim, size in enumerate(held.sizes) if size == 1 and dim != but][:1]
+            single = [dim for dim, size in enumerate(held.sizes) if size == 1 and dim != but]
+            running = [place] if len(held.sizes) > 2 and place in single else single[-1:]
         entries = along(held.indices[running[0]], place) if len(running) == 1 else None
         return None if entries is None else (running[0], entries)
 
