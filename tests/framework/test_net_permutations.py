@@ -14,6 +14,7 @@ from loss_landscape import align, unit_flow, unit_groups
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.mlp import MLP
 from taskshift.nets.resnet18 import ResNet18
+from taskshift.nets.transformer import Transformer
 from taskshift.nets.vgg16 import VGG16
 
 NORMS = ("none", "batch", "layer")
@@ -65,7 +66,11 @@ def test_a_permuted_net_computes_the_same_and_is_brought_back(name):
     assert all(torch.equal(found.state[key], tensor) for key, tensor in net.state_dict().items())
 
 
-FLOWS = {**NETS, "mlp-crelu": ((1, 4, 4), lambda: MLP((1, 4, 4), 5, width=20, activation="crelu"))}
+FLOWS = {
+    **NETS,
+    "mlp-crelu": ((1, 4, 4), lambda: MLP((1, 4, 4), 5, width=20, activation="crelu")),
+    "convnet-rms": ((1, 28, 28), lambda: ConvNet((1, 28, 28), 5, channels=(6, 8, 10), width=12, norm="rms")),
+}
 LAYERS = {"mlp": 2, "convnet": 5, "resnet18": 20, "vgg16": 15}
 """How many layers of units a reader of the net would count, the shortcuts' among them."""
 
@@ -81,6 +86,26 @@ def test_the_units_of_every_net_are_followed_from_what_makes_them_to_all_that_re
     assert (len(flow.layers), len(flow.groups)) == (LAYERS[kind], GROUPS[kind])
     assert all(consumer.reading is not None for layer in flow.layers for consumer in layer.consumers)
     assert {layer.activation for layer in flow.layers} == {"relu"}
-    assert_units_can_be_silenced(net, inputs, flow)
     assert_units_can_be_permuted(net, inputs, flow)
-    assert_units_can_be_scaled(net, inputs, flow, groups=0 if norm == "layer" else GROUPS[kind])
+    if norm != "rms":  # there each unit's size matters to all others
+        assert_units_can_be_silenced(net, inputs, flow)
+        assert_units_can_be_scaled(net, inputs, flow, groups=0 if norm == "layer" else GROUPS[kind])
+
+
+@pytest.mark.parametrize("norm", ["none", "layer", "rms"])
+def test_the_units_of_a_transformer_are_followed(norm):
+    torch.manual_seed(0)
+    net = Transformer((1, 8, 8), 5, depth=2, width=8, heads=2, mlp_width=12, norm=norm).double().eval()
+    inputs = (torch.randn(3, 1, 8, 8, dtype=torch.float64),)
+    flow = unit_flow(net, inputs)
+    block = ["attention.value", "attention.output", "linear_1", "linear_2"]
+    assert [layer.name for layer in flow.layers] == [
+        "patches",
+        *(f"blocks.{number}.{name}" for number in (0, 1) for name in block),
+    ]
+    assert flow.left_out == {
+        f"blocks.{number}.attention.{name}": "a product of units with units" for number in (0, 1) for name in ("query", "key")
+    }
+    assert sorted(len(group) for group in flow.groups) == [1, 1, 1, 1, 5]
+    if norm == "none":
+        assert_units_can_be_silenced(net, inputs, flow)

@@ -29,6 +29,7 @@ MORE_PARAMETERS = {
     "GridInfo": "a record of all that is known of a grid: each field is a fact",
     "HessianMetrics": "a record of all that is known of a curvature: each field is a fact",
     "sample_landscape": "a landscape in one call, by the words of the Writer",
+    "UnitLayer": "a record of all that is known of a layer's units: each field is a fact",
 }
 MORE_POSITIONAL = {
     "adam_directions": "adam_directions(surface, model, optimizer): an optimizer knows its parameters by the model alone",

@@ -44,6 +44,7 @@ class Piece:
 def runs(places: Sequence[int], size: int) -> list[tuple[int, int]] | None:
     """Offset and stride of each row of units 0, 1, … `size` - 1, as many places for each; None where they lie otherwise.
 
+    >>> from loss_landscape.units.assembly import runs
     >>> runs([-1, 0, 0, 1, 1, 0, 1], 2)
     [(1, 2), (5, 1)]
     """
@@ -64,7 +65,7 @@ def runs(places: Sequence[int], size: int) -> list[tuple[int, int]] | None:
 def pieces_of(origins: Origins) -> list[Piece]:
     """The pieces of every layer, those that share a fate put together in groups."""
     ways = _Ways(origins)
-    pieces = []
+    pieces: list[Piece] = []
     for number, made in enumerate(origins.made):
         units = [(number, place) for place in range(made.size)]
         for way, together in groupby(units, ways.of):

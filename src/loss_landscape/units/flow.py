@@ -61,7 +61,9 @@ class Slot:
 
 @dataclass(frozen=True)
 class Norm:
-    """What a norm layer holds for units; a "batch" norm takes each unit by itself, a "layer" or "group" norm several together.
+    """What a norm layer holds for units: `scale`, `shift`, running `mean` and `variance`.
+
+    By `kind`, a "batch" norm takes each unit by itself, a "layer" or "group" norm several together.
 
     >>> Norm("layer", scale=Slot("1.weight", 0)).mean is None
     True
@@ -76,7 +78,9 @@ class Norm:
 
 @dataclass(frozen=True)
 class Consumer:
-    """A weight that reads units: where it holds them, and where its module's input does (None: no module is given them so).
+    """A weight that reads units: the `slot` where it holds them, and in `reading` where its module's input does.
+
+    `reading` is None where they are given to no module that is called once.
 
     Dimension `makes` of the weight counts what it makes of them. `bias` is added to that; where there is none, `mean` is the
     running mean of the batch norm that follows.
@@ -94,11 +98,12 @@ class Consumer:
 
 @dataclass(frozen=True)
 class UnitLayer:
-    """The `size` units that one weight makes: its outputs, channel by channel, before they enter any sum.
+    """The `size` units that the weight `incoming` makes: its outputs, channel by channel, before they enter any sum.
 
-    `others` are other parameters that hold a number for each unit; `activation` is the first that its values go through, by
-    torch's name. `meets` are the layers whose units are added to these, or multiplied with them, before all `consumers` read
-    them; unit i meets unit i.
+    `name` is its module's, with the places where they are a part of its outputs. `bias` is added to them, `norms` they go
+    through, `others` are other parameters that hold a number for each unit; `activation` is the first that its values go
+    through, by torch's name. `meets` are the layers whose units are added to these, or multiplied with them, before all
+    `consumers` read them; unit i meets unit i.
 
     >>> layer = UnitLayer("0", 3, incoming=Slot("0.weight", 0), consumers=(Consumer(Slot("2.weight", 1)),))
     >>> layer.meets

@@ -25,6 +25,7 @@ class Labels:
     def __init__(self) -> None:
         self.sets: list[frozenset[Unit]] = [frozenset(), frozenset([OTHERS])]
         self._known = {units: label for label, units in enumerate(self.sets)}
+        self.statistics: dict[int, str] = {}  # labels of means and the like over units, with the operation's name
 
     def of(self, units: Iterable[Unit]) -> int:
         """The label of a set."""
@@ -34,8 +35,21 @@ class Labels:
             self.sets.append(units)
         return self._known[units]
 
+    def statistic(self, labels: Tensor, name: str) -> int:
+        """A label of what is no unit but depends on all of these, as the mean over a layer that a norm divides by."""
+        units = frozenset[Unit]().union(*(self.sets[label] for label in labels.unique().tolist()))
+        for label, known in self.statistics.items():
+            if known == name and self.sets[label] == units:
+                return label
+        self.sets.append(units)
+        self.statistics[len(self.sets) - 1] = name
+        return len(self.sets) - 1
+
     def both(self, one: int, other: int) -> int:
-        """The label of the units of two."""
+        """The label of the units of two; a statistic of some beside one of them is part of its norm."""
+        for label, beside in ((one, other), (other, one)):
+            if label in self.statistics and self.sets[beside] <= self.sets[label]:
+                return beside if self.sets[beside] else label
         return self.of(self.sets[one] | self.sets[other])
 
     def met(self, one: Tensor, other: Tensor) -> Tensor:

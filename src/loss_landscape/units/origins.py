@@ -20,10 +20,10 @@ from loss_landscape.units.labels import NONE, OTHER, Labels, Unit, along, compac
 from loss_landscape.units.rules import RULES, aten, dims_gone, num_places, shapes
 
 MOVES = (rules.same, rules.reshaped, rules.transposed, rules.permuted, rules.expanded, rules.padded, rules.joined, rules.cut)
-NORMS = {  # for each, what it holds and at which argument
-    rules.batch_norm: ("batch", ("scale", 1), ("shift", 2), ("mean", 3), ("variance", 4)),
-    rules.layer_norm: ("layer", ("scale", 2), ("shift", 3)),
-    rules.group_norm: ("group", ("scale", 1), ("shift", 2)),
+NORMS: Mapping[Any, tuple[str, Mapping[str, int]]] = {  # each kind's name, what it holds and at which argument
+    rules.batch_norm: ("batch", {"scale": 1, "shift": 2, "mean": 3, "variance": 4}),
+    rules.layer_norm: ("layer", {"scale": 2, "shift": 3}),
+    rules.group_norm: ("group", {"scale": 1, "shift": 2}),
 }
 SUMS = {aten.add, aten.sub, aten.rsub}
 ACTIVATIONS = {
@@ -89,7 +89,7 @@ class Origins:
     def lose(self, labels: Tensor, why: str) -> None:
         """Give up the units of these labels."""
         for label in compact(labels).unique().tolist():
-            self.lost.setdefault(label, why)
+            self.lost.setdefault(label, self.labels.statistics.get(label, why))
 
     def activation(self, unit: Unit) -> str:
         """The first activation that a unit goes through, alone or with others; empty where there is none."""
@@ -163,7 +163,7 @@ class _Walk:
     def _moved_weight(self, node: fx.Node) -> Any:
         (given,) = node.all_input_nodes
         held = self.known[given]
-        moved = [_moved(node, lambda _, one=one: one) for one in held.indices]
+        moved = [_moved(node, {given: one}.__getitem__) for one in held.indices]
         if moved and isinstance(moved[0], list):
             return [Held(held.name, held.sizes, of) for of in zip(*moved, strict=True)]
         return Held(held.name, held.sizes, tuple(moved))
@@ -172,7 +172,7 @@ class _Walk:
 
     def _unknown(self, node: fx.Node) -> Any:
         for used in node.all_input_nodes:
-            self.found.lose(self._labels(used), f"the operation {node.target.overloadpacket.__name__}")
+            self.found.lose(self._labels(used), f"the operation {_name(node)}")
         return self._from_outside(node)
 
     def _from_outside(self, node: fx.Node) -> Any:
@@ -246,6 +246,8 @@ class _Walk:
             self.found.lose(labels, "a weight that reads its units in more ways than one")
         else:
             self._note("reads", held, summed, here, makes=made)
+            for label in set(here.tolist()) & self.found.labels.statistics.keys():
+                self.found.lose(here[here == label], "a statistic")
         return None if left is None or made is None else (made, left[1])
 
     def _new(self, made: tuple[int, Tensor] | None, dim: int, shape: Sequence[int]) -> Tensor:
@@ -302,8 +304,8 @@ class _Walk:
 
     def _norm(self, node: fx.Node) -> list[Carried]:
         labels = self._labels(node.args[0])
-        kind, *held = NORMS[RULES[node.target.overloadpacket]]
-        for role, place in held:
+        kind, held = NORMS[RULES[node.target.overloadpacket]]
+        for role, place in held.items():
             value = self.known[node.args[place]] if node.args[place] is not None else None
             if isinstance(value, Held):
                 self._at_dim(value, labels, -1 if kind == "layer" else 1, role, norm=kind)
@@ -315,8 +317,8 @@ class _Walk:
         keeps = len(shape) == labels.dim()
         for dim in sorted(gone, reverse=True):
             if varies(labels, dim):
-                self.found.lose(labels, f"{node.target.overloadpacket.__name__} over its units")
-                return self._from_outside(node)
+                label = self.found.labels.statistic(compact(labels), f"{_name(node)} over its units")
+                return Carried(torch.full((), label).expand(tuple(shape)))
             labels = labels.narrow(dim, 0, 1) if keeps else labels.select(dim, 0)
         return Carried(labels)
 
@@ -324,7 +326,7 @@ class _Walk:
         labels, shape = self._labels(node.args[0]), shapes(node)
         for dim in range(-num_places(node), 0):
             if varies(labels, dim):
-                self.found.lose(labels, f"{node.target.overloadpacket.__name__} over its units")
+                self.found.lose(labels, f"{_name(node)} over its units")
                 return self._from_outside(node)
             labels = labels.narrow(dim, 0, 1)
         return _each(lambda one: Carried(labels.expand(one)), shape)

@@ -169,7 +169,7 @@ def reduced(node: fx.Node, known: Known) -> Axes:
 def dims_gone(node: fx.Node, num_dims: int) -> set[int]:
     """The dimensions over which a node takes a mean, sum or maximum."""
     dims = next((argument for argument in node.args[1:] if isinstance(argument, list | tuple)), None) or range(num_dims)
-    return {dim % num_dims for dim in dims}
+    return {int(dim) % num_dims for dim in dims}
 
 
 def over_places(node: fx.Node, known: Known) -> Any:

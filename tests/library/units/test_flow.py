@@ -217,6 +217,21 @@ def test_where_units_cannot_be_followed_the_operation_is_named(last, out, why):
         unit_flow(Ends(last, out), torch.randn(3, 4))
 
 
+def test_a_norm_written_out_lets_units_through():
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.head, self.scale = nn.Linear(4, 6), nn.Linear(6, 2), nn.Parameter(torch.randn(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.hidden(x)
+            x = x - x.mean(dim=1, keepdim=True)
+            return self.head(torch.relu(x / (x.square().mean(dim=1, keepdim=True) + 1e-5).sqrt() * self.scale))
+
+    (layer,) = unit_flow(Normed(), torch.randn(3, 4)).layers
+    assert (layer.others, layer.activation) == ((Slot("scale", 0),), "relu")
+
+
 def test_what_is_added_to_the_input_cannot_be_replaced():
     class AroundInput(nn.Module):
         def __init__(self):
