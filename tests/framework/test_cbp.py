@@ -177,9 +177,9 @@ class ByHand:
 @pytest.mark.parametrize("utility", UTILITIES)
 def test_a_step_equals_the_formulas_written_out(utility, accumulate):
     settings = {"decay": 0.8, "utility": utility, "accumulate": accumulate}
-    part = ContinualBackprop(0.15, 3, **settings)
+    part = ContinualBackprop(0.35, 3, **settings)
     ours, plain = training(made, part), training(made, None)
-    hand, counts = ByHand(utility=utility, rate=0.15, maturity=3, decay=0.8, accumulate=accumulate), []
+    hand, counts = ByHand(utility=utility, rate=0.35, maturity=3, decay=0.8, accumulate=accumulate), []
     for at, batch in enumerate(batches(14)):
         ours.learner.forward(ours.state["net"], batch.inputs)
         twin = made(0)
