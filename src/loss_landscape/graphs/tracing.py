@@ -47,7 +47,7 @@ def _functional(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModu
         return _Lifted(graph, dict(zip(tensors, values[len(inputs) :], strict=True))).run(*values[: len(inputs)])
 
     lifted = make_fx(functionalize(run, remove="mutations"))(*inputs, *tensors.values())
-    for holder, value in zip(_placeholders(lifted)[len(inputs) :], tensors.values(), strict=True):
+    for holder, value in zip(placeholders(lifted)[len(inputs) :], tensors.values(), strict=True):
         lifted.register_buffer(f"constant_{holder.name}", value)
         with lifted.graph.inserting_before(holder):
             attribute = lifted.graph.get_attr(f"constant_{holder.name}")
@@ -90,7 +90,8 @@ def evaluated(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
     return node.target(*arguments, **keywords)
 
 
-def _placeholders(graph: fx.GraphModule) -> list[fx.Node]:
+def placeholders(graph: fx.GraphModule) -> list[fx.Node]:
+    """The nodes of a graph's inputs."""
     return [node for node in graph.graph.nodes if node.op == "placeholder"]
 
 

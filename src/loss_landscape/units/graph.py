@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
-from loss_landscape.graphs.tracing import constant, evaluated, traced
+from loss_landscape.graphs.tracing import constant, evaluated, placeholders, traced
 from loss_landscape.nested import map_tensors, tensors_in
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.objective.private_copy import evaluating_clone
@@ -115,11 +115,6 @@ class UnitGraph:
             alone = [*here[:number], there[number], *here[number + 1 :]]
             if not _agree(plain, self.outputs(groups.permuted(state, alone))):
                 fix((factor,), CHANGES_OUTPUTS)
-
-
-def placeholders(graph: fx.GraphModule) -> list[fx.Node]:
-    """The nodes of a graph's inputs."""
-    return [node for node in graph.graph.nodes if node.op == "placeholder"]
 
 
 def require_net_and_inputs(model: Any, inputs: Any) -> None:
