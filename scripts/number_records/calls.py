@@ -69,12 +69,12 @@ def sam_grid(surface: LossSurface, directions: Sequence[Tensor], rho: float, *, 
 
 
 def facts_of(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result tells beside its numbers. To come: typed infos; `dataclasses.asdict` of them, under today's names."""
+    """What a result tells beside its numbers, in the form that is written to JSON: whatever it tells is compared."""
     return {name: value for name, value in info.items() if name not in LEFT_OUT}
 
 
 def of_grid(grid: Grid) -> dict[str, Any]:
-    """The parts of a grid. To come: `grid.info`."""
+    """The parts of a grid."""
     return {
         "losses": grid.losses,
         "evaluated": grid.evaluated,
@@ -84,7 +84,7 @@ def of_grid(grid: Grid) -> dict[str, Any]:
 
 
 def of_directions(directions: Directions) -> dict[str, Any]:
-    """The parts of directions. To come: `directions.info`."""
+    """The parts of directions."""
     return {"vectors": torch.stack(list(directions)), "facts": facts_of(directions.meta)}
 
 

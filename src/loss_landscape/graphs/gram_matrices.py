@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from loss_landscape.graphs.tracing import placeholders
+
 aten = torch.ops.aten
 
 
@@ -105,7 +107,7 @@ def _rewrite_norm(node: fx.Node, data: set[fx.Node], grams: _Grams) -> None:
 def _constants(graph: fx.GraphModule, num_parameters: int) -> set[fx.Node]:
     """The nodes that depend on no parameter."""
     found: set[fx.Node] = set()
-    parameters = set([node for node in graph.graph.nodes if node.op == "placeholder"][:num_parameters])
+    parameters = set(placeholders(graph)[:num_parameters])
     for node in graph.graph.nodes:
         if node not in parameters and node.op != "output" and all(used in found for used in node.all_input_nodes):
             found.add(node)

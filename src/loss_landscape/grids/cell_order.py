@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-FEWEST_A_SIDE = 11  # of the coarsest level: with 6, six of 5600 planes tried held a cell beyond their tolerance, with 11 none
+MIN_CELLS_A_SIDE = 11  # of the coarsest level: with 6, six of 5600 planes tried held a cell beyond their tolerance, with 11 none
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class CellOrder:
 
 def _levels_of(length: int) -> list[np.ndarray]:
     levels = [np.arange(length)]
-    while len(coarser := np.unique(np.append(levels[0][::2], length - 1))) >= FEWEST_A_SIDE:
+    while len(coarser := np.unique(np.append(levels[0][::2], length - 1))) >= MIN_CELLS_A_SIDE:
         levels.insert(0, coarser)
     return levels
 

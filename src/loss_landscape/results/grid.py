@@ -58,6 +58,14 @@ class Grid:
         return tuple((float(axis[0]), float(axis[-1])) for axis in self.coordinates)
 
     @property
+    def relative_span(self) -> tuple[tuple[float, float], ...] | None:
+        """The span in lengths of the parameters, where the norms of the axes and of the parameters are known."""
+        norms, origin = self.info.directions.norms, self.info.directions.origin_norm
+        if not origin or len(norms) != len(self.coordinates):
+            return None
+        return tuple((low * norm / origin, high * norm / origin) for (low, high), norm in zip(self.span, norms, strict=True))
+
+    @property
     def resolution(self) -> tuple[int, ...]:
         """Cells along each axis."""
         return self.losses.shape
@@ -83,11 +91,11 @@ class Grid:
     @property
     def meta(self) -> dict[str, Any]:
         """`info` in its JSON form, with what follows from the arrays: what `save` writes into meta.json."""
-        sides = set(self.resolution)
+        sides, relative = set(self.resolution), self.relative_span
         extent = {
             "resolution": self.resolution[0] if len(sides) == 1 else list(self.resolution),
             "span": [list(pair) for pair in self.span],
-            "relative_span": self._relative_span(),
+            "relative_span": [list(pair) for pair in relative] if relative else [None] * self.losses.ndim,
             "coordinates": [axis.tolist() for axis in self.coordinates],
             "num_cells": self.losses.size,
             "num_evaluated": self.num_evaluated,
@@ -150,13 +158,6 @@ class Grid:
         facts += [f"{self.num_nonfinite} not finite"] if self.num_nonfinite else []
         facts += [] if self.evaluated.all() else [f"{self.num_evaluated} evaluated"]
         return f"Grid({shape}, {', '.join(facts)})"
-
-    def _relative_span(self) -> list[list[float] | None]:
-        """The span in lengths of the parameters, where that is known."""
-        norms, origin = self.info.directions.norms, self.info.directions.origin_norm
-        if not origin or len(norms) != len(self.coordinates):
-            return [None] * len(self.coordinates)
-        return [[edge * norm / origin for edge in pair] for pair, norm in zip(self.span, norms, strict=True)]
 
     def _write_csv(self, path: Path) -> None:
         names = [*"ijk"[: self.losses.ndim], *AXES[: self.losses.ndim], "loss"]

@@ -12,7 +12,7 @@ from loss_landscape.operators.base import CurvatureOperator, as_operator
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.density import Density
 from loss_landscape.spectra.krylov import tridiagonal
-from loss_landscape.spectra.partial_density import PartialDensity, Row
+from loss_landscape.spectra.partial_density import PartialDensity, Quadrature
 from loss_landscape.spectra.probes import Probes, probe, require_known, spherical
 from loss_landscape.spectra.traces import ProbeFallback
 
@@ -59,7 +59,7 @@ def spectral_density(
     checkpointing.require_only("file", by="spectral_density")
     steps = min(lanczos_steps, operator.size)
     notes = [] if steps == lanczos_steps else [f"{steps} Lanczos steps, as many as the matrix has rows, not {lanczos_steps}"]
-    rows: list[Row] = []
+    rows: list[Quadrature] = []
     try:
         rows.extend(_rows(operator, range(num_probes), steps, probes, generator, checkpointing))
     except torch.OutOfMemoryError:
@@ -115,7 +115,7 @@ def _rows(
     probes: Probes,
     generator: GeneratorLike,
     checkpointing: Checkpointing,
-) -> Iterator[Row]:
+) -> Iterator[Quadrature]:
     """The quadrature of each probe of these numbers, ascending; the draws of the others are passed over."""
     generator = generator_from(generator)
     facts = f"{operator.size} {operator.dtype} {steps} {probes}"
@@ -129,7 +129,7 @@ def _rows(
             yield known.rows[number]
 
 
-def _quadrature(operator: CurvatureOperator, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def _quadrature(operator: CurvatureOperator, start: Tensor, steps: int) -> Quadrature:
     """Nodes and weights [≤ steps] of the measure that `start` sees; one node, NaN, where products are not finite."""
     matrix = tridiagonal(operator, start, steps)
     if not bool(matrix.isfinite().all()):

@@ -12,10 +12,10 @@ from torch import Tensor
 from loss_landscape.checkpointing import Checkpointing, Finished, Resumable
 from loss_landscape.operators.base import CurvatureOperator
 
-ROUNDING = 1e-3  # of the largest |node|, by which a mean of the spectrum may differ on another machine
+MEAN_TOLERANCE = 1e-3  # of the largest |node|, by which a mean of the spectrum may differ on another machine
 
-Row = tuple[Tensor, Tensor]
-"""Nodes and weights [m], float64."""
+Quadrature = tuple[Tensor, Tensor]
+"""Nodes and weights [m] of one probe, float64."""
 
 
 class PartialDensity:
@@ -25,7 +25,7 @@ class PartialDensity:
     """
 
     def __init__(self, checkpointing: Checkpointing, identity: Callable[[], Iterable[Tensor | str]]):
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, Quadrature] = {}
         self._resumable = Resumable(checkpointing.own_file, identity, self._state)
         self._is_checked = False
         for file in checkpointing.known_files:
@@ -38,10 +38,10 @@ class PartialDensity:
         self._is_checked = True
         nodes, weights = self.rows[number]
         mean = float(signs.double() @ (operator @ signs).double()) / operator.size
-        if not np.isclose(float(nodes @ weights), mean, rtol=0, atol=ROUNDING * float(nodes.abs().max()), equal_nan=True):
+        if not np.isclose(float(nodes @ weights), mean, rtol=0, atol=MEAN_TOLERANCE * float(nodes.abs().max()), equal_nan=True):
             self.rows.clear()
 
-    def put(self, number: int, row: Row) -> None:
+    def put(self, number: int, row: Quadrature) -> None:
         """A probe is finished; it is saved at once, for it took many products."""
         self.rows[number] = row
         self._resumable.save()

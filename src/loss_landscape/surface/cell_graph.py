@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from loss_landscape.graphs.affine import inner_length, is_affine, linear_part, operations_of
 from loss_landscape.graphs.cell_batching import many_cells, one_cell
 from loss_landscape.graphs.output_buffers import reused
-from loss_landscape.graphs.tracing import constant, evaluated
+from loss_landscape.graphs.tracing import constant, evaluated, placeholders
 from loss_landscape.surface.strategy import CellCost, EvaluationStrategy
 
 INNER_LENGTH_WORTH_KEEPING = 10  # times (directions + 2): then reading a product's affine_values beats making it anew
@@ -33,7 +33,7 @@ class CellGraph:
     def __init__(self, graph: fx.GraphModule, moved: Sequence[bool], num_directions: int):
         self.graph = graph
         self.nodes = list(graph.graph.nodes)
-        self.holders = [node for node in self.nodes if node.op == "placeholder"]
+        self.holders = placeholders(graph)
         self.num_directions = num_directions
         self.affine = {node for node, moves in zip(self.holders, moved, strict=False) if moves}  # the affine ones
         self.varying: list[fx.Node] = []
