@@ -16,8 +16,17 @@ from typing import Any
 import pytest
 
 import loss_landscape
+from loss_landscape import plot
 
 PUBLIC = {name: getattr(loss_landscape, name) for name in loss_landscape.__all__}
+PUBLIC |= {name: getattr(plot, name) for name in plot.__all__}
+METHODS = [
+    (name, method)
+    for name, thing in PUBLIC.items()
+    if inspect.isclass(thing)
+    for method, _ in inspect.getmembers(thing, lambda member: inspect.isfunction(member) or inspect.ismethod(member))
+    if not method.startswith("_")
+]
 MODULES = [module.name for module in pkgutil.walk_packages(loss_landscape.__path__, "loss_landscape.")]
 MAX_PARAMETERS, MAX_POSITIONAL = 8, 2
 SECONDS_BESIDE_TORCH = 0.3
@@ -67,6 +76,13 @@ def documentation(name: str) -> str:
 def test_a_docstring_names_every_parameter(name):
     told = documentation(name)
     assert [parameter for parameter in signature(name) if not re.search(rf"(?<!\w){parameter}(?!\w)", told)] == []
+
+
+@pytest.mark.parametrize(("name", "method"), METHODS)
+def test_a_methods_docstring_names_every_parameter(name, method):
+    function = getattr(PUBLIC[name], method)
+    told, parameters = inspect.getdoc(function) or "", [one for one in inspect.signature(function).parameters if one != "self"]
+    assert [parameter for parameter in parameters if not re.search(rf"(?<!\w){parameter}(?!\w)", told)] == []
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -51,7 +51,7 @@ class ParameterLayout:
         return sum(self.sizes)
 
     def flatten(self, tensors: Mapping[str, Tensor] | Iterable[Tensor]) -> Tensor:
-        """One vector [P] from a tensor for each parameter: a mapping by name (other names are ignored) or a sequence in order."""
+        """One vector [P] of `tensors`, one a parameter: a mapping by name (other names are ignored) or a sequence in order."""
         if isinstance(tensors, Mapping):
             absent = [name for name in self.names if name not in tensors]
             if absent:

@@ -45,7 +45,7 @@ class CurveInfo:
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> CurveInfo:
-        """What `to_json` wrote."""
+        """The info of which `to_json` made these `entries`."""
         return cls(**{**entries, "training_losses": tuple(entries.get("training_losses", ()))})
 
 

@@ -107,7 +107,7 @@ class Density(Result):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Density:
-        """The density of which `to_arrays` made these."""
+        """The density of which `to_arrays` made these `arrays`."""
         nodes, weights = (torch.from_numpy(arrays[name]) for name in ("nodes", "weights"))
         return cls(nodes, weights, int(arrays["size"]), float(arrays["zero_threshold"]), str(arrays["note"]))
 

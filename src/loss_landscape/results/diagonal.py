@@ -40,7 +40,7 @@ class DiagonalEstimate(Result):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> DiagonalEstimate:
-        """The diagonal of which `to_arrays` made these."""
+        """The diagonal of which `to_arrays` made these `arrays`."""
         values, errors = (torch.from_numpy(arrays[name]) for name in ("values", "standard_errors"))
         return cls(values, errors, int(arrays["num_samples"]))
 

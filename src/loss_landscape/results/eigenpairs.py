@@ -68,7 +68,7 @@ class Eigenpairs(Result):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Eigenpairs:
-        """The pairs of which `to_arrays` made these, on the CPU."""
+        """The pairs of which `to_arrays` made these `arrays`, on the CPU."""
         values, vectors, residuals, converged = (torch.from_numpy(arrays[name]) for name in TENSORS)
         num_top, num_products = int(arrays["num_top"]), int(arrays["num_products"])
         verified, note = bool(arrays["verified"]), str(arrays["note"])

@@ -58,7 +58,7 @@ class Estimate(Result):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Estimate:
-        """The estimate of which `to_arrays` made these."""
+        """The estimate of which `to_arrays` made these `arrays`."""
         samples = torch.from_numpy(arrays["samples"]) if "samples" in arrays else None
         value, error, count = float(arrays["value"]), float(arrays["standard_error"]), int(arrays["num_samples"])
         return cls(value, error, count, str(arrays["note"]), samples)

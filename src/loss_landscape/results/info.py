@@ -99,7 +99,7 @@ class DirectionInfo:
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> DirectionInfo:
-        """What `to_json` wrote; entries that are not there have their defaults, others are passed over."""
+        """The info of which `to_json` made these `entries`; what is not there has its default, others are passed over."""
         given = {each.name: entries[each.name] for each in fields(cls) if entries.get(each.name) is not None}
         given["norms"] = entries.get("direction_norms", ())
         for name in ("norms", "excluded", "eigenvalues", "eigenvalue_residuals", "explained_variance"):
@@ -154,7 +154,7 @@ class FloatNoise:
 
     @classmethod
     def from_json(cls, meta: Mapping[str, Any]) -> FloatNoise:
-        """What a grid's meta says of it."""
+        """What a grid's `meta` says of it."""
         rows, error = meta.get("noise", ()), meta.get("precision_error")
         known = [each.name for each in fields(CheckedCell)]
         dtype = next((name for row in rows for name in row if name not in known), "float64")
@@ -202,7 +202,7 @@ class SpanSearch:
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> SpanSearch:
-        """What `to_json` wrote."""
+        """The search of which `to_json` made these `entries`."""
         return cls(entries["target_rise"], entries["reached"], tuple((at, rise) for at, rise in entries["median_rises"]))
 
 
@@ -292,7 +292,7 @@ class GridInfo:
 
     @classmethod
     def from_json(cls, meta: Mapping[str, Any]) -> GridInfo:
-        """What `to_json` wrote; entries that are not there have their defaults, unknown ones become `extra`."""
+        """The info of which `to_json` made `meta`; what is not there has its default, unknown entries become `extra`."""
         evaluation = StrategyInfo.from_json(meta)
         search = meta.get("span_found")
         info = cls(

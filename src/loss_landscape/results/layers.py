@@ -71,7 +71,7 @@ class LayerCurvatures(Sequence[LayerCurvature], Result):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> LayerCurvatures:
-        """The rows of which `to_arrays` made these."""
+        """The rows of which `to_arrays` made these `arrays`."""
         traces = [Estimate(*parts) for parts in zip(*(arrays[f"trace_{part}"].tolist() for part in TRACE), strict=True)]
         columns = [arrays[name].tolist() for name in COLUMNS]
         return cls([LayerCurvature(*fields) for fields in zip(*columns, traces, strict=True)])

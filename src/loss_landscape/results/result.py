@@ -26,7 +26,7 @@ class Result(ABC):
     @classmethod
     @abstractmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
-        """The result of which `to_arrays` made these."""
+        """The result of which `to_arrays` made these `arrays`."""
 
     def save(self, path: str | Path) -> None:
         """Write it to `path`, whole or not at all; the suffix .npz is customary, none is added."""
@@ -58,6 +58,6 @@ def table(columns: Mapping[str, object]) -> DataFrame:
 
 
 def short(values: Tensor, most: int = 4) -> str:
-    """The first few of a vector's numbers, to three digits."""
+    """The first `most` of a vector's numbers `values`, to three digits."""
     told = ", ".join(f"{float(value):.3g}" for value in values[:most])
     return f"{told}, …" if len(values) > most else told

@@ -62,9 +62,10 @@ class Plane:
     def strategy(
         self, kind: Kind = "loss", *, num_cells: int | None = None, evaluation: Evaluation | None = None
     ) -> EvaluationStrategy:
-        """How `num_cells` cells of the loss, or of the loss after an ascent step, are evaluated: by shapes, dtype and device.
+        """How `num_cells` cells (None: as many as come) are evaluated: by shapes, dtype and device, unless `evaluation` says how.
 
-        A loss that is no fixed graph of the parameters is evaluated point by point, and the strategy's note says why.
+        `kind` is "loss", or "ascent" for the loss after an ascent step. A loss that is no fixed graph of the parameters is
+        evaluated point by point, and the strategy's note says why.
         """
         wanted = evaluation or Evaluation()
         if wanted.precision is not None and self.objective.criterion is None:
@@ -73,7 +74,7 @@ class Plane:
         return found if wanted.chunk is None else replace(found, chunk=wanted.chunk)
 
     def evaluate(self, coordinates: Tensor, strategy: EvaluationStrategy, rho: float | None = None) -> Tensor:
-        """The losses [K] by a strategy that the caller has checked; all else is as in `losses`."""
+        """The losses [K] at `coordinates` [K, D], with `rho` as in `losses`, by a `strategy` that the caller has checked."""
         coordinates = self._checked(coordinates)
         with undisturbed(self.objective.device), torch.no_grad():
             if strategy.name != "eager":

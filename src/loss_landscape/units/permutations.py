@@ -55,11 +55,11 @@ class UnitGroups:
         }
 
     def unfolded(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor of the state dict with a dimension for each of its parts."""
+        """The `tensor` of the state dict called `name`, with a dimension for each of its parts."""
         return tensor.reshape([part.size for part in self.parts[name]])
 
     def reordered(self, name: str, tensor: Tensor, permutations: Sequence[Tensor], but: int | None = None) -> Tensor:
-        """A tensor unfolded and reordered along all its parts, the one numbered `but` left out."""
+        """The `tensor` called `name`, unfolded and reordered by `permutations` along all its parts but the one numbered `but`."""
         tensor = self.unfolded(name, tensor)
         for place, part in enumerate(self.parts[name]):
             if part.group is not None and place != but:

@@ -31,7 +31,14 @@ RING: dict[str, Any] = {"linestyle": "none", "markersize": 9, "markerfacecolor":
 
 
 def plot_line(path: PathLike, grid: Grid, *, title: str) -> Figure:
-    """Draw the losses along one direction; cells that are not finite are marked on the lower edge."""
+    """Draw the losses of a `grid` along one direction; cells that are not finite are marked on the lower edge.
+
+    The ending of `path` chooses the format, `title` stands above. Raises TypeError for what is no grid, ValueError for one of
+    more axes.
+
+    >>> from loss_landscape.plot import plot_line
+    >>> _ = plot_line("line.png", evaluate_grid(surface, torch.ones(2), 5), title="both weights at once")
+    """
     return save_figure(path, line_figure(grid, title=title))
 
 
@@ -54,7 +61,15 @@ def line_figure(grid: Grid, *, title: str) -> Figure:
 
 
 def plot_mode_curve(path: PathLike, straight: PathLosses, *, fitted: PathLosses, title: str) -> Figure:
-    """Draw the losses between two nets over t: along the straight line, and along a curve `fitted` to be low."""
+    """Draw the losses between two nets over t: along the `straight` line, and along a curve `fitted` to be low.
+
+    The ending of `path` chooses the format, `title` stands above. Raises TypeError for what is no `PathLosses`.
+
+    >>> from loss_landscape.plot import plot_mode_curve
+    >>> curve = fit_bezier(surface, torch.zeros(2), torch.ones(2), steps=3)
+    >>> straight, fitted = barrier(surface, torch.zeros(2), torch.ones(2)), path_losses(surface, curve)
+    >>> _ = plot_mode_curve("curve.png", straight, fitted=fitted, title="from 0 to 1")
+    """
     return save_figure(path, mode_curve_figure(straight, fitted, title=title))
 
 

@@ -104,7 +104,8 @@ def _(tree: MergeTree) -> str:
     components = zip(tree.minima, tree.births, tree.deaths, strict=True)
     bars = [(f"minimum at {cell.tolist()}", f"{birth:.4g} … {death:.4g}") for cell, birth, death in components]
     rows = [("total persistence", _number(tree.total_persistence)), *_shortened(bars)]
-    return _page(f"MergeTree of {tree.num_minima()} minima", rows, merge_tree_figure(tree, title=""))
+    count = tree.num_minima()
+    return _page(f"MergeTree of {count} {'minimum' if count == 1 else 'minima'}", rows, merge_tree_figure(tree, title=""))
 
 
 @html_of.register

@@ -44,9 +44,14 @@ SPOT: dict[str, Any] = {"color": "white", "markeredgecolor": "black", "linestyle
 
 
 def plot_plane_contour(path: PathLike, grid: Grid, *, title: str, trajectory: Sequence[Point] | None = None) -> Figure:
-    """Draw a plane as a heat map with contour lines; the first direction runs to the right, the second upwards.
+    """Draw a plane `grid` as a heat map with contour lines; the first direction runs to the right, the second upwards.
 
-    `trajectory` is a list of {alpha, beta}, first to last; None takes the one in the grid's info, where there is one.
+    The ending of `path` chooses the format, `title` stands above. `trajectory` is a list of {alpha, beta}, in units of the
+    directions, first to last; None takes the one in the grid's info, where there is one. Raises TypeError for what is no grid,
+    ValueError for one of other than two axes.
+
+    >>> from loss_landscape.plot import plot_plane_contour
+    >>> _ = plot_plane_contour("contour.png", evaluate_grid(surface, torch.eye(2), 5), title="both weights")
     """
     return save_figure(path, contour_figure(grid, title=title, trajectory=trajectory))
 
@@ -70,7 +75,13 @@ def contour_figure(grid: Grid, *, title: str, trajectory: Sequence[Point] | None
 
 
 def plot_plane_surface(path: PathLike, grid: Grid, *, title: str) -> Figure:
-    """Draw a plane as a surface in three dimensions; its height is log₁₀ of the loss where the loss spans decades."""
+    """Draw a plane `grid` as a surface in three dimensions; its height is log₁₀ of the loss where the loss spans decades.
+
+    `path`, `title` and what is raised are as in `plot_plane_contour`.
+
+    >>> from loss_landscape.plot import plot_plane_surface
+    >>> _ = plot_plane_surface("surface.png", evaluate_grid(surface, torch.eye(2), 5), title="both weights")
+    """
     require_axes(grid, 2)
     scale = ColourScale.of(grid.losses)
     norm = scale.norm()
@@ -94,12 +105,23 @@ def plot_plane_surface(path: PathLike, grid: Grid, *, title: str) -> Figure:
 
 
 def plot_sam_contour(path: PathLike, grid: Grid, *, title: str) -> Figure:
-    """Draw a plane of losses after an ascent step, as `plot_plane_contour` does."""
+    """Draw a plane `grid` of losses after an ascent step, as `plot_plane_contour` does, with `path` and `title` as there.
+
+    >>> from loss_landscape.plot import plot_sam_contour
+    >>> _ = plot_sam_contour("sam.png", evaluate_grid(surface, torch.eye(2), 5, rho=0.1), title="one step uphill")
+    """
     return plot_plane_contour(path, grid, title=title)
 
 
 def plot_sam_comparison(path: PathLike, plain: Grid, *, sam: Grid, title: str) -> Figure:
-    """Draw the plain and the SAM plane side by side on one colour scale, and their difference on the cells they share."""
+    """Draw the `plain` and the `sam` plane side by side on one colour scale, and their difference on the cells they share.
+
+    `path`, `title` and what is raised are as in `plot_plane_contour`.
+
+    >>> from loss_landscape.plot import plot_sam_comparison
+    >>> plain, sam = (evaluate_grid(surface, torch.eye(2), 5, rho=rho) for rho in (None, 0.1))
+    >>> _ = plot_sam_comparison("comparison.png", plain, sam=sam, title="one step uphill")
+    """
     for grid in (plain, sam):
         require_axes(grid, 2)
     scale, rise = ColourScale.of(plain.losses, sam.losses), _rise(plain, sam)
@@ -140,7 +162,15 @@ def _rise(plain: Grid, sam: Grid) -> Grid | None:
 
 
 def plot_volume(path: PathLike, grid: Grid, *, title: str) -> Figure:
-    """Draw a volume as up to five slices across its third direction, each as a plane is drawn, all on one colour scale."""
+    """Draw a volume `grid` as up to five slices across its third direction, each as a plane is drawn, all on one colour scale.
+
+    `path` and `title` are as in `plot_plane_contour`. Raises TypeError for what is no grid, ValueError for one of other than
+    three axes.
+
+    >>> from loss_landscape.plot import plot_volume
+    >>> axis = [-1.0, 0.0, 1.0]
+    >>> _ = plot_volume("volume.png", Grid([[[1.0, 0.0, 1.0]] * 3] * 3, (axis, axis, axis)), title="by hand")
+    """
     return save_figure(path, volume_figure(grid, title=title))
 
 

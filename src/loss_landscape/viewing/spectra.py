@@ -35,9 +35,14 @@ MOST_TICKS = 6  # of eigenvalues; more of a small number's digits run into each 
 
 
 def plot_spectrum(path: PathLike, density: Density, *, title: str, eigenvalues: Sequence[float] | None = None) -> Figure:
-    """Draw the spectral density over λ, and the shares of positive and negative eigenvalues over log |λ|.
+    """Draw the spectral `density` over λ, and the shares of positive and negative eigenvalues over log |λ|.
 
-    `eigenvalues` are marked below the density: those that an eigensolver found one by one.
+    `eigenvalues` are marked below the density: those that an eigensolver found one by one. The ending of `path` chooses the
+    format, `title` stands above. Raises TypeError for what is no `Density`.
+
+    >>> from loss_landscape.plot import plot_spectrum
+    >>> density = spectral_density(HessianOperator(surface))
+    >>> _ = plot_spectrum("spectrum.png", density, title="of two weights", eigenvalues=[4.0, 1.0])
     """
     return save_figure(path, spectrum_figure(density, title=title, eigenvalues=eigenvalues))
 
