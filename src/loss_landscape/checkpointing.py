@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from loss_landscape.files import read_arrays, write_arrays, write_whole
+from loss_landscape.files import UnreadableFileError, read_arrays, write_arrays, write_whole
 from loss_landscape.shards import Shard, shard_files
 
 SECONDS_BETWEEN_SAVES = 2.0
@@ -79,8 +79,8 @@ class Finished:
 class Resumable:
     """Keeps the finished part of some work in `file` (None: nowhere), for a later call of the same work to go on with.
 
-    `identity` gives tensors, arrays and words that no other work has all of; it is asked only where there is a file. `state`
-    gives what is finished now, or None where nothing is.
+    `kind` is what the work is on, such as "grid". `identity` gives tensors, arrays and words that no other work of this kind has
+    all of; it is asked only where there is a file. `state` gives what is finished now, or None where nothing is.
     """
 
     def __init__(
@@ -88,8 +88,11 @@ class Resumable:
         file: str | Path | None,
         identity: Callable[[], Iterable[Tensor | np.ndarray | str]],
         state: Callable[[], Finished | None],
+        *,
+        kind: str,
     ):
         self.file = None if file is None else Path(file)
+        self._kind = kind
         self.seconds_before = 0.0  # spent by interrupted calls
         self._identity = "" if file is None else digest(identity())
         self._state = state
@@ -101,11 +104,14 @@ class Resumable:
         return self.seconds_before + time.monotonic() - self._began
 
     def load(self, file: Path | None = None) -> Finished | None:
-        """What `file` (its own unless given) holds of this very work; None where nothing, ValueError where it is no such file."""
+        """What `file` (its own unless given) holds of this very work; None where nothing, ValueError where it is another kind."""
         file = file or self.file
         if self.file is None or file is None or not file.exists():
             return None
         arrays, facts = read_arrays(file)
+        if facts.get("kind") != self._kind:
+            held = f"an unfinished {facts['kind']}" if "kind" in facts else facts.get("result", "something else")
+            raise UnreadableFileError(f"{file} holds {held}, not an unfinished {self._kind}; give another file")
         return Finished(arrays, facts["state"], facts["seconds"]) if facts["identity"] == self._identity else None
 
     def save(self) -> None:
@@ -113,7 +119,7 @@ class Resumable:
         finished = None if self.file is None else self._state()
         if self.file is None or finished is None:
             return
-        facts = {"identity": self._identity, "seconds": self.seconds, "state": finished.facts}
+        facts = {"kind": self._kind, "identity": self._identity, "seconds": self.seconds, "state": finished.facts}
         write_whole(self.file, partial(write_arrays, arrays=finished.arrays, facts=facts))
         self._saved = time.monotonic()
 

@@ -21,6 +21,12 @@ def surface_of(net: nn.Module | None = None, **options) -> LossSurface:
     return LossSurface(net, nn.CrossEntropyLoss(), [batch()], **options)
 
 
+def held_surface(net: nn.Module) -> LossSurface:
+    """The same with a penalty on the way from here, as elastic weight consolidation has it: 0 here."""
+    here = {name: p.detach().clone() for name, p in net.named_parameters()}
+    return surface_of(net, regularizer=lambda net: sum((p - here[name]).square().sum() for name, p in net.named_parameters()))
+
+
 def quadratic(curvatures: list[float]) -> LossSurface:
     """½ Σ cᵢ(xᵢ − 1)² as a net whose outputs are its parameters, all at 1 but the first, at 2."""
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from loss_landscape import Shard, checkpointing
+from loss_landscape import Estimate, Shard, checkpointing
 from loss_landscape.checkpointing import Checkpointing, Finished, Resumable, digest
 
 
 def work(file: Path | None, name: str = "this one", state=lambda: Finished({"done": np.arange(3)}, {"step": 4})) -> Resumable:
-    return Resumable(file, lambda: [name, torch.arange(4.0)], state)
+    return Resumable(file, lambda: [name, torch.arange(4.0)], state, kind="sum")
 
 
 def test_what_was_saved_is_loaded_by_the_same_work_alone(tmp_path: Path):
@@ -34,7 +34,7 @@ def test_without_a_file_nothing_is_written_and_no_identity_is_asked_for(tmp_path
     def identity():
         raise AssertionError("the identity reads the whole net")
 
-    resumable = Resumable(None, identity, lambda: Finished({}))
+    resumable = Resumable(None, identity, lambda: Finished({}), kind="sum")
     resumable.save()
     resumable.remove()
     assert resumable.load() is None
@@ -78,6 +78,20 @@ def test_a_file_that_is_no_such_work_is_neither_used_nor_replaced(tmp_path: Path
         np.savez(file, values=np.zeros(3), done=np.zeros(3, dtype=bool), header=np.array("{}"))
     before = file.read_bytes()
     with pytest.raises(ValueError, match=r"work\.npz holds no arrays that this version wrote; remove it, or give another file"):
+        work(file).load()
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("other", ["work", "result"])
+def test_a_file_of_another_kind_is_neither_used_nor_replaced(tmp_path: Path, other):
+    file = tmp_path / "kept.npz"
+    if other == "work":
+        Resumable(file, lambda: ["this one"], lambda: Finished({"done": np.arange(3)}), kind="grid").save()
+    else:
+        Estimate(1.0, 0.5, 3).save(file)
+    before = file.read_bytes()
+    held = {"work": "an unfinished grid", "result": "Estimate"}[other]
+    with pytest.raises(ValueError, match=rf"kept\.npz holds {held}, not an unfinished sum; give another file"):
         work(file).load()
     assert file.read_bytes() == before
 

@@ -59,6 +59,11 @@ class GridCells:
         coordinates = self.on_plane(self.coordinates[torch.as_tensor(cells)])
         return self.plane.evaluate(coordinates, strategy, self.rho).cpu().numpy()
 
+    def corner_loss(self) -> float:
+        """The loss at the last of the cells that a strategy is checked by, through the net itself."""
+        corner = self.on_plane(self.coordinates[self.order.check_cells[-1:]])
+        return self.plane.plain_losses(corner, self.rho).item()
+
     def in_float64(self) -> GridCells:
         """The same cells, evaluated in float64 by the plain loop alone."""
         return replace(self, plane=self.plane.in_dtype(torch.float64))

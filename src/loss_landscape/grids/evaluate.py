@@ -102,5 +102,11 @@ def _as_shared(job: GridJob, surface: LossSurface) -> GridJob:
     cells = replace(job.cells, plane=surface.plane(directions), rho=spec.rho)
     held = spec.baseline
     return replace(
-        job, cells=cells, directions=directions, baseline=lambda: held, strategy=spec.strategy, span_found=spec.span_found
+        job,
+        cells=cells,
+        directions=directions,
+        baseline=lambda: held,
+        strategy=spec.strategy,
+        span_found=spec.span_found,
+        corner_loss=spec.corner,
     )

@@ -16,12 +16,12 @@ from loss_landscape.results.info import DirectionInfo, SpanSearch
 from loss_landscape.shards import shard_files
 from loss_landscape.surface.strategy import EvaluationStrategy
 
-TOLERANCE = 1e-3  # of a direction's length, of ρ and of the loss at the origin, by which another machine's may differ
+TOLERANCE = 1e-3  # of a direction's length, of ρ and of the two losses, by which another machine's may differ
 
 
 @dataclass(frozen=True, eq=False)
 class GridSpec:
-    """A grid's directions, axes, ρ, strategy and loss at the origin: their last bits may differ between machines."""
+    """A grid's directions, axes, ρ, strategy, losses at the origin and a corner: their last bits may differ between machines."""
 
     origin: str  # a digest of it
     dtypes: str
@@ -30,6 +30,7 @@ class GridSpec:
     rho: float | None
     strategy: EvaluationStrategy
     baseline: float
+    corner: float
     span_found: SpanSearch | None
 
     @classmethod
@@ -49,6 +50,7 @@ class GridSpec:
             None if facts["rho"] is None else float.fromhex(facts["rho"]),
             EvaluationStrategy(**facts["strategy"]),
             float.fromhex(facts["baseline"]),
+            float.fromhex(facts["corner"]),
             None if search is None else SpanSearch.from_json(search),
         )
 
@@ -61,6 +63,7 @@ class GridSpec:
             "rho": None if self.rho is None else self.rho.hex(),
             "strategy": asdict(self.strategy),
             "baseline": self.baseline.hex(),
+            "corner": self.corner.hex(),
             "span_found": None if self.span_found is None else self.span_found.to_json(),
             "num_directions": len(self.directions),
             "num_axes": len(self.axes),
@@ -79,6 +82,7 @@ class GridSpec:
             == (other.origin, other.dtypes, len(other.directions), len(other.axes), other.span_found is None, other.rho is None)
             and all(np.array_equal(own, its) for own, its in zip(self.axes, other.axes, strict=True))
             and _near(torch.tensor(self.baseline), torch.tensor(other.baseline))
+            and _near(torch.tensor(self.corner), torch.tensor(other.corner))
             and _near(torch.tensor(self.rho or 0.0), torch.tensor(other.rho or 0.0))
             and all(_near(own, its) for own, its in zip(self.directions, other.directions, strict=True))
         )

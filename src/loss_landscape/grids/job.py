@@ -28,7 +28,10 @@ from loss_landscape.surface.strategy import EvaluationStrategy
 
 @dataclass(frozen=True, eq=False)
 class GridJob:
-    """A grid to fill: `cells` along `directions` by a `strategy`; `baseline` gives the value at the origin in the plain way."""
+    """A grid to fill: `cells` along `directions` by a `strategy`; `baseline` gives the value at the origin in the plain way.
+
+    `corner_loss` is that of its cells, where shards have it from the first of them.
+    """
 
     cells: GridCells
     directions: Directions
@@ -38,6 +41,7 @@ class GridJob:
     noise_cells: int = 16
     span_found: SpanSearch | None = None
     checkpointing: Checkpointing = Checkpointing()
+    corner_loss: float | None = None
     estimate: ProgressEstimate = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +89,7 @@ class GridJob:
             origin, baseline = digest([self.cells.plane.origin]), self.baseline()
         dtypes = f"{self.cells.dtype} {self.strategy.precision}"
         axes, rho = self.cells.axes, self.cells.rho
-        return GridSpec(origin, dtypes, self.directions, axes, rho, self.strategy, baseline, self.span_found)
+        return GridSpec(origin, dtypes, self.directions, axes, rho, self.strategy, baseline, self._corner_loss(), self.span_found)
 
     def checked_spec(self) -> GridSpec:
         """The same with the strategy that the file holds, else with one that is checked now; nothing of the grid is kept."""
@@ -99,9 +103,13 @@ class GridJob:
         return PartialGrid(self.checkpointing.own_file, lambda: self._identity(baseline), self.cells.order.cells)
 
     def _identity(self, baseline: float) -> Iterable[Tensor | np.ndarray | str]:
-        """What no other grid has all of."""
-        facts = [self.cells.dtype, self.strategy.precision, self.cells.rho, self.span_found]
+        """What no other grid has all of; a penalty may be 0 at the origin, but not at a corner as well."""
+        facts = [self.cells.dtype, self.strategy.precision, self.cells.rho, self.span_found, self._corner_loss().hex()]
         return [self.cells.plane.origin, *self.directions, *self.cells.axes, baseline.hex(), repr(facts)]
+
+    def _corner_loss(self) -> float:
+        """The value at a corner: as all shards have it, where there are any."""
+        return self.cells.corner_loss() if self.corner_loss is None else self.corner_loss
 
     def _filled(self, store: PartialGrid) -> FilledGrid:
         """All losses, by half the chunk from the start again whenever memory runs out."""

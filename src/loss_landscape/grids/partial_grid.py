@@ -25,7 +25,7 @@ class PartialGrid:
         self.values = np.full(len(order), np.nan)  # [cells], float64, in the grid's own order
         self._strategy: EvaluationStrategy | None = None  # None: not chosen yet
         self.done = np.zeros(0, dtype=bool)  # [chunks]
-        self.resumable = Resumable(file, lambda: [*identity(), order], self._state)
+        self.resumable = Resumable(file, lambda: [*identity(), order], self._state, kind="grid")
         if self.resumable.file is not None:
             self.resumable.seconds_before = self.absorb(self.resumable.file)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,6 +79,10 @@ class CurvatureOperator(ABC):
         self.num_products += columns.shape[1]
         return self.matmat(columns).reshape(vectors.shape)
 
+    def identity(self) -> Iterable[Tensor | str]:
+        """What tells this matrix from others of its shape, as far as it is known: nothing, unless a subclass says more."""
+        return ()
+
     def to_scipy(self) -> LinearOperator:
         """The same matrix for SciPy, for example `scipy.sparse.linalg.eigsh(operator.to_scipy(), which="LA")`."""
         from scipy.sparse.linalg import LinearOperator
@@ -115,6 +119,9 @@ class MatrixOperator(CurvatureOperator):
 
     def matmat(self, vectors: Tensor) -> Tensor:
         return self.matrix @ vectors
+
+    def identity(self) -> Iterable[Tensor | str]:
+        return (self.matrix,)
 
 
 def as_operator(given: CurvatureOperator | Tensor | np.ndarray) -> CurvatureOperator:

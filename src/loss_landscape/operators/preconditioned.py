@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor
 
 from loss_landscape.operators.base import CurvatureOperator, as_operator
@@ -32,3 +34,7 @@ class PreconditionedOperator(CurvatureOperator):
 
     def matmat(self, vectors: Tensor) -> Tensor:
         return self._scale * (self.operator @ (self._scale * vectors))
+
+    def identity(self) -> Iterable[Tensor | str]:
+        """That of the operator, and the scaling."""
+        return [*self.operator.identity(), self._scale]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import overload
 
 import numpy as np
@@ -20,6 +20,10 @@ class SurfaceOperator(CurvatureOperator):
     def __init__(self, surface: LossSurface):
         super().__init__(surface.size, surface.dtype, surface.device)
         self.surface = surface
+
+    def identity(self) -> Iterable[Tensor | str]:
+        """The kind of matrix, and where on its surface it is."""
+        return type(self).__name__, repr(self.surface.layout.names), self.surface.origin
 
     @overload  # type: ignore[override]  # it takes more than its base
     def __matmul__(self, vectors: Tensor | np.ndarray) -> Tensor: ...

@@ -141,7 +141,7 @@ class CurveFit:
         self.shares = self.given.weights(self.times)  # [steps, K]
         self.losses = self.surface.origin.new_full((len(self.times),), torch.nan)
         self.state = AdamState.initial(self.given.controls[1:-1])
-        self.resumable = Resumable(self.checkpointing.file, self._identity, self._finished)
+        self.resumable = Resumable(self.checkpointing.file, self._identity, self._finished, kind="curve")
         self._resume()
         self._batches = islice(_endless(self.surface), self.state.step, None)
 
@@ -183,10 +183,11 @@ class CurveFit:
         return loss.detach(), self.surface.layout.flatten(gradients)
 
     def _identity(self) -> Iterable[Tensor | str]:
-        """What no other training has all of."""
+        """What no other training has all of; a penalty may be 0 at an end, but not in the middle as well."""
         surface, given = self.surface, self.given
         facts = [given.info.kind, surface.objective.batch_norm, str(surface.dtype), surface.layout.names, self.lr]
-        return given.controls, self.times, repr([*facts, surface.moved_to(given.start).loss()])
+        losses = [surface.moved_to(point).loss() for point in (given.start, given.point(0.5))]
+        return given.controls, self.times, repr([*facts, *losses, surface.objective.batch_weights.values])
 
     def _resume(self) -> None:
         """Take up what the file holds of this very training."""

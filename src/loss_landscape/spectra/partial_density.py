@@ -12,7 +12,7 @@ from torch import Tensor
 from loss_landscape.checkpointing import Checkpointing, Finished, Resumable
 from loss_landscape.operators.base import CurvatureOperator
 
-MEAN_TOLERANCE = 1e-3  # of the largest |node|, by which a mean of the spectrum may differ on another machine
+MOMENT_TOLERANCE = 1e-3  # of the root mean square, by which moments of the spectrum may differ on another machine
 
 Quadrature = tuple[Tensor, Tensor]
 """Nodes and weights [m] of one probe, float64."""
@@ -21,24 +21,31 @@ Quadrature = tuple[Tensor, Tensor]
 class PartialDensity:
     """The rows of finished probes by their number, of this call and of those before it that kept theirs in a file.
 
-    `identity` is that of the draws; the operator is told apart by a product.
+    `identity` is that of the draws and of what the operator says of itself; what it does not say is told apart by a product.
     """
 
     def __init__(self, checkpointing: Checkpointing, identity: Callable[[], Iterable[Tensor | str]]):
         self.rows: dict[int, Quadrature] = {}
-        self._resumable = Resumable(checkpointing.own_file, identity, self._state)
+        self._resumable = Resumable(checkpointing.own_file, identity, self._state, kind="density")
         self._is_checked = False
         for file in checkpointing.known_files:
             self._absorb(file)
 
     def check(self, operator: CurvatureOperator, number: int, signs: Tensor) -> None:
-        """Forget all rows where that of this probe is of another operator: its mean is vᵀHv / P. Once is enough."""
+        """Forget all rows where that of this probe `signs` [P] is of another operator. Once is enough.
+
+        Its mean is vᵀHv / P, and from two nodes on its mean square ‖Hv‖² / P.
+        """
         if self._is_checked or number not in self.rows:
             return
         self._is_checked = True
         nodes, weights = self.rows[number]
-        mean = float(signs.double() @ (operator @ signs).double()) / operator.size
-        if not np.isclose(float(nodes @ weights), mean, rtol=0, atol=MEAN_TOLERANCE * float(nodes.abs().max()), equal_nan=True):
+        product = (operator @ signs).double().cpu()
+        mean, size = float(signs.double().cpu() @ product) / operator.size, float(product.norm()) / operator.size**0.5
+        kept_mean, kept_size = float(weights @ nodes), float(weights @ nodes.square()) ** 0.5
+        same_mean = np.isclose(kept_mean, mean, rtol=0, atol=MOMENT_TOLERANCE * size, equal_nan=True)
+        same_size = len(nodes) < 2 or np.isclose(kept_size, size, rtol=MOMENT_TOLERANCE, atol=0)
+        if not (same_mean and same_size):
             self.rows.clear()
 
     def put(self, number: int, row: Quadrature) -> None:

@@ -75,10 +75,16 @@ class Plane:
 
     def evaluate(self, coordinates: Tensor, strategy: EvaluationStrategy, rho: float | None = None) -> Tensor:
         """The losses [K] at `coordinates` [K, D], with `rho` as in `losses`, by a `strategy` that the caller has checked."""
+        if strategy.name == "eager":
+            return self.plain_losses(coordinates, rho)
         coordinates = self._checked(coordinates)
         with undisturbed(self.objective.device), torch.no_grad():
-            if strategy.name != "eager":
-                return self._plane_losses(strategy, rho).losses(coordinates, strategy)
+            return self._plane_losses(strategy, rho).losses(coordinates, strategy)
+
+    def plain_losses(self, coordinates: Tensor, rho: float | None = None) -> Tensor:
+        """The losses [K] at `coordinates` [K, D], with `rho` as in `losses`, by the plain loop through the net itself."""
+        coordinates = self._checked(coordinates)
+        with undisturbed(self.objective.device), torch.no_grad():
             points = [self._point(row) for row in coordinates.tolist()]
             if rho is None:
                 return losses_at(self.objective, self.layout, points)

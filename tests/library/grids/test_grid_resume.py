@@ -10,10 +10,20 @@ import numpy as np
 import pytest
 import torch
 from nets import assert_leaves_net_untouched, mlp
-from surfaces import quadratic, surface_of
+from surfaces import held_surface, quadratic, surface_of
 from torch import Tensor, nn
 
-from loss_landscape import Checkpointing, Evaluation, Grid, LossSurface, checkpointing, evaluate_grid, progress, random_directions
+from loss_landscape import (
+    Checkpointing,
+    Evaluation,
+    Grid,
+    LossSurface,
+    Shard,
+    checkpointing,
+    evaluate_grid,
+    progress,
+    random_directions,
+)
 from loss_landscape.grids.cell_order import CellOrder
 from loss_landscape.grids.partial_grid import PartialGrid
 from loss_landscape.surface.plane import Plane
@@ -148,6 +158,21 @@ def test_a_tolerance_makes_no_other_grid_of_what_is_evaluated(tmp_path: Path, ca
     calls.stop_after(None)
     resumed = evaluate_grid(surface, axes, 41, tolerance=0.01, evaluation=Evaluation(chunk=16), checkpointing=Checkpointing(file))
     assert np.array_equal(resumed.losses, rough.losses)
+
+
+@pytest.mark.parametrize("shard", [None, Shard(1, 2)])
+def test_a_surface_with_the_same_loss_at_the_origin_is_another_one(tmp_path: Path, calls, shard):
+    torch.manual_seed(0)
+    net, file = mlp(width=12), tmp_path / "plane.partial"
+    surface, held = surface_of(net), held_surface(net)
+    axes, options = random_directions(surface), {"resolution": 21, "evaluation": Evaluation(chunk=8)}
+    calls.stop_after(7)
+    with pytest.raises(Interrupted):
+        evaluate_grid(surface, axes, **options, checkpointing=Checkpointing(file, shard))
+    calls.stop_after(None)
+    assert held.loss() == surface.loss()
+    expected = evaluate_grid(held, axes, **options)
+    assert np.array_equal(evaluate_grid(held, axes, **options, checkpointing=Checkpointing(file)).losses, expected.losses)
 
 
 @pytest.mark.parametrize("change", ["net", "axes", "span", "precision", "rho"])

@@ -15,6 +15,7 @@ from loss_landscape import (
     Checkpointing,
     Directions,
     Evaluation,
+    FunctionOperator,
     HessianOperator,
     LossSurface,
     evaluate_grid,
@@ -364,6 +365,21 @@ def test_a_density_cut_off_goes_on_after_the_last_whole_probe(tmp_path: Path):
     density = spectral_density(operator, 5, 8, generator=3, checkpointing=Checkpointing(file))
     assert operator.num_products == 3 * 8 + 1
     assert_same_density(density, density_of(surface, None))
+
+
+SPREAD = torch.linspace(-1, 1, 40, dtype=torch.float64)
+ALIKE = {  # two of about the same mean each
+    "matrices": [MatrixOperator(torch.diag(SPREAD * size)) for size in (1, 1.001)],
+    "functions": [FunctionOperator(lambda v, s=size: s * SPREAD * v, size=40, dtype=torch.float64) for size in (1, 1.1)],
+    "points": [HessianOperator(surface) for surface in (dense(), dense().moved_to(dense().origin * (1 + 1e-6)))],
+}
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+def test_probes_of_a_similar_operator_are_not_used(tmp_path: Path, kind):
+    file, (one, other) = tmp_path / "density.npz", ALIKE[kind]
+    spectral_density(one, 3, 6, checkpointing=Checkpointing(file))
+    assert_same_density(spectral_density(other, 3, 6, checkpointing=Checkpointing(file)), spectral_density(other, 3, 6))
 
 
 @pytest.mark.parametrize("change", ["operator", "draws", "steps"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from nets import Case, assert_leaves_net_untouched, cases, dense_loss, mlp
-from surfaces import batch, quadratic, surface_of
+from surfaces import batch, held_surface, quadratic, surface_of
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -492,6 +492,15 @@ def test_another_fits_file_is_not_taken_up(clock, tmp_path: Path):
     curve = fitted(surface, lr=0.02, checkpointing=Checkpointing(file))
     assert clock.now - began == 30
     assert torch.equal(curve.controls, fitted(surface, lr=0.02).controls)
+
+
+def test_a_fit_with_a_penalty_that_is_0_at_the_start_is_another_one(clock, tmp_path: Path):
+    torch.manual_seed(0)
+    net, file = mlp(width=12), tmp_path / "fit.partial"
+    plain, held = surface_of(net), held_surface(net)
+    assert held.loss() == plain.loss()
+    fitted(plain, max_seconds=3.5, checkpointing=Checkpointing(file))
+    assert torch.equal(fitted(held, checkpointing=Checkpointing(file)).controls, fitted(held).controls)
 
 
 def test_bends_that_diverge_fall_back_and_say_so():
