@@ -14,7 +14,8 @@ from loss_landscape.grids.job import GridJob
 from loss_landscape.grids.refinement import check_tolerance
 from loss_landscape.grids.span import AutoSpan, Span, axes_over, found_span
 from loss_landscape.results.grid import Grid
-from loss_landscape.sharpness.sam import checked_rho, sam_loss
+from loss_landscape.sharpness.sam import sam_loss
+from loss_landscape.surface.eager_losses import checked_rho
 from loss_landscape.surface.strategy import Evaluation
 from loss_landscape.surface.surface import LossSurface
 from loss_landscape.surface.traced_loss import Kind

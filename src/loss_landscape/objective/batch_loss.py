@@ -34,7 +34,7 @@ class BatchLoss:
         batch = rehearsal.batch
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
             raise TypeError(
-                f"each batch must be (inputs, targets) for a loss_fn, got {type(batch).__name__}; for other batches give "
+                f"each batch must be (inputs, targets) for a loss_fn, got {_kind_of(batch)}; for other batches give "
                 "batch_loss=f(model, batch) instead"
             )
         with torch.no_grad():
@@ -121,6 +121,11 @@ def _explained(what: str, **given: Any) -> Iterator[None]:
         first_line = text.splitlines()[0] if text else type(error).__name__
         facts = ", ".join(f"{name} {_in_words(value)}" for name, value in given.items())
         raise ValueError(f"{what} failed on the first batch ({facts}): {first_line}") from error
+
+
+def _kind_of(batch: Any) -> str:
+    length = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
+    return f"a {type(batch).__name__}{length}"
 
 
 def _in_words(value: Any) -> str:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -180,7 +181,11 @@ def recomputed_statistics(net: FunctionalNet, parameters: Parameters, inputs: It
 def check_callable_with_other_parameters(model: nn.Module) -> None:
     """Raise, saying what to give instead, for what is no net whose numbers can be read and replaced."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        is_class = isinstance(model, type) and issubclass(model, nn.Module)
+        advice = f"; give an instance of the class {model.__name__}" if is_class else ""
+        if isinstance(model, Mapping | str | Path):
+            advice = "; build the net and load into it: net.load_state_dict(torch.load(file))"
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}{advice}")
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise TypeError("a scripted module can't be called with other parameters; give the module that it was scripted from")
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -60,10 +60,17 @@ class ParameterLayout:
         tensors = list(tensors)
         if [t.shape for t in tensors] != list(self.shapes):
             raise ValueError(
-                f"expected tensors of the shapes {[tuple(s) for s in self.shapes]}, got {[tuple(t.shape) for t in tensors]}; "
-                "they come in the order of model.parameters(), frozen and unused ones left out"
+                f"{self._misfit(tensors)}; they come in the order of model.parameters(), frozen and unused ones left out"
             )
         return torch.cat([t.reshape(-1) for t in tensors])
+
+    def _misfit(self, tensors: Sequence[Tensor]) -> str:
+        """What is wrong with tensors of other shapes, in words."""
+        if len(tensors) != len(self.names):
+            return f"expected a tensor for each of the {len(self.names)} parameters, got {len(tensors)}"
+        pairs = zip(self.names, self.shapes, tensors, strict=True)
+        name, shape, tensor = next(pair for pair in pairs if pair[2].shape != pair[1])
+        return f"expected a tensor {list(shape)} for {name!r}, got {list(tensor.shape)}"
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
         """Views of `vector` [..., P] by parameter name, [..., *shape]."""

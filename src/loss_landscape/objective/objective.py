@@ -163,6 +163,7 @@ def objective_of(
 ) -> Objective:
     """The objective of a user's net as it is now; the arguments and the errors are those of `LossSurface`."""
     _check_choices(loss_fn, batch_loss, batch_norm)
+    _check_types(loss_fn, dtype, {"batch_weight(batch)": batch_weight, "regularizer(model)": regularizer})
     check_callable_with_other_parameters(model)
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
@@ -228,6 +229,16 @@ def _check_choices(loss_fn: LossFunction | None, batch_loss: Callable[..., Tenso
         raise ValueError(f"batch_norm must be 'running', 'batch' or 'recompute', got {batch_norm!r}")
     if batch_norm == "recompute" and loss_fn is None:
         raise ValueError("batch_norm='recompute' needs to know a batch's inputs: give loss_fn(outputs, targets)")
+
+
+def _check_types(loss_fn: Any, dtype: Any, functions: Mapping[str, Any]) -> None:
+    if isinstance(loss_fn, type):
+        raise TypeError(f"loss_fn is the class {loss_fn.__name__}; give an instance of it, {loss_fn.__name__}()")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a floating-point dtype of torch, such as torch.float64, got {dtype!r}")
+    for call, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"expected a function, called as {call}, got {function!r}")
 
 
 def _is_one_batch(batches: Any) -> bool:

@@ -35,11 +35,13 @@ def used_parameters(
 ) -> UsedParameters:
     """Which of the `trainable` the loss over all batches and the `penalty` depend on: by derivatives, then by moving them."""
     leaves = {name: parameter.clone().requires_grad_() for name, parameter in trainable.items()}
-    used: set[str] = set() if penalty is None else _with_slope(_evaluated(penalty, leaves), leaves, trainable)
+    used: set[str] = set()
+    if penalty is not None:
+        used |= _with_slope(_evaluated(penalty, leaves, "regularizer(model)"), leaves, trainable)
     with _WatchedOutputs(batch_loss.net.module) as seen:
         for batch in batches:
             seen.bytes = 1  # of this batch alone
-            loss = _evaluated(lambda parameters, batch=batch: batch_loss(parameters, batch), leaves)
+            loss = _evaluated(lambda parameters, batch=batch: batch_loss(parameters, batch), leaves, "the loss of a batch")
             used |= _with_slope(loss, leaves, [name for name in trainable if name not in used])
             if len(used) == len(trainable):
                 break
@@ -51,10 +53,10 @@ def used_parameters(
     return UsedParameters(names, tuple(moving), seen.bytes)
 
 
-def _evaluated(function: Callable[[Parameters], Tensor], leaves: Mapping[str, Tensor]) -> Tensor:
+def _evaluated(function: Callable[[Parameters], Tensor], leaves: Mapping[str, Tensor], what: str) -> Tensor:
     with torch.enable_grad():
         loss = function(leaves)
-    _check_scalar(loss)
+    require_scalar(loss, what)
     return loss
 
 
@@ -100,12 +102,13 @@ def elsewhere(parameter: Tensor, seed: int = 0) -> Tensor:
     return parameter + (0.1 * (size or 1.0) * noise).to(parameter)
 
 
-def _check_scalar(loss: Any) -> None:
-    if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.dim() > 0:
+def require_scalar(loss: Any, what: str) -> None:
+    """ValueError where `loss`, which is `what`, is no scalar tensor."""
+    if not isinstance(loss, Tensor) or loss.dim() > 0:
         if isinstance(loss, Tensor):
-            raise ValueError(f"the loss of a batch must be a scalar tensor, got one {list(loss.shape)}; reduce it by mean or sum")
-        advice = "leave out .item()" if isinstance(loss, float) else "return the loss alone"
-        raise ValueError(f"the loss of a batch must be a scalar tensor, got {type(loss).__name__}; {advice}")
+            raise ValueError(f"{what} must be a scalar tensor, got one {list(loss.shape)}; reduce it by mean or sum")
+        advice = "leave out .item()" if isinstance(loss, float) else "return the scalar alone"
+        raise ValueError(f"{what} must be a scalar tensor, got {type(loss).__name__}; {advice}")
 
 
 class _WatchedOutputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from loss_landscape.surface.eager_losses import checked_rho
 from loss_landscape.surface.strategy import EAGER
 from loss_landscape.surface.surface import LossSurface
 
@@ -54,10 +55,3 @@ def sam_loss(surface: LossSurface, rho: float) -> float:
     """L(θ + ρ g/‖g‖)."""
     nowhere = surface.plane([torch.zeros_like(surface.origin)])
     return float(nowhere.evaluate(torch.zeros(1, 1, dtype=torch.float64), EAGER, checked_rho(rho)))
-
-
-def checked_rho(rho: float) -> float:
-    """`rho` itself; ValueError unless it is finite and ≥ 0."""
-    if not 0 <= rho < float("inf"):
-        raise ValueError(f"rho must be finite and ≥ 0, got {rho}")
-    return rho

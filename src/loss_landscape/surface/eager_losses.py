@@ -31,6 +31,13 @@ def gradient_at(objective: Objective, layout: ParameterLayout, point: Tensor) ->
     return layout.flatten(objective.gradient(leaves))
 
 
+def checked_rho(rho: float) -> float:
+    """`rho` itself; ValueError unless it is finite and ≥ 0."""
+    if not 0 <= rho < float("inf"):
+        raise ValueError(f"rho must be finite and ≥ 0, got {rho}")
+    return rho
+
+
 def ascended_point(objective: Objective, layout: ParameterLayout, point: Tensor, rho: float) -> Tensor:
     """The point one step of length ρ up the gradient; the point itself where that is 0."""
     slope = gradient_at(objective, layout, point)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from loss_landscape.graphs.tracing import UntraceableError
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.objective.layout import ParameterLayout
 from loss_landscape.objective.objective import Objective
-from loss_landscape.surface.eager_losses import ascended_point, losses_at
+from loss_landscape.surface.eager_losses import ascended_point, checked_rho, losses_at
 from loss_landscape.surface.plane_losses import PlaneLosses
 from loss_landscape.surface.strategy import EAGER, Evaluation, EvaluationStrategy, Precision, strategy_for
 from loss_landscape.surface.strategy_check import FAILURES, alternatives, failure_of, objection_to
@@ -47,14 +48,16 @@ class Plane:
         self._bound: dict[tuple[Kind, Precision], PlaneLosses] = {}
         self._verified: dict[tuple[Kind, Evaluation], EvaluationStrategy] = {}
 
-    def losses(self, coordinates: Tensor, rho: float | None = None, *, evaluation: Evaluation | None = None) -> Tensor:
+    def losses(
+        self, coordinates: Tensor | np.ndarray, rho: float | None = None, *, evaluation: Evaluation | None = None
+    ) -> Tensor:
         """The losses [K], float64, at `coordinates` [K, D].
 
         With `rho` those one ascent step away, L(θ + ρ g/‖g‖) with g the gradient at θ, and L(θ) where g is 0. How they are
         evaluated goes by `evaluation`; the first call also evaluates three of its cells by the plain loop, and goes over to that
-        where they differ. Raises ValueError for coordinates of another shape.
+        where they differ. Raises ValueError for coordinates of another shape, and unless `rho` is finite and ≥ 0.
         """
-        coordinates = self._checked(coordinates)
+        coordinates, rho = self._checked(coordinates), None if rho is None else checked_rho(rho)
         with undisturbed(self.objective.device), torch.no_grad():
             strategy = self._verified_strategy(coordinates, rho, evaluation or Evaluation())
             return self.evaluate(coordinates, strategy, rho)
@@ -99,7 +102,7 @@ class Plane:
 
         return Plane(self.objective.in_dtype(dtype), self.layout, self.origin.to(dtype), self.directions, traced=untraced)
 
-    def _checked(self, coordinates: Tensor) -> Tensor:
+    def _checked(self, coordinates: Tensor | np.ndarray) -> Tensor:
         coordinates = torch.as_tensor(coordinates)
         if coordinates.dim() != 2 or coordinates.shape[1] != len(self.directions):
             raise ValueError(

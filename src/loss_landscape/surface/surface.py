@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,9 @@ from loss_landscape.surface.eager_losses import gradient_at, losses_at
 from loss_landscape.surface.plane import Plane
 from loss_landscape.surface.strategy import Precision
 from loss_landscape.surface.traced_loss import Kind, TracedLoss
+
+Vectors = Tensor | np.ndarray
+MAX_NAMES = 8  # of parameters that an error lists
 
 
 class LossSurface:
@@ -105,7 +109,7 @@ class LossSurface:
         """The loss at the origin."""
         return self._baseline
 
-    def losses(self, *, displacements: Tensor | None = None, points: Tensor | None = None) -> Tensor:
+    def losses(self, *, displacements: Vectors | None = None, points: Vectors | None = None) -> Tensor:
         """The losses [K], float64, at the origin plus each of `displacements` [K, P], or at each of `points` [K, P].
 
         One forward pass each, nothing shared: for many cells of a line or a plane take `plane`. Exactly one of the two is given.
@@ -117,14 +121,19 @@ class LossSurface:
         with undisturbed(self.device), torch.no_grad():
             return losses_at(self.objective, self.layout, [functools.partial(_moved, base, row) for row in rows])
 
-    def gradient(self, displacement: Tensor | None = None) -> Tensor:
+    def gradient(self, displacement: Vectors | None = None) -> Tensor:
         """The gradient [P] at the origin, or at the origin plus `displacement` [P]."""
         point = self.origin if displacement is None else self.origin + self._checked(displacement, 1)
         with undisturbed(self.device):
             return gradient_at(self.objective, self.layout, point)
 
-    def plane(self, directions: Sequence[Tensor]) -> Plane:
-        """The surface along D directions [P], which the plane copies: a line, a plane, a volume."""
+    def plane(self, directions: Sequence[Vectors] | Vectors) -> Plane:
+        """The surface along D `directions` [P], or [D, P], which the plane copies: a line, a plane, a volume.
+
+        Directions in other forms, such as a tensor for each parameter, become these by `as_directions(surface, …)`.
+        """
+        if isinstance(directions, Tensor | np.ndarray) and directions.ndim != 2:
+            raise ValueError(f"expected directions [D, P] or a list of them, got {list(directions.shape)}")
         checked = [self._checked(direction, 1) for direction in directions]
         if not checked:
             raise ValueError("expected one direction [P] or more, got none")
@@ -136,9 +145,12 @@ class LossSurface:
 
     def restricted(self, *patterns: str) -> LossSurface:
         """The same surface moving only the parameters whose names match one of the globs `patterns`, such as `layer1.*`."""
+        if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+            raise TypeError("expected globs of parameters' names one by one, such as restricted('layer1.*', 'head.*')")
         names = [name for name in self.layout.names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
         if not names:
-            raise ValueError(f"no parameter matches {', '.join(map(repr, patterns))}; there are {', '.join(self.layout.names)}")
+            there = ", ".join(self.layout.names[:MAX_NAMES]) + ", …" * (len(self.layout.names) > MAX_NAMES)
+            raise ValueError(f"no parameter matches {', '.join(map(repr, patterns))}; there are {there}")
         here = self.layout.unflatten(self.origin)
         twin = self._twin(self.objective.holding(here))
         twin.layout = ParameterLayout.of(self.objective.net.module, names)
@@ -154,7 +166,7 @@ class LossSurface:
         device = torch.device(device)
         return self._twin(self.objective.on(device), self.origin.to(device))
 
-    def moved_to(self, point: Tensor) -> LossSurface:
+    def moved_to(self, point: Vectors) -> LossSurface:
         """The same surface with its origin at `point` [P]; the parameters that don't move stay as they are."""
         origin = self._checked(point, 1).clone()
         with undisturbed(self.device):
@@ -193,15 +205,23 @@ class LossSurface:
         twin.__dict__.pop("_baseline", None)
         return twin
 
-    def _checked(self, vectors: Tensor | None, dims: int) -> Tensor:
+    def _checked(self, vectors: Vectors | None, dims: int) -> Tensor:
         wanted = "[K, P]" if dims == 2 else "[P]"
+        if isinstance(vectors, np.ndarray):
+            vectors = torch.from_numpy(
+                np.array(vectors)
+            )  # a copy: views of negative strides are refused, read-only ones warned of
         if not isinstance(vectors, Tensor) or vectors.dim() != dims or vectors.shape[-1] != self.size:
             got = list(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
             raise ValueError(
-                f"expected a tensor {wanted} with P = {self.size} parameters, got {got}; "
-                "build it with surface.layout.flatten(...)"
+                f"expected a tensor {wanted} with P = {self.size} parameters, got {got}; as_directions(surface, …) and "
+                "point_in(surface, net) make vectors of what else there is, surface.layout.flatten(...) of a tensor a parameter"
             )
         return vectors.detach().to(self.origin)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the traced losses, which can't be pickled and are made again when they are needed."""
+        return {**self.__dict__, "_traced": {}}
 
 
 def _moved(base: Tensor | None, row: Tensor) -> Tensor:

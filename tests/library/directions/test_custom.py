@@ -90,7 +90,7 @@ REFUSED = {
     "number": (lambda d: 3, TypeError, "or such in a list, got int"),
     "word": (lambda d: "random", TypeError, "or such in a list, got str"),
     "names": (lambda d: {"0.weight": torch.ones(5, 4)}, ValueError, "got one without 0.bias, 2.weight, 2.bias"),
-    "layers": (lambda d: [[torch.ones(5, 4)]], ValueError, "expected tensors of the shapes"),
+    "layers": (lambda d: [[torch.ones(5, 4)]], ValueError, "for each of the 4 parameters, got 1; they come in"),
 }
 
 

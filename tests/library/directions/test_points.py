@@ -82,7 +82,11 @@ REFUSED = {
     "no file": (lambda folder: folder / "none.pt", FileNotFoundError, "none.pt"),
     "another net": (lambda _: nn.Linear(4, 2), ValueError, "got one without 0.weight, 0.bias, 2.weight, …; it has weight, bias"),
     "shapes": (lambda _: wider(), ValueError, r"of other shapes: 0.weight \[6, 4\], not \[5, 4\]"),
-    "some tensors": (lambda _: list(net(1).parameters())[:3], ValueError, "expected tensors of the shapes"),
+    "some tensors": (
+        lambda _: list(net(1).parameters())[:3],
+        ValueError,
+        "for each of the 4 parameters, got 3",
+    ),
     "vector": (lambda _: torch.ones(3), ValueError, r"expected a vector \[P\] with P = 37 parameters, got \[3\]"),
     "number": (lambda _: 3, TypeError, "expected a net, its state dict, a file of that, a vector .* got int"),
     "nothing": (lambda _: [], TypeError, "or a tensor for each parameter, got list"),

@@ -95,6 +95,12 @@ NETS = {
     "meta": (lambda: nn.Linear(4, 3, device="meta"), "the model is on the meta device and has no numbers; load its weights"),
     "scripted": (scripted, "a scripted module can't be called with other parameters; give the module that it was scripted from"),
     "no net": (lambda: [nn.Linear(4, 3)], "model must be a torch.nn.Module, got list"),
+    "a class": (lambda: nn.Linear, "model must be a torch.nn.Module, got type; give an instance of the class Linear"),
+    "a state dict": (
+        lambda: nn.Linear(4, 3).state_dict(),
+        r"got OrderedDict; build the net and load into it: net\.load_state_dict",
+    ),
+    "a file": (lambda: "net.pt", r"got str; build the net and load into it: net\.load_state_dict\(torch\.load\(file\)\)"),
 }
 
 
@@ -103,6 +109,36 @@ NETS = {
 def test_a_net_that_can_not_be_used_is_told(make, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence):
         LossSurface(make(), nn.CrossEntropyLoss(), [(INPUTS, LABELS)])
+
+
+OPTIONS = {
+    "a class of losses": ({"loss_fn": nn.CrossEntropyLoss}, TypeError, r"give an instance of it, CrossEntropyLoss\(\)"),
+    "a dtype by name": ({"dtype": "float64"}, TypeError, r"dtype of torch, such as torch\.float64, got 'float64'"),
+    "a dtype of integers": ({"dtype": torch.int64}, TypeError, r"must be a floating-point dtype .* got torch\.int64"),
+    "weight decay": ({"regularizer": 1e-4}, TypeError, r"expected a function, called as regularizer\(model\), got 0\.0001"),
+    "a penalty of a layer": (
+        {"regularizer": lambda net: net.weight},
+        ValueError,
+        r"regularizer\(model\) must be a scalar .* \[3, 4\]",
+    ),
+    "a penalty as a number": (
+        {"regularizer": lambda net: 0.5},
+        ValueError,
+        r"regularizer\(model\) must be .* got float; leave out",
+    ),
+    "a weight": ({"batch_weight": 2}, TypeError, r"expected a function, called as batch_weight\(batch\), got 2"),
+    "three parts": (
+        {"batches": [(INPUTS, LABELS, LABELS)]},
+        TypeError,
+        r"must be \(inputs, targets\) .* got a tuple of 3; for other",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "kind", "sentence"), OPTIONS.values(), ids=OPTIONS)
+def test_an_option_that_can_not_be_is_told(options, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        LossSurface(nn.Linear(4, 3), **{"loss_fn": nn.CrossEntropyLoss(), "batches": [(INPUTS, LABELS)], **options})
 
 
 TARGETS = {
@@ -120,8 +156,8 @@ def test_targets_that_do_not_fit_are_told_with_their_shapes(net, targets, senten
 
 
 LOSSES = {
-    "a dict": (lambda loss: {"loss": loss}, "got dict; return the loss alone"),
-    "with logs": (lambda loss: (loss, {}), "got tuple; return the loss alone"),
+    "a dict": (lambda loss: {"loss": loss}, "got dict; return the scalar alone"),
+    "with logs": (lambda loss: (loss, {}), "got tuple; return the scalar alone"),
     "a number": (lambda loss: loss.item(), r"got float; leave out \.item\(\)"),
     "a vector": (lambda loss: loss[None], r"got one \[1\]; reduce it by mean or sum"),
 }

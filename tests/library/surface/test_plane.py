@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -94,6 +95,54 @@ def test_a_plane_wants_a_direction_and_coordinates_to_match(surface):
         surface.plane([])
     with pytest.raises(ValueError, match=r"expected coordinates \[K, 2\], a column a direction, got \[3, 1\]"):
         surface.plane(directions_of(surface)).losses(torch.zeros(3, 1))
+
+
+def test_numpy_arrays_are_vectors_too(surface):
+    point = surface.origin.numpy() * 2
+    expected = surface.losses(points=torch.from_numpy(point)[None])
+    assert torch.equal(surface.losses(points=point[None]), expected)
+    assert torch.equal(surface.losses(displacements=point[None] / 2), expected)
+    assert surface.moved_to(point).loss() == expected.item()
+    assert torch.equal(surface.gradient(point / 2), surface.moved_to(point).gradient())
+    found = surface.plane(point[None] / 2).losses(np.array([[1.0]]))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+VECTORS = {
+    "a net": (
+        lambda surface: surface.moved_to(mlp()),
+        r"got Sequential; as_directions\(surface, …\) and point_in\(surface, net\)",
+    ),
+    "a list": (lambda surface: surface.losses(points=[surface.origin]), "got list; as_directions"),
+    "one direction": (
+        lambda surface: surface.plane(surface.origin),
+        r"expected directions \[D, P\] or a list of them, got \[\d+\]",
+    ),
+    "a step down": (
+        lambda surface: surface.plane([surface.origin]).losses(torch.zeros(1, 1), -0.1),
+        "rho must be finite and ≥ 0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "sentence"), VECTORS.values(), ids=VECTORS)
+def test_what_is_no_vector_and_no_radius_is_told(surface, call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(surface)
+
+
+@pytest.mark.parametrize("patterns", [(), (["0.*"],), (torch.zeros(3),)])
+def test_globs_are_given_one_by_one(surface, patterns):
+    with pytest.raises(TypeError, match=r"expected globs of parameters' names one by one, such as restricted\('layer1"):
+        surface.restricted(*patterns)
+
+
+def test_a_surface_that_was_evaluated_can_be_pickled(surface):
+    plane = surface.plane([torch.ones_like(surface.origin)])
+    plane.losses(torch.zeros(1, 1))
+    again = pickle.loads(pickle.dumps(surface))
+    assert again.loss() == surface.loss()
+    assert torch.equal(again.plane(plane.directions).losses(torch.ones(1, 1)), plane.losses(torch.ones(1, 1)))
 
 
 def test_displacements_and_points_are_told_apart():
