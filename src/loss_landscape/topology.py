@@ -90,7 +90,7 @@ class MergeTree(Result):
         if not len(self.births):
             return "MergeTree(no minima: no cell is finite)"
         facts = f"the lowest {self.births[0]:.4g}, total persistence {self.total_persistence:.4g}"
-        return f"MergeTree({len(self.births)} minima, {facts})"
+        return f"MergeTree({len(self.births)} {'minimum' if len(self.births) == 1 else 'minima'}, {facts})"
 
     @cached_property
     def places(self) -> np.ndarray:

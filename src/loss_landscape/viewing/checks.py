@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from loss_landscape.results.density import Density
@@ -22,8 +23,12 @@ PICTURES = {
 
 def require_type(given: Any, wanted: type) -> None:
     """Raise a TypeError for what is no result of the type that is drawn."""
+    name = wanted.__name__
+    if isinstance(given, str | Path):
+        raise TypeError(f"expected a {name} to draw, got {str(given)!r}; the path comes first, then the result")
     if not isinstance(given, wanted):
-        raise TypeError(f"expected a {wanted.__name__} to draw, got {type(given).__name__}; {MAKERS[wanted]}")
+        instead = "plot_mode_curve draws losses along a path" if isinstance(given, PathLosses) else MAKERS[wanted]
+        raise TypeError(f"expected a {name} to draw, got {type(given).__name__}; {instead}")
 
 
 def require_axes(grid: Any, count: int) -> None:

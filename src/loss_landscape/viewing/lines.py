@@ -60,17 +60,19 @@ def line_figure(grid: Grid, *, title: str) -> Figure:
     return figure
 
 
-def plot_mode_curve(path: PathLike, straight: PathLosses, *, fitted: PathLosses, title: str) -> Figure:
+def plot_mode_curve(path: PathLike, straight: PathLosses, *, fitted: PathLosses | None = None, title: str) -> Figure:
     """Draw the losses between two nets over t: along the `straight` line, and along a curve `fitted` to be low.
 
-    The ending of `path` chooses the format, `title` stands above. Raises TypeError for what is no `PathLosses`.
+    With one of them alone, any, the losses along it. The ending of `path` chooses the format, `title` stands above. Raises
+    TypeError for what is no `PathLosses`.
 
     >>> from loss_landscape.plot import plot_mode_curve
     >>> curve = fit_bezier(surface, torch.zeros(2), torch.ones(2), steps=3)
     >>> straight, fitted = barrier(surface, torch.zeros(2), torch.ones(2)), path_losses(surface, curve)
     >>> _ = plot_mode_curve("curve.png", straight, fitted=fitted, title="from 0 to 1")
     """
-    return save_figure(path, mode_curve_figure(straight, fitted, title=title))
+    alone = fitted is None
+    return save_figure(path, path_figure(straight, title=title) if alone else mode_curve_figure(straight, fitted, title=title))
 
 
 def mode_curve_figure(straight: PathLosses, fitted: PathLosses, *, title: str) -> Figure:
@@ -95,6 +97,7 @@ def mode_curve_figure(straight: PathLosses, fitted: PathLosses, *, title: str) -
 
 def path_figure(losses: PathLosses, *, title: str) -> Figure:
     """The losses along one curve over t."""
+    require_type(losses, PathLosses)
     figure = empty_figure(6.2, 4.2)
     axes = figure.add_subplot()
     _draw_losses(axes, losses.t, losses.losses, color=BLUE)

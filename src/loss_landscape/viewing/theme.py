@@ -27,6 +27,8 @@ def save_figure(path: PathLike, figure: Figure) -> Figure:
     """Write a figure, whole or not at all; the file's ending chooses its format."""
     from matplotlib import rc_context
 
+    if not Path(path).suffix:
+        raise ValueError(f"{path} has no ending, which chooses the format; give {path}.png, or .pdf, .svg")
     with rc_context(FONTS):
         write_whole(Path(path), lambda beside: figure.savefig(beside, dpi=120))
     return figure

@@ -78,6 +78,22 @@ def test_arrays_and_other_results_are_refused(png):
         plot.plot_mode_curve(png, plane(slanted), fitted=path_of([1.0, 2.0]), title="t")
 
 
+def test_a_path_alone_is_drawn_and_named_where_a_line_is_wanted(png):
+    axes = plot.plot_mode_curve(png, path_of([1.0, 3.0, 2.0]), title="t").axes[0]
+    assert axes.lines[0].get_ydata().tolist() == [1.0, 3.0, 2.0]
+    assert axes.get_title().startswith("straight line · highest 3 · barrier")
+    with pytest.raises(TypeError, match="expected a Grid to draw, got PathLosses; plot_mode_curve draws losses along a path"):
+        plot.plot_line(png, path_of([1.0, 2.0]), title="t")
+
+
+def test_a_path_comes_first_and_has_an_ending(tmp_path):
+    with pytest.raises(TypeError, match=r"expected a Grid to draw, got 'plane\.png'; the path comes first, then the result"):
+        plot.plot_plane_contour(plane(slanted), "plane.png", title="t")
+    with pytest.raises(ValueError, match=r"plane has no ending, which chooses the format; give .*plane\.png, or \.pdf, \.svg"):
+        plot.plot_plane_contour(tmp_path / "plane", plane(slanted), title="t")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_line_built_by_hand_is_drawn_with_the_centre_that_it_holds(png):
     axes = plot.plot_line(png, Grid(np.array([3.0, 1.0, 2.0]), (np.array([-1.0, 0.0, 1.0]),)), title="t").axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["centre: 1"]
