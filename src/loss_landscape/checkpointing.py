@@ -43,6 +43,10 @@ class Checkpointing:
     max_hours: float | None = None
 
     def __post_init__(self) -> None:
+        if self.file is not None and Path(self.file).is_dir():
+            raise IsADirectoryError(f"{self.file} is a folder; give a file in it, such as {Path(self.file, 'unfinished.npz')}")
+        if self.progress is not None and not callable(self.progress):
+            raise TypeError(f"progress is called as progress(fraction, seconds_left), and {self.progress!r} can't be")
         if self.max_hours is not None and not self.max_hours > 0:
             raise ValueError(f"max_hours must be None or > 0, got {self.max_hours}")
         if self.shard is not None and self.file is None:
@@ -60,11 +64,14 @@ class Checkpointing:
         """What may hold finished parts of the same work: `file`, and those of shards beside it."""
         return [] if self.file is None else [Path(self.file), *shard_files(Path(self.file))]
 
-    def require_only(self, *names: str, by: str) -> None:
-        """ValueError where a field is given that is not among `names`, those which the function `by` heeds."""
-        unheeded = [each.name for each in fields(self) if each.name not in names and getattr(self, each.name) is not None]
-        if unheeded:
-            raise ValueError(f"{by} heeds {' and '.join(names)} of checkpointing; leave out {' and '.join(unheeded)}")
+
+def require_options(given: Checkpointing, *heeded: str, by: str) -> None:
+    """TypeError for what is no `Checkpointing`, ValueError where it has a field that the function `by` does not heed."""
+    if not isinstance(given, Checkpointing):
+        raise TypeError(f"expected checkpointing=Checkpointing(file), with options of how long work is kept, got {given!r}")
+    unheeded = [each.name for each in fields(given) if each.name not in heeded and getattr(given, each.name) is not None]
+    if unheeded:
+        raise ValueError(f"{by} heeds {' and '.join(heeded)} of checkpointing; leave out {' and '.join(unheeded)}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,11 +18,16 @@ class UnreadableFileError(ValueError):
     """A file of ours that is damaged, or was written by something else."""
 
 
+DAMAGED = (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile)
+"""What NumPy and json raise for a file that is cut off, or is another."""
+
 FACTS = "facts"  # the name, among a file's arrays, of what is no array
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a file beside `path`, then put it in its place at once, safe from a crash; makes the folder if need be."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".partial.{path.name}")  # the suffix stays: np.save and matplotlib look at it
     write(beside)
@@ -80,6 +85,6 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         facts = json.loads(str(arrays.pop(FACTS)))
-    except (KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise UnreadableFileError(f"{path} holds no arrays that this version wrote; remove it, or give another file") from error
     return arrays, facts

@@ -7,9 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from surfaces import surface_of
 
-from loss_landscape import Estimate, Shard, checkpointing
-from loss_landscape.checkpointing import Checkpointing, Finished, Resumable, digest
+from loss_landscape import (
+    Estimate,
+    HessianOperator,
+    Shard,
+    checkpointing,
+    evaluate_grid,
+    fit_bezier,
+    random_directions,
+    spectral_density,
+)
+from loss_landscape.checkpointing import Checkpointing, Finished, Resumable, digest, require_options
 
 
 def work(file: Path | None, name: str = "this one", state=lambda: Finished({"done": np.arange(3)}, {"step": 4})) -> Resumable:
@@ -118,4 +128,22 @@ def test_options_that_would_not_be_heeded_are_refused():
     with pytest.raises(ValueError, match="a shard keeps its part beside a file that all shards name: give file as well"):
         Checkpointing(shard=Shard(0, 2))
     with pytest.raises(ValueError, match="fit heeds file and progress of checkpointing; leave out shard and max_hours"):
-        Checkpointing("x", Shard(0, 2), max_hours=2.0).require_only("file", "progress", by="fit")
+        require_options(Checkpointing("x", Shard(0, 2), max_hours=2.0), "file", "progress", by="fit")
+    with pytest.raises(TypeError, match=r"progress is called as progress\(fraction, seconds_left\), and True can't be"):
+        Checkpointing(progress=True)
+
+
+def test_a_file_by_its_name_and_a_folder_are_no_options(tmp_path: Path):
+    surface = surface_of()
+    calls = [
+        lambda given: evaluate_grid(surface, random_directions(surface), 3, checkpointing=given),
+        lambda given: spectral_density(HessianOperator(surface), checkpointing=given),
+        lambda given: fit_bezier(surface, surface.origin, -surface.origin, checkpointing=given),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"expected checkpointing=Checkpointing\(file\), .*, got 'plane\.npz'"):
+            call("plane.npz")
+    with pytest.raises(IsADirectoryError, match=r"is a folder; give a file in it, such as .*unfinished\.npz"):
+        Checkpointing(tmp_path)
+    with pytest.raises(TypeError, match=r"expected evaluation=Evaluation\(…\), with options of .*, got \{'chunk': 4\}"):
+        evaluate_grid(surface, random_directions(surface), 3, evaluation={"chunk": 4})

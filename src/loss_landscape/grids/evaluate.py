@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from loss_landscape.checkpointing import Checkpointing
+from loss_landscape.checkpointing import Checkpointing, require_options
 from loss_landscape.directions.custom import DirectionsLike, as_directions
 from loss_landscape.grids.cells import GridCells
 from loss_landscape.grids.grid_spec import GridSpec
@@ -66,6 +66,7 @@ def evaluate_grid(
     >>> grid
     Grid(3×3, loss 0…10, centre 2.5, custom, noise 0)
     """
+    require_options(checkpointing, "file", "shard", "progress", "max_hours", by="evaluate_grid")
     directions = as_directions(surface, directions)
     if not 1 <= len(directions) <= 3:
         raise ValueError(f"expected 1, 2 or 3 directions, got {len(directions)}")

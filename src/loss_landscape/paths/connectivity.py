@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loss_landscape.checkpointing import Checkpointing
+from loss_landscape.checkpointing import Checkpointing, require_options
 from loss_landscape.directions.points import PointLike, point_in
 from loss_landscape.grids.cells import GridCells
 from loss_landscape.grids.job import GridJob
@@ -41,7 +41,7 @@ def path_losses(
     if num_points < 2:
         raise ValueError(f"num_points must be ≥ 2, got {num_points}")
     require_curve(curve, surface.size)
-    checkpointing.require_only("file", "progress", "max_hours", by="path_losses")
+    require_options(checkpointing, "file", "progress", "max_hours", by="path_losses")
     here, times = surface.moved_to(curve.start), np.linspace(0.0, 1.0, num_points)
     shares, info = curve.weights(torch.from_numpy(times)), _info(curve, here)  # [T, K]
     steps = list(curve.controls.to(here.origin) - here.origin)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loss_landscape.checkpointing import Checkpointing, Finished, Resumable
+from loss_landscape.checkpointing import Checkpointing, Finished, Resumable, require_options
 from loss_landscape.directions.points import PointLike, point_in
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.paths.curves import Curve, CurveInfo, bezier, evenly_spaced, polychain, require_curve
@@ -93,7 +93,7 @@ def fit_curve(
     >>> float(fitted.controls[1, 1]) < 0.0  # below the straight line, whose loss is lowest where w₂ is 0
     True
     """
-    checkpointing.require_only("file", "progress", by="fitting a curve")
+    require_options(checkpointing, "file", "progress", by="fitting a curve")
     _require_trainable(surface, curve, steps)
     generator = generator_from(generator)
     times = torch.rand(steps, generator=generator, dtype=torch.float64, device=generator.device).cpu()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loss_landscape.files import write_whole
+from loss_landscape.files import DAMAGED, UnreadableFileError, write_whole
 from loss_landscape.results.info import AXES, GridInfo
 from loss_landscape.results.result import table
 
@@ -109,6 +109,8 @@ class Grid:
         Each appears whole or not at all. meta.json is the last: a folder that has it has the others.
         """
         folder = Path(folder)
+        if folder.is_file():
+            raise FileExistsError(f"{folder} is a file; a grid is saved into a folder, which is made")
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "grid.npy", lambda path: np.save(path, self.losses))
         if self.evaluated.all():
@@ -120,13 +122,16 @@ class Grid:
 
     @classmethod
     def load(cls, folder: str | Path) -> Grid:
-        """A grid that `save` wrote into `folder`; FileNotFoundError where there is none."""
+        """A grid that `save` wrote into `folder`; FileNotFoundError where there is none, ValueError where it is damaged."""
         folder = Path(folder)
-        meta = json.loads((folder / "meta.json").read_text())
-        coordinates = tuple(np.array(axis, dtype=np.float64) for axis in meta["coordinates"])
         predicted = folder / "evaluated.npy"
-        evaluated = np.load(predicted) if predicted.exists() else np.array(True)
-        return cls(np.load(folder / "grid.npy"), coordinates, GridInfo.from_json(meta), evaluated)
+        try:
+            meta = json.loads((folder / "meta.json").read_text())
+            coordinates = tuple(np.array(axis, dtype=np.float64) for axis in meta["coordinates"])
+            evaluated = np.load(predicted) if predicted.exists() else np.array(True)
+            return cls(np.load(folder / "grid.npy"), coordinates, GridInfo.from_json(meta), evaluated)
+        except DAMAGED as error:
+            raise UnreadableFileError(f"{folder} holds no whole grid: a file in it is cut off, or another's") from error
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """`losses`, `evaluated`, the coordinates along each axis by its name, alpha first, and `meta` as JSON."""

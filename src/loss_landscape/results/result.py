@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from torch import Tensor, bfloat16
 
-from loss_landscape.files import read_arrays, write_arrays, write_whole
+from loss_landscape.files import DAMAGED, UnreadableFileError, read_arrays, write_arrays, write_whole
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -35,11 +35,16 @@ class Result(ABC):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """A result that `save` wrote; ValueError where `path` holds another kind."""
+        """A result that `save` wrote; ValueError where `path` holds another kind, or is damaged."""
+        if Path(path).is_dir():
+            raise IsADirectoryError(f"{path} is a folder, which only a grid is kept in: Grid.load")
         arrays, facts = read_arrays(Path(path))
         if facts.get("result") != cls.__name__:
             raise ValueError(f"{path} holds {facts.get('result', 'something else')}, not {cls.__name__}")
-        return cls.from_arrays(arrays)
+        try:
+            return cls.from_arrays(arrays)
+        except DAMAGED as error:
+            raise UnreadableFileError(f"{path} holds {cls.__name__} of another version: {error!r}") from error
 
 
 def array(tensor: Tensor) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from loss_landscape.checkpointing import Checkpointing
+from loss_landscape.checkpointing import Checkpointing, require_options
 from loss_landscape.operators.base import CurvatureOperator, as_operator
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.density import Density
@@ -56,7 +56,7 @@ def spectral_density(
         raise ValueError(f"zero_epsilon is relative to the largest |eigenvalue|, ≥ 0 and < 1, got {zero_epsilon}")
     if on_oom not in ("error", "fewer_probes"):
         raise ValueError(f"on_oom must be 'error' or 'fewer_probes', got {on_oom!r}")
-    checkpointing.require_only("file", by="spectral_density")
+    require_options(checkpointing, "file", by="spectral_density")
     steps = min(lanczos_steps, operator.size)
     notes = [] if steps == lanczos_steps else [f"{steps} Lanczos steps, as many as the matrix has rows, not {lanczos_steps}"]
     rows: list[Quadrature] = []
@@ -95,7 +95,7 @@ def density_share(
     operator = as_operator(operator)
     require_known(probes)
     _check_counts(num_probes, lanczos_steps)
-    checkpointing.require_only("file", "shard", by="density_share")
+    require_options(checkpointing, "file", "shard", by="density_share")
     if checkpointing.shard is None:
         raise ValueError("density_share computes a shard's probes: give checkpointing=Checkpointing(file, shard)")
     steps, numbers = min(lanczos_steps, operator.size), checkpointing.shard.share(num_probes)

@@ -59,7 +59,7 @@ class Plane:
         """
         coordinates, rho = self._checked(coordinates), None if rho is None else checked_rho(rho)
         with undisturbed(self.objective.device), torch.no_grad():
-            strategy = self._verified_strategy(coordinates, rho, evaluation or Evaluation())
+            strategy = self._verified_strategy(coordinates, rho, Evaluation() if evaluation is None else evaluation)
             return self.evaluate(coordinates, strategy, rho)
 
     def strategy(
@@ -70,7 +70,9 @@ class Plane:
         `kind` is "loss", or "ascent" for the loss after an ascent step. A loss that is no fixed graph of the parameters is
         evaluated point by point, and the strategy's note says why.
         """
-        wanted = evaluation or Evaluation()
+        wanted = Evaluation() if evaluation is None else evaluation
+        if not isinstance(wanted, Evaluation):
+            raise TypeError(f"expected evaluation=Evaluation(…), with options of how cells are evaluated, got {evaluation!r}")
         if wanted.precision is not None and self.objective.criterion is None:
             raise ValueError(f"precision={wanted.precision!r} needs outputs and loss apart: give loss_fn(outputs, targets)")
         found = self._strategy_by_rule(kind, num_cells, wanted)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from surfaces import surface_of
 
-from loss_landscape import DirectionInfo, Directions, Grid, GridInfo, evaluate_grid, merge_tree, random_directions
+from loss_landscape import DirectionInfo, Directions, Estimate, Grid, GridInfo, evaluate_grid, merge_tree, random_directions
 from loss_landscape.results.info import CheckedCell, FloatNoise, LevelErrors, PlanePoint, PrecisionError, SpanSearch, StrategyInfo
 
 AXIS = np.linspace(-1.0, 1.0, 5)
@@ -94,6 +94,41 @@ def test_all_that_is_known_of_a_grid_survives_arrays_and_files(tmp_path: Path):
         assert np.array_equal(again.losses, BOWL)
         assert np.array_equal(again.evaluated, BOWL < 1.5)
         assert again.meta == grid.meta
+
+
+DAMAGE = {
+    "grid.npy cut off": lambda folder: (folder / "grid.npy").write_bytes((folder / "grid.npy").read_bytes()[:-9]),
+    "grid.npy empty": lambda folder: (folder / "grid.npy").write_bytes(b""),
+    "grid.npy a text": lambda folder: (folder / "grid.npy").write_text("hello"),
+    "meta.json cut off": lambda folder: (folder / "meta.json").write_text('{"coordinates": [['),
+    "meta.json another's": lambda folder: (folder / "meta.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_grid_is_told(tmp_path: Path, damage):
+    Grid(np.zeros((3, 3)), (np.arange(3.0), np.arange(3.0))).save(tmp_path / "plane")
+    DAMAGE[damage](tmp_path / "plane")
+    with pytest.raises(ValueError, match="plane holds no whole grid: a file in it is cut off, or another's"):
+        Grid.load(tmp_path / "plane")
+
+
+def test_a_grid_is_kept_in_a_folder_and_all_else_in_a_file(tmp_path: Path):
+    grid = Grid(np.zeros(3), (np.arange(3.0),))
+    Estimate(1.0, 0.5, 3).save(tmp_path / "estimate.npz")
+    with pytest.raises(FileExistsError, match=r"estimate\.npz is a file; a grid is saved into a folder, which is made"):
+        grid.save(tmp_path / "estimate.npz")
+    grid.save(tmp_path / "plane")
+    with pytest.raises(IsADirectoryError, match="plane is a folder, which only a grid is kept in: Grid.load"):
+        Estimate.load(tmp_path / "plane")
+    with pytest.raises(IsADirectoryError, match="is a folder; give a file in it"):
+        Estimate(1.0, 0.5, 3).save(tmp_path)
+
+
+def test_the_span_beside_the_parameters_is_known_where_the_norms_are():
+    info = GridInfo(DirectionInfo(norms=(3.0,), origin_norm=2.0))
+    assert Grid(np.zeros(2), (np.array([-1.0, 2.0]),), info).relative_span == ((-1.5, 3.0),)
+    assert Grid(np.zeros(2), (np.array([-1.0, 2.0]),)).relative_span is None
 
 
 def test_a_mistyped_name_is_an_error_at_its_reader():

@@ -24,6 +24,7 @@ from loss_landscape import (
     spectral_density,
     trace,
 )
+from loss_landscape.files import write_arrays
 from loss_landscape.results.result import Result
 
 MATRIX = torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0, -0.5, -1.0], dtype=torch.float64)) + 0.1
@@ -72,6 +73,12 @@ def test_a_file_of_another_result_is_refused(tmp_path):
     results()["Density"].save(tmp_path / "density.npz")
     with pytest.raises(ValueError, match=r"density.npz holds .*Density.*, not .*Estimate"):
         Estimate.load(tmp_path / "density.npz")
+
+
+def test_a_result_of_another_version_is_told(tmp_path):
+    write_arrays(tmp_path / "old.npz", {"value": np.array(1.0)}, {"result": "Estimate"})
+    with pytest.raises(ValueError, match=r"old\.npz holds Estimate of another version: KeyError\('standard_error'\)"):
+        Estimate.load(tmp_path / "old.npz")
 
 
 @pytest.mark.parametrize("name", results())
