@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Generator
 
-GeneratorLike = int | Generator | None
+GeneratorLike = int | np.integer | Generator | None
 
 
 def generator_from(given: GeneratorLike) -> Generator:
@@ -14,6 +15,6 @@ def generator_from(given: GeneratorLike) -> Generator:
     """
     if isinstance(given, Generator):
         return given
-    if isinstance(given, bool) or not (given is None or isinstance(given, int)):
+    if isinstance(given, bool) or not (given is None or isinstance(given, int | np.integer)):
         raise TypeError(f"generator must be a torch.Generator, a seed (int) or None, got {type(given).__name__}")
-    return Generator().manual_seed(given or 0)
+    return Generator().manual_seed(int(given or 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from loss_landscape.randomness import generator_from
 def test_a_seed_is_a_generator_seeded_with_it():
     drawn = torch.rand(5, generator=generator_from(7))
     assert torch.equal(drawn, torch.rand(5, generator=torch.Generator().manual_seed(7)))
+    assert torch.equal(drawn, torch.rand(5, generator=generator_from(np.int64(7))))
 
 
 def test_none_is_seed_zero():

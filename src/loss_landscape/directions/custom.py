@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from loss_landscape.results.directions import Directions
 from loss_landscape.results.info import DirectionInfo
 from loss_landscape.surface.surface import LossSurface
 
-VectorLike = Tensor | np.ndarray | Mapping[str, Tensor] | Sequence[Tensor]
+VectorLike = Tensor | np.ndarray | Mapping[str, Tensor] | Sequence[Tensor] | Iterator[Tensor]
 """One direction: a vector [P], a tensor for each parameter by name, or one for each in the layout's order."""
 
 DirectionsLike = Directions | VectorLike | Sequence[VectorLike]
@@ -27,8 +27,9 @@ def as_directions(surface: LossSurface, given: DirectionsLike) -> Directions:
     """`given` as directions [P] of `surface`, in its dtype and on its device, with their norms and the origin's.
 
     It may be `Directions`, which keep what they know of themselves; one direction, as a vector [P], a tensor for each parameter
-    by name, or a list of one for each in the layout's order; a list or tuple of such; or a tensor or numpy array [D, P]. Raises
-    ValueError for other shapes, for a direction of length 0 and for two that are parallel, and TypeError for anything else.
+    by name, or a list or iterator of one for each in the layout's order; a list or tuple of such; or a tensor or numpy array
+    [D, P]. Raises ValueError for other shapes, for a direction of length 0 and for two that are parallel, and TypeError for
+    anything else.
 
     >>> as_directions(surface, [{"weight": torch.tensor([[3.0, 4.0]])}])
     Directions(1 × [2], custom, norms 5, cosine 0)
@@ -72,6 +73,8 @@ def _require_apart(directions: Directions) -> None:
 
 
 def _vectors(surface: LossSurface, given: Any) -> list[Tensor]:
+    if isinstance(given, Iterator):  # such as net.parameters()
+        given = list(given)
     if isinstance(given, Tensor | np.ndarray) and given.ndim == 2 and given.shape[-1] == surface.size:
         return [_vector(surface, row) for row in given]
     if _is_one(surface, given):
@@ -101,6 +104,8 @@ def _vector(surface: LossSurface, given: Any) -> Tensor:
     vector = torch.as_tensor(given)
     if vector.shape != (surface.size,):
         raise ValueError(_wanted(surface, given))
+    if vector.is_complex():
+        raise ValueError("expected a direction of real numbers, got complex ones; parameters are real: give direction.real")
     return vector.detach().to(surface.origin)
 
 

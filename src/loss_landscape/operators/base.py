@@ -103,15 +103,21 @@ class CurvatureOperator(ABC):
 
 
 class MatrixOperator(CurvatureOperator):
-    """A symmetric `matrix` [P, P] given in full. ValueError where it is not square, or clearly not symmetric.
+    """A symmetric `matrix` [P, P] given in full, a tensor or a NumPy array; one of integers is taken in torch's default dtype.
+
+    ValueError where it is not square, complex, or clearly not symmetric.
 
     >>> MatrixOperator(torch.diag(torch.tensor([3.0, 1.0]))) @ torch.tensor([1.0, 1.0])
     tensor([3., 1.])
     """
 
-    def __init__(self, matrix: Tensor):
-        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
+    def __init__(self, matrix: Tensor | np.ndarray):
+        matrix = torch.from_numpy(np.array(matrix)) if isinstance(matrix, np.ndarray) else matrix
+        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
             raise ValueError(f"expected a square matrix, got {list(matrix.shape)}")
+        if matrix.is_complex():
+            raise ValueError("expected a real matrix, got a complex one")
+        matrix = matrix if matrix.is_floating_point() else matrix.to(torch.get_default_dtype())
         if bool(((matrix - matrix.T).abs() > SYMMETRY * matrix.abs().amax()).any()):
             raise ValueError("expected a symmetric matrix; give (matrix + matrix.T) / 2 if that is what is meant")
         super().__init__(len(matrix), matrix.dtype, matrix.device)
@@ -128,9 +134,7 @@ def as_operator(given: CurvatureOperator | Tensor | np.ndarray) -> CurvatureOper
     """`given` itself, or the operator of a square tensor or array; TypeError for anything else, with what to write."""
     if isinstance(given, CurvatureOperator):
         return given
-    if isinstance(given, np.ndarray):
-        given = torch.from_numpy(given)
-    if isinstance(given, Tensor):
+    if isinstance(given, Tensor | np.ndarray):
         return MatrixOperator(given)
     raise TypeError(
         f"expected a curvature operator or a square tensor, got {kind_of(given)}; write HessianOperator(surface), with "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from loss_landscape.operators.base import SYMMETRY, CurvatureOperator
+from loss_landscape.operators.base import SYMMETRY, CurvatureOperator, kind_of
 from loss_landscape.operators.symmetry import asymmetry
 
 
@@ -32,6 +33,9 @@ class FunctionOperator(CurvatureOperator):
         device: torch.device | str = "cpu",
         check_symmetry: bool = True,
     ):
+        if not callable(function):
+            advice = "MatrixOperator(matrix) is that of a matrix" if isinstance(function, Tensor | np.ndarray) else "v ↦ Hv"
+            raise TypeError(f"expected a function of a vector, got {kind_of(function)}; {advice}")
         super().__init__(size, dtype, torch.device(device))
         self._function = function
         if check_symmetry:
@@ -41,7 +45,7 @@ class FunctionOperator(CurvatureOperator):
         return torch.stack([self._product(vector) for vector in vectors.T.contiguous()], dim=1) if vectors.shape[1] else vectors
 
     def _product(self, vector: Tensor) -> Tensor:
-        product = self._function(vector)
+        product = self._function(vector.clone())  # it may write into its argument, which is the caller's
         if not isinstance(product, Tensor) or product.shape != vector.shape:
             given = list(product.shape) if isinstance(product, Tensor) else type(product).__name__
             raise ValueError(f"the function must give a tensor [P] for a vector [P], P = {self.size}, but gave {given}")

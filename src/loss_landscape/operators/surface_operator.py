@@ -35,6 +35,11 @@ class SurfaceOperator(CurvatureOperator):
         """The product with a vector [P], with the columns of [P, K], or with a tensor for each parameter, by name."""
         if isinstance(vectors, Mapping):
             return self.surface.layout.unflatten(super().__matmul__(self.surface.layout.flatten(vectors)))
+        if isinstance(vectors, list | tuple):
+            raise TypeError(
+                "expected a vector [P], columns [P, K], or a tensor for each parameter by name, got a list; with names it is "
+                "dict(zip(operator.surface.layout.names, tensors))"
+            )
         return super().__matmul__(vectors)
 
 

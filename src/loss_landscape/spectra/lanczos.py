@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,7 @@ def eigenpairs(
     *,
     tolerance: float = 1e-6,
     generator: GeneratorLike = None,
-    start: Tensor | None = None,
+    start: Tensor | np.ndarray | None = None,
     max_products: int | None = None,
     memory_budget_mb: float | None = None,
     basis_device: torch.device | str | None = None,
@@ -67,7 +68,7 @@ def largest_magnitude_eigenpairs(
     *,
     tolerance: float = 1e-6,
     generator: GeneratorLike = None,
-    start: Tensor | None = None,
+    start: Tensor | np.ndarray | None = None,
     max_products: int | None = None,
     memory_budget_mb: float | None = None,
     basis_device: torch.device | str | None = None,
@@ -160,7 +161,7 @@ def _solved(
     selection: _Selection,
     tolerance: float,
     generator: GeneratorLike,
-    start: Tensor | None,
+    start: Tensor | np.ndarray | None,
     max_products: int | None,
     memory_budget_mb: float | None,
     basis_device: torch.device | str | None,
@@ -198,8 +199,13 @@ def _rows(operator: CurvatureOperator, count: int, memory_budget_mb: float | Non
     return min(rows, operator.size)
 
 
-def _summed(operator: CurvatureOperator, start: Tensor) -> Tensor:
+def _summed(operator: CurvatureOperator, start: Tensor | np.ndarray) -> Tensor:
     """One vector [P] with as much of each column."""
+    if isinstance(start, np.ndarray):
+        start = torch.from_numpy(np.array(start))
+    if not isinstance(start, Tensor):
+        hint = "; give its .vectors" if isinstance(start, Eigenpairs) else ""
+        raise TypeError(f"start must be a tensor [P] or [P, k], got {type(start).__name__}{hint}")
     if start.shape[0] != operator.size or start.dim() > 2:
         raise ValueError(f"start must be [P] or [P, k] with P = {operator.size}, got {list(start.shape)}")
     start = start.to(operator.device, operator.dtype).reshape(operator.size, -1)

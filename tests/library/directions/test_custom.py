@@ -58,20 +58,21 @@ def test_every_form_of_two_directions_is_the_same_plane(surface, form):
     assert np.array_equal(grid.losses, evaluate_grid(surface, axes, 3).losses)
 
 
-@pytest.mark.parametrize("form", ["vector", "numpy", "dict", "per-layer list", "tensor [1, P]"])
+@pytest.mark.parametrize("form", ["vector", "numpy", "dict", "per-layer list", "iterator", "tensor [1, P]"])
 def test_a_single_direction_needs_no_list(surface, form):
     (axis,) = random_directions(surface, 1)
-    given = {
-        "vector": axis,
-        "numpy": axis.numpy(),
-        "dict": named(surface, axis),
-        "per-layer list": list(named(surface, axis).values()),
-        "tensor [1, P]": axis[None],
-    }[form]
-    found = as_directions(surface, given)
+    forms = {
+        "vector": lambda: axis,
+        "numpy": lambda: axis.numpy(),
+        "dict": lambda: named(surface, axis),
+        "per-layer list": lambda: list(named(surface, axis).values()),
+        "iterator": lambda: iter(named(surface, axis).values()),
+        "tensor [1, P]": lambda: axis[None],
+    }
+    found = as_directions(surface, forms[form]())
     assert len(found) == 1
     assert torch.equal(found[0], axis)
-    assert evaluate_grid(surface, given, 3).losses.shape == (3,)
+    assert evaluate_grid(surface, forms[form](), 3).losses.shape == (3,)
 
 
 def test_what_is_known_of_directions_stays(surface):
@@ -89,6 +90,7 @@ REFUSED = {
     "net": (lambda d: [nn.Linear(4, 5)], TypeError, "got Linear; a net is a point: difference_directions"),
     "number": (lambda d: 3, TypeError, "or such in a list, got int"),
     "word": (lambda d: "random", TypeError, "or such in a list, got str"),
+    "complex": (lambda d: d[0] + 1j, ValueError, r"of real numbers, got complex ones; .* give direction\.real"),
     "names": (lambda d: {"0.weight": torch.ones(5, 4)}, ValueError, "got one without 0.bias, 2.weight, 2.bias"),
     "layers": (lambda d: [[torch.ones(5, 4)]], ValueError, "for each of the 4 parameters, got 1; they come in"),
 }

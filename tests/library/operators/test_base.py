@@ -12,6 +12,7 @@ from torch import Tensor
 from loss_landscape import (
     CurvatureOperator,
     FunctionOperator,
+    HessianOperator,
     MatrixOperator,
     diagonal,
     eigenpairs,
@@ -45,9 +46,41 @@ def test_arrays_of_numpy_are_multiplied():
         MatrixOperator(MATRIX) @ [1.0, 2.0, 3.0]
 
 
-def test_a_matrix_that_is_not_symmetric_is_refused():
-    with pytest.raises(ValueError, match="expected a symmetric matrix"):
-        MatrixOperator(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+MATRICES = {
+    "not symmetric": (torch.tensor([[0.0, 1.0], [0.0, 0.0]]), "expected a symmetric matrix"),
+    "complex": (torch.eye(2, dtype=torch.complex64), "expected a real matrix, got a complex one"),
+    "empty": (torch.ones(0, 0), r"expected a square matrix, got \[0, 0\]"),
+    "not square": (np.ones((3, 2)), r"expected a square matrix, got \[3, 2\]"),
+}
+
+
+@pytest.mark.parametrize(("matrix", "sentence"), MATRICES.values(), ids=MATRICES)
+def test_what_is_no_symmetric_matrix_is_refused(matrix, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MatrixOperator(matrix)
+
+
+@pytest.mark.parametrize("matrix", [np.diag([3.0, 1.0]), np.diag([3, 1]), torch.diag(torch.tensor([3, 1]))])
+def test_a_matrix_may_be_numpys_or_of_integers(matrix):
+    assert MatrixOperator(matrix).dtype.is_floating_point
+    assert eigenpairs(matrix, top=1).values.item() == pytest.approx(3.0)
+
+
+STARTS = {"list": ([1.0, 0.0, 0.0], "got list"), "pairs": (eigenpairs(MATRIX), r"got Eigenpairs; give its \.vectors")}
+
+
+@pytest.mark.parametrize(("start", "told"), STARTS.values(), ids=STARTS)
+def test_a_start_is_a_tensor_or_an_array(start, told):
+    expected = eigenpairs(MATRIX, start=torch.tensor([1.0, 0.0, 0.0]))
+    assert torch.equal(eigenpairs(MATRIX, start=np.array([1.0, 0.0, 0.0])).values, expected.values)
+    with pytest.raises(TypeError, match=rf"start must be a tensor \[P\] or \[P, k\], {told}"):
+        eigenpairs(MATRIX, start=start)
+
+
+def test_a_tensor_for_each_parameter_goes_by_name():
+    operator = HessianOperator(surface_of())
+    with pytest.raises(TypeError, match=r"by name, got a list; with names it is dict\(zip\(operator\.surface\.layout\.names"):
+        operator @ [torch.ones(shape) for shape in operator.surface.layout.shapes]
 
 
 def test_a_repr_tells_size_kind_and_place():
@@ -109,6 +142,16 @@ class TestFunctions:
         operator = FunctionOperator(lambda vector: seen.append(vector.dtype) or vector, size=3, dtype=torch.float64)
         assert (operator @ torch.ones(3)).dtype == torch.float64
         assert set(seen) == {torch.float64}
+
+    def test_a_function_that_writes_into_its_argument_changes_nobodys_vectors(self):
+        operator, vector = FunctionOperator(lambda given: given.mul_(MATRIX.diag()), size=3), torch.ones(3)
+        assert torch.equal(operator @ vector, MATRIX.diag())
+        assert torch.equal(vector, torch.ones(3))
+        assert eigenpairs(operator, 2, 1).values.tolist() == pytest.approx([2.0, 1.0, -3.0])
+
+    def test_what_is_no_function_is_told(self):
+        with pytest.raises(TypeError, match=r"expected a function of a vector, got a Tensor; MatrixOperator\(matrix\) is that"):
+            FunctionOperator(MATRIX, size=3)
 
     def test_it_has_eigenpairs(self):
         operator = FunctionOperator(lambda vector: MATRIX.double() @ vector, size=3, dtype=torch.float64)
