@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from loss_landscape.objective.layout import ParameterLayout
+from loss_landscape.objective.objective import unwrapped
 from loss_landscape.surface.surface import LossSurface
 
 PointLike = nn.Module | Mapping[str, Any] | Tensor | np.ndarray | Iterable[Tensor] | str | Path
@@ -33,7 +34,10 @@ def point_in(surface: LossSurface, point: PointLike) -> Tensor:
     >>> point_in(surface, {"module.weight": torch.tensor([[1.0, 2.0]])})
     tensor([1., 2.])
     """
-    return surface.layout.flatten(parameters_at(surface, point)).to(surface.origin)
+    vector = surface.layout.flatten(parameters_at(surface, point))
+    if vector.is_complex():
+        raise ValueError("expected a net of real parameters, got complex ones")
+    return vector.to(surface.origin)
 
 
 def parameters_at(surface: LossSurface, point: PointLike) -> dict[str, Tensor]:
@@ -48,12 +52,13 @@ def parameters_at(surface: LossSurface, point: PointLike) -> dict[str, Tensor]:
             raise ValueError(f"expected a vector [P] with P = {layout.size} parameters, got {list(point.shape)}")
         return layout.unflatten(point.detach())
     if isinstance(point, nn.Module):
-        point = dict(point.named_parameters())
+        point = dict(unwrapped(point).named_parameters(remove_duplicate=False))
+        _require_no_more(surface, point)
     if not isinstance(point, Mapping):
         return layout.unflatten(layout.flatten(_listed(point)))
     state = _state_dict(layout, point)
     require_fit(layout, state)
-    return {name: state[name].detach() for name in layout.names}
+    return {name: torch.as_tensor(state[name]).detach() for name in layout.names}
 
 
 def require_fit(layout: ParameterLayout, state: Mapping[str, Tensor]) -> None:
@@ -61,10 +66,23 @@ def require_fit(layout: ParameterLayout, state: Mapping[str, Tensor]) -> None:
     absent = [name for name in layout.names if name not in state]
     if absent:
         raise ValueError(f"expected a state dict of the surface's net, got one without {_first(absent)}; it has {_first(state)}")
+    untold = [name for name in layout.names if not isinstance(state[name], Tensor | np.ndarray)]
+    if untold:
+        raise TypeError(f"expected a tensor by the name {untold[0]}, got {type(state[untold[0]]).__name__}")
     shapes = zip(layout.names, layout.shapes, strict=True)
-    other = [f"{name} {list(state[name].shape)}, not {list(shape)}" for name, shape in shapes if state[name].shape != shape]
+    other = [
+        f"{name} {list(state[name].shape)}, not {list(shape)}" for name, shape in shapes if tuple(state[name].shape) != shape
+    ]
     if other:
         raise ValueError(f"expected a state dict of the surface's net, got one of other shapes: {_first(other)}")
+
+
+def _require_no_more(surface: LossSurface, parameters: Mapping[str, Tensor]) -> None:
+    """Refuse a net that has all parameters of the surface's, and others: it computes something else."""
+    own = dict(surface.objective.net.module.named_parameters(remove_duplicate=False))
+    more = [name for name in parameters if name not in own]
+    if more and all(name in parameters for name in surface.layout.names):
+        raise ValueError(f"expected a net like the surface's own, got one that has {_first(more)} as well")
 
 
 def _read(file: Path) -> Any:

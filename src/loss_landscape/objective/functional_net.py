@@ -23,6 +23,7 @@ from loss_landscape.objective.private_copy import GivenAttributes, evaluating_cl
 
 Parameters = Mapping[str, Tensor]
 
+_turn = threading.RLock()  # settings and torch's random numbers are the process's: threads come one after another
 _entered = threading.local()  # whether this thread is inside `undisturbed`
 
 
@@ -224,17 +225,17 @@ def undisturbed(device: torch.device) -> Iterator[None]:
     """Exact arithmetic inside, nobody's settings or random numbers changed outside.
 
     No autocast and no TF32, attention by its plain formula (the fused ones have no second derivative), outside inference mode,
-    and no activation checkpoints.
-    Inside another one, only random numbers are left to do: each draws the same.
+    and no activation checkpoints. Inside another one, only random numbers are left to do: each draws the same. Other threads wait
+    at the outermost one.
     """
     if getattr(_entered, "already", False):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield
         return
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     cuda = [device] if device.type == "cuda" else []
-    with contextlib.ExitStack() as stack:
+    with _turn, contextlib.ExitStack() as stack:
+        fastpath = torch.backends.mha.get_fastpath_enabled()
+        tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.random.fork_rng(devices=cuda))
         stack.enter_context(torch.autocast(device.type, enabled=False))

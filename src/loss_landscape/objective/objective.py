@@ -165,8 +165,7 @@ def objective_of(
     _check_choices(loss_fn, batch_loss, batch_norm)
     _check_types(loss_fn, dtype, {"batch_weight(batch)": batch_weight, "regularizer(model)": regularizer})
     check_callable_with_other_parameters(model)
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        model = model.module
+    model = unwrapped(model)
     _check_that_it_moves(loss_fn, model)
     net = FunctionalNet.of(model, dtype)
     converted = any(p.dtype != net.dtype for p in model.parameters() if p.is_floating_point())
@@ -214,6 +213,13 @@ def _used_and_weighed(
     leaves = {name: trainable[name].clone().requires_grad_() for name in used.names}
     weights = batch_weights(losses, batches, leaves, batch_weight)
     return Objective(losses, penalty, batches, batch_norm, weights, used)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The net inside DataParallel and `torch.compile`, whose parameters have its own names; any other as it is."""
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or "_orig_mod" in model._modules:
+        (model,) = model.children()
+    return model
 
 
 def gradients(loss: Tensor, leaves: Iterable[Tensor]) -> tuple[Tensor, ...]:

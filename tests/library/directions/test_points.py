@@ -54,6 +54,7 @@ FORMS = {
     "parameters": lambda b, _: list(b.parameters()),
     "parameters()": lambda b, _: b.parameters(),
     "arrays": lambda b, _: [parameter.detach().numpy() for parameter in b.parameters()],
+    "arrays by name": lambda b, _: {name: tensor.numpy() for name, tensor in b.state_dict().items()},
     "vector": lambda b, _: flat(b),
     "numpy vector": lambda b, _: flat(b).numpy(),
     "float64": lambda b, _: copy.deepcopy(b).double(),
@@ -68,6 +69,23 @@ def test_every_form_of_a_net_is_the_same_point(surface, tmp_path: Path, form):
     assert not point.requires_grad
     step = difference_directions(surface, FORMS[form](other, tmp_path))
     torch.testing.assert_close(step[0], flat(other) - surface.origin, rtol=0, atol=1e-7)
+
+
+WRAPPERS = {
+    "compiled": lambda net: torch.compile(net, backend="eager"),
+    "parallel": nn.DataParallel,
+    "compiled and parallel": lambda net: nn.DataParallel(torch.compile(net, backend="eager")),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_surface_of_a_wrapped_net_knows_parameters_by_the_nets_own_names(surface, wrapper):
+    plain, other = net(0), net(1)
+    wrapped = LossSurface(WRAPPERS[wrapper](plain), nn.CrossEntropyLoss(), list(surface.objective.batches))
+    assert wrapped.layout.names == surface.layout.names
+    assert wrapped.loss() == surface.loss()
+    for form in (other, other.state_dict(), WRAPPERS[wrapper](other)):
+        assert torch.equal(point_in(wrapped, form), flat(other))
 
 
 def test_ends_of_a_path_are_such_points(surface):
@@ -89,8 +107,20 @@ REFUSED = {
     ),
     "vector": (lambda _: torch.ones(3), ValueError, r"expected a vector \[P\] with P = 37 parameters, got \[3\]"),
     "number": (lambda _: 3, TypeError, "expected a net, its state dict, a file of that, a vector .* got int"),
+    "with more layers": (lambda _: with_norm(), ValueError, "like the surface's own, got one that has 1.weight, 1.bias as well"),
+    "complex": (lambda _: torch.ones(37) + 1j, ValueError, "expected a net of real parameters, got complex ones"),
+    "no tensors": (
+        lambda _: dict.fromkeys(net(1).state_dict()),
+        TypeError,
+        "expected a tensor by the name 0.weight, got NoneType",
+    ),
     "nothing": (lambda _: [], TypeError, "or a tensor for each parameter, got list"),
 }
+
+
+def with_norm() -> nn.Module:
+    """As many layers with parameters under the same names, and one more."""
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
 
 
 def write(file: Path) -> Path:

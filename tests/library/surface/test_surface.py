@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from loss_landscape import HessianOperator, LossSurface, sam_sharpness
+from loss_landscape import Grid, HessianOperator, LossSurface, evaluate_grid, random_directions, sam_sharpness
 from loss_landscape.surface.cell_graph import BoundCells
 from loss_landscape.surface.strategy import EvaluationStrategy
 
@@ -387,6 +388,28 @@ def test_the_callers_context_changes_nothing(context):
         assert torch.equal(surface.gradient(), expected[1])
         assert torch.equal(HessianOperator(surface) @ v, expected[2])
         assert torch.equal(surface.plane([v]).losses(torch.ones(1, 1)), expected[3])
+
+
+def test_threads_come_one_after_another_and_leave_settings_as_they_were():
+    """Torch's settings and tracing are the process's."""
+    net, batch = mlp(), data()
+    names = ("flash_sdp_enabled", "mem_efficient_sdp_enabled", "math_sdp_enabled")
+
+    def settings() -> tuple[bool, ...]:
+        sdp = [getattr(torch.backends.cuda, name)() for name in names]
+        return (torch.backends.mha.get_fastpath_enabled(), torch.backends.cudnn.allow_tf32, *sdp)
+
+    def grid(seed: int) -> Grid:
+        surface = LossSurface(net, nn.CrossEntropyLoss(), [batch])
+        return evaluate_grid(surface, random_directions(surface, generator=seed), 9)
+
+    before, alone = settings(), [grid(seed) for seed in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(grid, range(6)))
+    assert settings() == before
+    for one, other in zip(together, alone, strict=True):
+        assert one.info.evaluation == other.info.evaluation
+        assert one.losses.tobytes() == other.losses.tobytes()
 
 
 # Nets of all kinds
