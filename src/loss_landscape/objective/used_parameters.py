@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def used_parameters(
     with _WatchedOutputs(batch_loss.net.module) as seen:
         for batch in batches:
             seen.bytes = 1  # of this batch alone
-            loss = _evaluated(lambda parameters, batch=batch: batch_loss(parameters, batch), leaves, "the loss of a batch")
+            loss = _evaluated(partial(batch_loss, batch=batch), leaves, "the loss of a batch")
             used |= _with_slope(loss, leaves, [name for name in trainable if name not in used])
             if len(used) == len(trainable):
                 break

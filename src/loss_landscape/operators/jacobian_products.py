@@ -108,8 +108,8 @@ def streamed_product(
 def _along(surface: LossSurface, values: Values, vector: Tensor) -> tuple[Tensor, Tensor]:
     point = surface.layout.unflatten(surface.origin)
     with torch.no_grad():
-        here, change = jvp(values, (point,), (surface.layout.unflatten(vector),))
-    return here, change
+        found = jvp(values, (point,), (surface.layout.unflatten(vector),))
+    return found[0], found[1]
 
 
 def _along_by_differences(surface: LossSurface, values: Values, vector: Tensor) -> tuple[Tensor, Tensor]:
