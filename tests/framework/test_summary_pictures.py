@@ -60,6 +60,15 @@ def test_learning_shows_every_epoch_and_the_borders_of_the_tasks(tmp_path, figur
     np.testing.assert_array_equal(line(panel(figures["learning.png"], "accuracy"), "test")[1], [0.4] * 9)
 
 
+def test_learning_shows_the_validation_split_where_there_is_one(tmp_path, figures):
+    run = write_run(tmp_path / "run")
+    record = run / "metrics.jsonl"
+    record.write_text(record.read_text().replace('"test_loss"', '"val_loss": 0.25, "test_loss"', 2))
+    draw_summary(run)
+    np.testing.assert_array_equal(line(panel(figures["learning.png"], "loss"), "validation"), [[1, 2], [0.25, 0.25]])
+    assert "validation" not in panel(figures["learning.png"], "accuracy").get_legend_handles_labels()[1]
+
+
 def test_the_heading_says_what_the_run_was(tmp_path, figures):
     draw_summary(write_run(tmp_path / "run"))
     assert {figure.get_suptitle() for figure in figures.values()} == {"run · permuted · mlp"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from loss_landscape.viewing.theme import BLUE, ORANGE
+from loss_landscape.viewing.theme import BLUE, GREEN, ORANGE
 from taskshift.pictures.draw import Panel, figure_of
 from taskshift.pictures.written_run import WrittenRun
 
@@ -24,6 +24,7 @@ def _panels(run: WrittenRun) -> Iterator[Panel]:
     for metric in ("loss", "accuracy"):
         curves = [
             run.over_epochs(f"epoch_{metric}", BLUE, "train, as the examples came"),
+            run.over_epochs(f"val_{metric}", GREEN, "validation"),
             run.over_epochs(f"test_{metric}", ORANGE, "test"),
         ]
         yield Panel(metric, curves, **run.over_epochs_of)
