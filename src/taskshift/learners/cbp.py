@@ -24,6 +24,7 @@ from taskshift.learners.units import (
     values_of,
     with_means_kept,
 )
+from taskshift.quantities import Quantity
 
 UtilityName = Literal[
     "contribution", "zero_contribution", "adaptable_contribution", "weight", "adaptation", "feature_by_input", "random"
@@ -63,6 +64,16 @@ class ContinualBackprop(AfterStep):
 
     Units that a residual stream adds up are replaced together, place by place.
     """
+
+    quantities = (
+        Quantity(
+            "replaced",
+            "units begun anew, over all layers",
+            "units",
+            "Dohare et al. 2024; `replacement_rate`",
+            "units begun anew in an epoch",
+        ),
+    )
 
     def __init__(
         self,
