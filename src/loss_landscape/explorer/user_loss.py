@@ -18,6 +18,9 @@ from loss_landscape.objective.objective import BatchNorm
 from loss_landscape.objective.private_copy import private_clone
 from loss_landscape.surface.surface import LossSurface
 
+COMPILED = "_orig_mod."
+"""What torch.compile puts before a parameter's name."""
+
 
 @dataclass(frozen=True, eq=False)
 class UserLoss:
@@ -62,10 +65,15 @@ class UserLoss:
 
 
 def _with_state(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """A clone with other parameters and buffers, which shares none with the user's."""
-    twin, devices = private_clone(model), {name: t.device for name, t in model.state_dict().items()}
-    placed = {name: tensor.to(devices.get(name, tensor.device)) for name, tensor in state.items()}
-    twin.load_state_dict(placed, assign=True)
+    """A clone with other parameters and buffers, which shares none with the user's; either may be of a compiled net."""
+    twin = private_clone(model)
+    given = {name.replace(COMPILED, ""): tensor for name, tensor in state.items()}
+    own = {
+        name: given[plain].to(tensor.device)
+        for name, tensor in twin.state_dict().items()
+        if (plain := name.replace(COMPILED, "")) in given
+    }
+    twin.load_state_dict(own, assign=True)
     return twin
 
 

@@ -281,6 +281,15 @@ def test_a_path_has_its_own_losses_beside_the_planes(tmp_path, norm):
     assert set(path) >= {"traj_1", "traj_2", "traj_3", "epochs", "losses", "val_losses"}
 
 
+def test_a_checkpoint_of_a_compiled_net_is_one_of_the_net(tmp_path):
+    net, checkpoints = trained(tmp_path, norm=True)
+    plain = Explorer(net, F.cross_entropy, loader_of()).build_trajectory(checkpoints)
+    compiled = torch.compile(net).state_dict()
+    assert all(name.startswith("_orig_mod.") for name in compiled)
+    torch.save(compiled, checkpoints[-1].file)
+    assert Explorer(net, F.cross_entropy, loader_of()).build_trajectory(checkpoints).losses == plain.losses
+
+
 def test_paths_of_several_runs_lie_on_one_plane(tmp_path):
     """Oblique directions too: by least squares, so that the residual is at right angles to both."""
     net, checkpoints = trained(tmp_path)
@@ -436,8 +445,15 @@ BAD_INPUT = {
 
 @pytest.mark.parametrize(("model", "loader", "loss_fn", "sentence"), BAD_INPUT.values(), ids=BAD_INPUT)
 def test_bad_input_ends_in_a_sentence(model, loader, loss_fn, sentence):
-    with pytest.raises((ValueError, TypeError), match=sentence):
+    before, modes, drawn = everything_of(model), [module.training for module in model.modules()], torch.get_rng_state()
+    with pytest.raises((ValueError, TypeError), match=sentence) as caught:
         Explorer(model, loss_fn, loader)
+    assert "\n" not in str(caught.value)
+    assert [module.training for module in model.modules()] == modes
+    assert all(
+        before[name] is None if now is None else torch.equal(before[name], now) for name, now in everything_of(model).items()
+    )
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 def test_no_data_and_no_net_end_in_a_sentence():
