@@ -121,7 +121,10 @@ class Explorer:
         directions: DirectionsLike | None = None,
         checkpointing: Checkpointing = Checkpointing(),
     ) -> Landscape:
-        """A landscape of 1, 2 or 3 `dimensions`; `checkpointing` says where to keep what is finished, if no storage does."""
+        """A landscape of 1, 2 or 3 `dimensions`: `grid_size` cells a side, `range_scale` units of the `directions` either way.
+
+        Where they are not given, directions are random. `checkpointing` says where to keep what is finished, if no storage does.
+        """
         axes = self.directions(dimensions, directions)
         reach = range_scale if range_scale is not None else path_range(axes) if axes.info.trajectory else RANGE_SCALE
         size = _checked_size(GRID_SIZES[dimensions] if grid_size is None else grid_size)
