@@ -5,6 +5,7 @@ A new yaml is under test at once, and fails until its step is written out in tes
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from taskshift.learners.learner import Learner
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.mlp import MLP
 from taskshift.shifts.losses import CrossEntropy
-from taskshift.shifts.task import Batch
+from taskshift.shifts.task import Batch, Task
 from taskshift.training import Training
 from tests.framework.learning import ActivitySquared, Noise, PowerIteration, Redraw, Tortoise, TowardStart
 from tests.framework.written_steps import STEPS, Twin
@@ -54,8 +55,11 @@ def batches(shape, member=0, count=NUM_STEPS, size=6):
 
 
 def training_of(name, make, shape, seed=0):
-    learner = construct(compose(f"learner={name}")["learner"], Learner, where="learner", net=make(seed))
-    return Training(learner, next(batches(shape, count=1)), seed=seed, make_net=lambda number: make(number % 2**31))
+    net = make(seed)
+    learner = construct(compose(f"learner={name}")["learner"], Learner, where="learner", net=net)
+    (example,) = batches(shape, count=1)
+    example = Batch(example.inputs.to(next(net.parameters()).dtype), example.targets)
+    return Training(learner, example, seed=seed, make_net=lambda number: make(number % 2**31))
 
 
 # -- the same steps, written out ---------------------------------------------------------------------------------
@@ -98,6 +102,59 @@ def test_a_step_equals_the_calculation_by_hand(name, kind):
         training.hide()
         for (key, ours), theirs in zip(training.net.state_dict().items(), measured.state_dict().values(), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12, msg=lambda words, key=key: f"{key}: {words}")
+
+
+# -- a program ----------------------------------------------------------------------------------------------------
+
+
+def by_program(training, shape, *, compiles, size=6):
+    """The same training, its steps carried out by programs."""
+    task = Task(0, torch.arange(1), torch.arange(1), None, CrossEntropy())
+    (batch,) = batches(shape, count=1, size=size)
+    dtype = training.state["net"]["head.weight"].dtype
+    batch = Batch(batch.inputs.to(dtype), batch.targets)
+    assert training.use_programs(task, batch, compiles=compiles) == compiles
+    return training, task
+
+
+COMPILED = ("backprop", "hare_and_tortoise", "sam", "spectral_regularization", "upgd")
+"""Learners that are compiled on the MLP; on the convnet the first is."""
+
+
+def programs():
+    """Every learner replayed, a few compiled, in both precisions; the MLP's replays are quick."""
+    for name, kind, dtype in product(LEARNERS, NETS, (torch.float64, torch.float32)):
+        of = f"{name}-{kind}-{str(dtype).removeprefix('torch.')}"
+        yield pytest.param(name, kind, dtype, False, id=f"{of}-replay", marks=[pytest.mark.slow] if kind != "mlp" else [])
+        if name in COMPILED[: None if kind == "mlp" else 1]:
+            yield pytest.param(name, kind, dtype, True, id=f"{of}-compiled", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "kind", "dtype", "compiles"), programs())
+def test_a_program_steps_as_the_learner_does(name, kind, dtype, compiles):
+    """From the same state, step by step."""
+    make, shape = NETS[kind]
+    training = training_of(name, lambda seed: make(seed).to(dtype), shape)
+    training, task = by_program(training, shape, compiles=compiles)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    for number, (inputs, targets) in enumerate(batches(shape)):
+        batch, before = Batch(inputs.to(dtype), targets), checkpoint.cloned(training.state)
+        draws, acting = training.draws.at(number, before["taken"]), training.learner.acting(number)
+        expected, step = training.learner.step(before, batch, task.loss, draws, acting=acting)
+        steps = training.learn_all(task, Batch(batch.inputs[None], targets[None]))
+        torch.testing.assert_close(steps.losses[0], step.loss, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(steps.outputs, step.outputs, rtol=tolerance, atol=tolerance)
+        assert_same_state(training.state, expected, tolerance)
+
+
+def assert_same_state(ours, theirs, tolerance, at="state"):
+    assert type(ours) is type(theirs) or isinstance(ours, dict)
+    if isinstance(ours, torch.Tensor):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance, msg=lambda words: f"{at}: {words}")
+        return
+    assert ours.keys() == theirs.keys(), at
+    for key in ours:
+        assert_same_state(ours[key], theirs[key], tolerance, f"{at}.{key}")
 
 
 # -- a stack ------------------------------------------------------------------------------------------------------
@@ -183,17 +240,26 @@ class Interrupted(BaseException):
     """Not an Exception: nothing may catch it."""
 
 
-@pytest.mark.parametrize("name", LEARNERS)
-def test_cut_off_anywhere_it_ends_with_the_same_bits(name, tmp_path, monkeypatch):
+def cut_off():
+    """Every learner eager; replayed, those with memory and draws of their own are tried each time."""
+    for name in LEARNERS:
+        yield pytest.param(name, "eager", id=f"{name}-eager")
+        quick = name in ("hare_and_tortoise", "upgd")
+        yield pytest.param(name, "replay", id=f"{name}-replay", marks=[] if quick else [pytest.mark.slow])
+    yield pytest.param("upgd", "compiled", id="upgd-compiled", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "execution"), cut_off())
+def test_cut_off_anywhere_it_ends_with_the_same_bits(name, execution, tmp_path, monkeypatch):
     off = [f"lla.enable_{one}=false" for one in ("planes", "spectrum", "sam", "rank", "units", "plasticity", "coupling")]
     config = compose(
         *TINY, f"learner={name}", "run_name=one", "checkpoints.every_seconds=0", "net.norm=batch", "use_wandb=false", *off
-    )
+    ) | {"execution": execution}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
     reference, save = run_in(whole, config), Job.save
-    for count in (1, 3, 8, 14):
+    for count in (1, 3, 8, 14) if execution == "eager" else (1, 2, 4, 4):  # between chunks, of which there are fewer
         calls = []
 
         def fatal(job, count=count, calls=calls):

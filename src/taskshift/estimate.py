@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from taskshift import checkpoint
 from taskshift.clock import synchronize
 from taskshift.config.build import Parts
+from taskshift.shifts.task import Task
 
 PROBE_SECONDS = 0.2
 
@@ -42,6 +44,8 @@ def after_first(parts: Parts, task_seconds: float, folder: Path) -> str:
 def _step_seconds(parts: Parts, task_index: int) -> float:
     """Seconds a training step, of a throw-away net; random state as before."""
     task, device = parts.stream[task_index], parts.device
+    if parts.training.most_steps > 1:
+        return _step_seconds_of_programs(parts, task)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         training = parts.make_training(0)
         training.begin(task, parts.stream.in_batches(task, task.train))
@@ -54,6 +58,21 @@ def _step_seconds(parts: Parts, task_index: int) -> float:
             count += 1
         synchronize(device)
         return (time.perf_counter() - begin) / count
+
+
+def _step_seconds_of_programs(parts: Parts, task: Task) -> float:
+    """The same of the run's own training, which is put back to where it was: programs belong to it."""
+    training = parts.training
+    source, before = parts.stream.apart(), checkpoint.cloned(training.state_dict())
+    chunk = next(source.chunks(task, 0, length=training.steps_ahead(source), actor=training))
+    begin, count = time.perf_counter(), 0
+    while count < 1 or time.perf_counter() - begin < PROBE_SECONDS:
+        training.learn_all(task, chunk)
+        count += len(chunk.targets)
+        synchronize(parts.device)
+    seconds = (time.perf_counter() - begin) / count
+    training.load_state_dict(before)
+    return seconds
 
 
 def _bytes(state: object) -> int:

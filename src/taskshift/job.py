@@ -18,6 +18,7 @@ from taskshift.clock import Clock
 from taskshift.config.build import Parts
 from taskshift.divergence import divergence
 from taskshift.evaluators.evaluator import MeasuredPhase
+from taskshift.execute import Execution, begun, kept, settle
 from taskshift.faults import Fault
 from taskshift.intact import absent
 from taskshift.origin import cpu_model, describe_run
@@ -107,9 +108,20 @@ class Job:
             warn_of_another_machine(known, self.parts.device, threads)
             warn_of_other_code(known, about_now)
         torch.set_num_threads(threads)
-        self.folder.write_run(about | {"num_threads": threads})
+        self.execution = self._settle(known)
+        self.folder.write_run(about | {"num_threads": threads, "execution": self.execution._asdict()})
         self.folder.write_configs(self.config)
         self.folder.write_quantities(self.parts.quantities)
+
+    def _settle(self, known: Mapping[str, Any] | None) -> Execution:
+        """How the steps are carried out: as the run began, else as `execution` says."""
+        top, stream = self.parts.top, self.parts.stream
+        task = stream[self.progress.task]
+        num_steps, wanted = top.num_tasks * top.epochs * stream.num_batches(task), top.execution
+        if known is not None:
+            wanted = kept(wanted, known)
+        found = settle(self.parts.training, stream, task, wanted=wanted, num_steps=num_steps)
+        return found if known is None else begun(known)
 
     def _fitting_threads(self) -> int:
         parts = self.parts

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from taskshift.learners.learner import Step
+from taskshift.learners.learner import Step, Steps
 from taskshift.shifts.task import Task
 
 Phase = Literal["start", "train", "end"]
@@ -29,7 +29,7 @@ class Progress:
 
 
 PIECES = 1024
-"""Batches after which an epoch's values are put into one tensor: a tensor a batch is large for a million of them."""
+"""Pieces after which an epoch's values are put into one tensor: a tensor a batch is large for a million of them."""
 
 
 class EpochSums:
@@ -47,22 +47,23 @@ class EpochSums:
 
     def add(self, task: Task, step: Step, targets: Tensor) -> None:
         """Add one batch: its mean loss, and the mean of each metric over its examples."""
-        self.add_values(len(targets), of_batch(task, step, targets))
-        self.note(step.numbers)
+        steps = Steps.of(step)
+        self.add_values(len(targets), of_steps(task, steps, targets))
+        self.note(steps.numbers)
 
-    def add_values(self, count: int, values: Mapping[str, Tensor]) -> None:
-        """Add one batch of `count` examples by its means, see `of_batch`."""
-        self.counts.append(count)
+    def add_values(self, batch_size: int, values: Mapping[str, Tensor]) -> None:
+        """Add batches of one size by their means, see `of_steps`."""
+        self.counts += [batch_size] * len(values["loss"])
         for name, value in values.items():
             self.values.setdefault(name, []).append(value)
-        if len(self.counts) % PIECES == 0:
+        if len(self.values["loss"]) >= PIECES:
             self.values = {name: [torch.cat(pieces)] for name, pieces in self.values.items()}
             self.numbers = {name: [torch.cat(pieces)] for name, pieces in self.numbers.items()}
 
     def note(self, numbers: Mapping[str, Tensor]) -> None:
-        """Add what parts of the learner tell, at a step, a switch or an epoch's end."""
+        """Add what parts of the learner tell, at steps, a switch or an epoch's end."""
         for name, value in numbers.items():
-            self.numbers.setdefault(name, []).append(value.reshape(1))
+            self.numbers.setdefault(name, []).append(value.reshape(-1))
 
     def means(self) -> dict[str, float]:
         """Averages over examples, `loss` first, read from the device."""
@@ -79,7 +80,10 @@ class EpochSums:
         return {"counts": list(self.counts), "values": values, "numbers": numbers}
 
 
-def of_batch(task: Task, step: Step, targets: Tensor) -> dict[str, Tensor]:
-    """A batch's mean loss and the mean of each metric over its examples, [1] each, on the device."""
-    metrics = {name: metric(step.outputs, targets).mean().reshape(1) for name, metric in task.metrics.items()}
-    return {"loss": step.loss.reshape(1), **metrics}
+def of_steps(task: Task, steps: Steps, targets: Tensor) -> dict[str, Tensor]:
+    """Mean losses, and the mean of each metric over a batch's examples, [K] each, on the device; targets [K · B, …]."""
+    means = {"loss": steps.losses}
+    for name, metric in task.metrics.items():
+        values = metric(steps.outputs, targets)
+        means[name] = values.reshape(len(steps.losses), -1).mean(dim=1)
+    return means

@@ -62,6 +62,7 @@ def introduce(job: Job) -> None:
     log.info("writing to %s", job.folder.path.resolve())
     _warn_of_other_code(job.config)
     log.info("to go on after an interruption: %s", job.resume_command)
+    log.info("%s", job.execution)
     if job.parts.stream.note:
         log.info(job.parts.stream.note)
     if job.progress.task < job.parts.top.num_tasks:

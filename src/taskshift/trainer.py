@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from itertools import pairwise
+
+from torch import Tensor
+
 from taskshift import checkpoint, trajectory
 from taskshift.evaluation import averages
 from taskshift.job import Job
-from taskshift.learners.learner import Step
-from taskshift.progress import EpochSums, of_batch
+from taskshift.learners.learner import Steps
+from taskshift.progress import EpochSums, of_steps
 from taskshift.shifts.task import Batch, Task
 
 TEST_BATCH_SIZE = 256  # a constant: the batch size of training must not change a test's last bits
@@ -30,26 +35,47 @@ def train(job: Job, task: Task) -> None:
 def _train_epoch(job: Job, task: Task, epoch: int) -> None:
     training, snapshots = job.parts.training, job.trajectory_steps(task)
     first = epoch * job.parts.stream.num_batches(task)
-    for batch in job.parts.stream.epoch(task, epoch, start=job.progress.batch, actor=training):
+    for batches in _in_a_row(job, task, epoch, snapshots):
         if first + job.progress.batch in snapshots:
             trajectory.keep_point(job.folder, task.index, first + job.progress.batch, training.net)
-        step = training.learn(task, batch)
-        _count(job, task, step, batch)
-        job.move(batch=job.progress.batch + 1)
+        _count(job, task, training.learn_all(task, batches), batches.targets)
+        job.move(batch=job.progress.batch + len(batches.targets))
         job.tick(task)
         job.save_if_due()
 
 
-def _count(job: Job, task: Task, step: Step, batch: Batch) -> None:
-    """Add a step to the epoch's sums, and to those of its bin; log the bin's row where it is full, or the task is over."""
-    values, count, every = of_batch(task, step, batch.targets), len(batch.targets), job.parts.top.log_every
-    job.sums.add_values(count, values)
-    job.sums.note(step.numbers)
+def _in_a_row(job: Job, task: Task, epoch: int, snapshots: Collection[int]) -> Iterator[Batch]:
+    """The epoch's batches from where the run stands, inputs [K, B, …], as many at a time as one call learns from."""
+    stream, start, training = job.parts.stream, job.progress.batch, job.parts.training
+    if training.most_steps == 1:
+        for inputs, targets in stream.epoch(task, epoch, start=start, actor=training):
+            yield Batch(inputs[None], targets[None])
+        return
+    at = epoch * stream.num_batches(task) + start
+    for chunk in stream.chunks(task, epoch, start=start, length=training.steps_ahead(stream), actor=training):
+        yield from _cut(chunk, at, snapshots, job.parts.top.log_every)
+        at += len(chunk.targets)
+
+
+def _cut(chunk: Batch, first: int, snapshots: Collection[int], log_every: int | None) -> Iterator[Batch]:
+    """The batches of a chunk that begins at step `first` of the task, cut where a snapshot is taken or a row is due."""
+    count = len(chunk.targets)
+    ends = {step for step in range(first + 1, first + count) if step in snapshots or (log_every and step % log_every == 0)}
+    sizes = [last - begin for begin, last in pairwise([first, *sorted(ends), first + count])]
+    yield from map(Batch, chunk.inputs.split(sizes), chunk.targets.split(sizes))
+
+
+def _count(job: Job, task: Task, steps: Steps, targets: Tensor) -> None:
+    """Add steps to the epoch's sums, and to those of their bin; log the bin's row where it is full, or the task is over."""
+    (count, size), every = targets.shape[:2], job.parts.top.log_every
+    values = of_steps(task, steps, targets.flatten(0, 1))
+    job.sums.add_values(size, values)
+    job.sums.note(steps.numbers)
     if every is None:
         return
-    job.bin.add_values(count, values)
+    job.bin.add_values(size, values)
     per_epoch = job.parts.stream.num_batches(task)
-    done = job.progress.epoch * per_epoch + job.progress.batch + 1  # steps of the task
+    done = job.progress.epoch * per_epoch + job.progress.batch + count  # steps of the task
     if done % every == 0 or done == job.parts.top.epochs * per_epoch:
         means = {f"bin_{name}": value for name, value in job.bin.means().items()}
         job.log(task.index * job.parts.top.epochs + job.progress.epoch, task, means)

@@ -8,18 +8,21 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from taskshift.execution.programs import Programs, fitting_length
+from taskshift.execution.unrecordable import UnrecordableError
 from taskshift.learners.draws import Draws
 from taskshift.learners.eager import AdaptedIntervention
 from taskshift.learners.forward import Forward, show, tensors_of
 from taskshift.learners.gradient import slopes
-from taskshift.learners.learner import Learner, Loss, State, Step
+from taskshift.learners.learner import Learner, Loss, State, Step, Steps
 from taskshift.learners.part import Switch, Tensors, setting
 from taskshift.learners.rehearsal import rehearse
 from taskshift.learners.schedule import Length, Schedule
 from taskshift.randomness import generator, seed_from
+from taskshift.shifts.source import Source
 from taskshift.shifts.task import Batch, Task
 
 
@@ -51,6 +54,7 @@ class Training:
         wanted = {name: part.draws() for name, part in learner.parts.items()}
         self.draws = Draws(wanted, seed=seed, fresh=self._fresh, net=net, device=next(iter(net.values())).device)
         self._is_shown = False
+        self._programs: Programs | None = None
         self._read_settings()  # a scheduler may have begun elsewhere
 
     @property
@@ -98,6 +102,31 @@ class Training:
             self._read_settings()
         return step
 
+    @property
+    def most_steps(self) -> int:
+        """How many steps `learn_all` takes at a time: 1 where they run eager."""
+        return 1 if self._programs is None else self._programs.length
+
+    def steps_ahead(self, source: Source) -> int:
+        """The length of the chunks to learn from: an environment's own, for what comes next depends on what was learned."""
+        return min(self.most_steps, source.chunk_length) if source.state_dict() else self.most_steps
+
+    def learn_all(self, task: Task, batches: Batch) -> Steps:
+        """A step on each of up to `most_steps` batches, inputs [K, B, …]; its outputs are good until the next call.
+
+        By a program where there is one for batches of their size, else eager, one by one.
+        """
+        count, size = batches.targets.shape[:2]
+        if self._programs is None or size != self._programs.batch_size:
+            return Steps.of(self.learn(task, Batch(batches.inputs[0], batches.targets[0])))
+        draws, moving = self.draws.ahead(self.num_steps, count, self.state["taken"]), self._moving(count)
+        acting = [self.learner.acting(number) for number in range(self.num_steps, self.num_steps + count)]
+        self.state, steps = self._programs.learn(self.state, batches, task.loss, draws=draws, acting=acting, moving=moving)
+        self.num_steps += count
+        self.num_samples += count * size
+        self._is_shown = False
+        return steps
+
     def end_epoch(self, task: Task, means: Mapping[str, float]) -> Tensors:
         """Close an epoch of `task` whose mean training `loss` and metrics were `means`; return what parts tell."""
         contexts = self._contexts("epoch", self.num_epochs, task.loss, means=means)
@@ -120,6 +149,26 @@ class Training:
         for name, part in self.learner.eager_parts:
             part.load_state_dict(kept[name])
         self._is_shown = False
+
+    def use_programs(self, task: Task, batch: Batch, *, compiles: bool) -> bool:
+        """From now on take steps on batches of this one's size by programs; say whether they are compiled, as `compiles` wishes.
+
+        Raises UnrecordableError, naming the part where it is one, for a learner whose step is no fixed graph of operations.
+        """
+        if (reason := self.learner.why_eager()) is not None:
+            raise UnrecordableError(reason)
+        length = fitting_length(batch, self.try_step(task, batch).outputs, self.draws.bytes_of_a_step())
+        programs = Programs(self.learner, self.state, len(batch.targets), length=length, compiles=compiles)
+        self.draws.most_steps = length
+        draws, acting = self.draws.ahead(self.num_steps, 1, self.state["taken"]), self.learner.acting(self.num_steps)
+        is_compiled = programs.prepare(self.state, batch, task.loss, draws=draws, acting=acting)
+        self._programs = programs
+        return is_compiled
+
+    def try_step(self, task: Task, batch: Batch) -> Step:
+        """What the next step would leave behind, on this batch; it leaves the training as it is, but for torch's random state."""
+        draws = self.draws.at(self.num_steps, self.state["taken"])
+        return self.learner.step(self.state, batch, task.loss, draws, acting=self.learner.acting(self.num_steps))[1]
 
     # -- its state ------------------------------------------------------------------------------------------------
 
@@ -201,6 +250,16 @@ class Training:
             if isinstance(part, AdaptedIntervention):
                 part.task = task
 
+    def _moving(self, count: int) -> dict[str, list[Tensor]]:
+        """The optimizer's settings at each of the next steps, where a scheduler moves them: it is stepped as often."""
+        seen = []
+        for _ in range(count):
+            seen.append(self.state["settings"].get("optimizer", {}))
+            if not self.schedule.after_step():
+                return {}
+            self._read_settings()
+        return {name: [at[name] for at in seen] for name in seen[0]}
+
     def _read_settings(self) -> None:
         """Take the optimizer's settings from where the scheduler moved them; what did not move stays the same tensor."""
         before = self.state["settings"].get("optimizer", {})
@@ -210,7 +269,7 @@ class Training:
         self.state = {**self.state, "settings": {**self.state["settings"], "optimizer": {**before, **moved}}}
 
 
-def _features(forward: Forward, net: Tensors, inputs: torch.Tensor, *, reads: Sequence[str]) -> Tensors:
+def _features(forward: Forward, net: Tensors, inputs: Tensor, *, reads: Sequence[str]) -> Tensors:
     return forward.evaluated(net, inputs, reads)[1]
 
 

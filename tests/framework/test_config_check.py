@@ -29,9 +29,9 @@ HERE = Path(__file__).resolve()
 SMALL = ("data=synthetic_images", "recorder=none", "num_threads=1")
 
 TOP_KEYS = (
-    "batch_size, checkpoints, data, device, epochs, evaluate_every, learner, lla, log_every, net, num_tasks, num_threads, "
-    "objective, output_project, output_root, plugins, recorder, run_name, seed, sweep_name, task_shift, task_shift_mode, "
-    "use_wandb, validation, wandb"
+    "batch_size, checkpoints, data, device, epochs, evaluate_every, execution, learner, lla, log_every, net, num_tasks, "
+    "num_threads, objective, output_project, output_root, plugins, recorder, run_name, seed, sweep_name, task_shift, "
+    "task_shift_mode, use_wandb, validation, wandb"
 )
 HELP = "`python train.py --help` lists the choices"
 OPTIMIZERS = "adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, nadam, own, radam, rmsprop, rprop, sgd or upgd"

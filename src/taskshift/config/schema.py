@@ -81,6 +81,7 @@ class Top:
     evaluate_every: Count
     log_every: Count | None
     device: Device
+    execution: Literal["auto", "eager", "replay", "compiled"]
     num_threads: Count | None
     use_wandb: bool
     output_root: Folder

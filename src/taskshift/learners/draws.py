@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import ceil, prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -49,7 +49,10 @@ class Draws:
 
     `wanted` is part → name → spec. Samples come in blocks, each from the generator of (seed, part, name, block). Rows come from
     nets that are drawn anew, one after another, so that any layer of any net has them as the run's own constructor drew them.
+    A ring lasts for `most_steps` steps, or for as many as are asked for.
     """
+
+    most_steps = 1
 
     def __init__(
         self,
@@ -68,27 +71,30 @@ class Draws:
 
     def at(self, step: int, taken: Mapping[str, Tensors]) -> dict[str, dict[str, Tensor]]:
         """What step number `step` of the run needs, where its parts have `taken` so many rows: samples and rings of rows."""
+        return self._for(1, taken, lambda *of: self._sample(*of, step))
+
+    def ahead(self, step: int, count: int, taken: Mapping[str, Tensors]) -> dict[str, dict[str, Any]]:
+        """The same for `count` steps from number `step` on: lists of samples, and rings that last for all of them."""
+        return self._for(count, taken, lambda *of: [self._sample(*of, number) for number in range(step, step + count)])
+
+    def _for(self, count: int, taken: Mapping[str, Tensors], sample: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+        steps = max(count, self.most_steps)
         return {
             part: {
-                name: self._sample(part, name, spec, step)
+                name: sample(part, name, spec)
                 if isinstance(spec, EveryStep)
-                else self._ring(part, name, spec, 1).around(taken[part][name])
+                else self._ring(part, name, spec, steps).around(taken[part][name])
                 for name, spec in specs.items()
             }
             for part, specs in self.wanted.items()
         }
 
-    def ahead(self, step: int, count: int, taken: Mapping[str, Tensors]) -> dict[str, dict[str, Tensor]]:
-        """The same for `count` steps from number `step` on: samples [count, …], and rings that last for all of them."""
-        return {
-            part: {
-                name: torch.stack([self._sample(part, name, spec, step + number) for number in range(count)])
-                if isinstance(spec, EveryStep)
-                else self._ring(part, name, spec, count).around(taken[part][name])
-                for name, spec in specs.items()
-            }
-            for part, specs in self.wanted.items()
-        }
+    def bytes_of_a_step(self) -> int:
+        """How much a step's samples take."""
+        size = next(iter(self.net.values())).element_size() if self.net else 0
+        return sum(
+            size * prod(spec.shape) for specs in self.wanted.values() for spec in specs.values() if isinstance(spec, EveryStep)
+        )
 
     def forget(self) -> None:
         """Look anew at how many rows were taken: another state was loaded."""

@@ -55,6 +55,20 @@ class Step:
     numbers: Tensors = field(default_factory=dict)  # what parts tell, by `<part>/<name>`
 
 
+@dataclass(frozen=True)
+class Steps:
+    """What some steps in a row leave behind."""
+
+    losses: Tensor  # [K]
+    outputs: Tensor  # [K · B, outputs], batch after batch
+    numbers: Mapping[str, Tensor] = field(default_factory=dict)  # name → the values of the steps that told it
+
+    @classmethod
+    def of(cls, step: Step) -> Steps:
+        """A single step."""
+        return cls(step.loss.reshape(1), step.outputs, {name: value.reshape(1) for name, value in step.numbers.items()})
+
+
 CLIPPED = Quantity(
     "gradient_clip/clipped",
     "steps whose gradient was longer than `gradient_clip`",
@@ -98,7 +112,8 @@ class Learner:
         self.rule, self.optimizer = _rule_of(optimizer, leaves, in_place=in_place)
         self.regularizers = {name: _adapted(part) for name, part in (regularizers or {}).items()}
         self.interventions = {name: self._intervention(name, part) for name, part in (interventions or {}).items()}
-        self._after_step = [name for name, part in self.interventions.items() if isinstance(part, AfterStep)]
+        self._after_step = tuple(name for name, part in self.interventions.items() if isinstance(part, AfterStep))
+        self._act_always = all(self.interventions[name].every == 1 for name in self._after_step)
         self.parts = _named_apart(self.rule, self.gradient, self.regularizers, self.interventions)
         self.reads: tuple[str, ...] = ()  # known after `init`
 
@@ -208,6 +223,8 @@ class Learner:
 
     def acting(self, step: int) -> tuple[str, ...]:
         """The after-step interventions that act after step number `step` of the run, from 0."""
+        if self._act_always:
+            return self._after_step
         return tuple(name for name in self._after_step if (step + 1) % self.interventions[name].every == 0)
 
     @property

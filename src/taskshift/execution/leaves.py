@@ -1,0 +1,45 @@
+"""Nested dicts of tensors as a list, in one order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Nested = Mapping[str, Any]
+"""Nested dicts of tensors."""
+
+
+def leaves(node: Any, like: Any) -> list[Tensor]:
+    """The tensors of `node`, in the order of `like`, a nest with the same keys."""
+    if isinstance(like, Mapping):
+        return [tensor for key, below in like.items() for tensor in leaves(node[key], below)]
+    return [node]
+
+
+def nested(tensors: Sequence[Tensor], like: Any) -> Any:
+    """The nest of the form of `like` whose `leaves` are these tensors."""
+    left = iter(tensors)
+
+    def build(below: Any) -> Any:
+        return {key: build(value) for key, value in below.items()} if isinstance(below, Mapping) else next(left)
+
+    return build(like)
+
+
+class FixedTensors:
+    """A nest whose tensors stay where they are, each in memory of its own: programs read them and write them in place."""
+
+    def __init__(self, like: Nested):
+        self.tensors = [tensor.clone(memory_format=torch.contiguous_format) for tensor in leaves(like, like)]
+        self.nest = nested(self.tensors, like)
+        self._own = {tensor.untyped_storage().data_ptr() for tensor in self.tensors}
+
+    def take(self, nest: Nested) -> None:
+        """Copy the values of another nest, which may hold some of these tensors, also in other places."""
+        pairs = [(own, given) for own, given in zip(self.tensors, leaves(nest, self.nest), strict=True) if own is not given]
+        values = [given.clone() if given.untyped_storage().data_ptr() in self._own else given for _, given in pairs]
+        for (own, _), value in zip(pairs, values, strict=True):
+            own.copy_(value)

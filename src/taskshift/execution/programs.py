@@ -1,0 +1,93 @@
+"""A learner's steps by programs, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from taskshift.execution.leaves import FixedTensors
+from taskshift.execution.losses import structure, tensors_of_loss
+from taskshift.execution.program import Program
+from taskshift.execution.recording import CHANGING, Given, recorded
+from taskshift.learners.learner import Learner, Loss, State, Steps
+from taskshift.shifts.task import Batch
+
+MOST_STEPS, CHUNK_BYTES = 1024, 2**23
+
+
+def fitting_length(batch: Batch, outputs: Tensor, bytes_of_draws: int) -> int:
+    """How many steps are taken in a row: by sizes alone, so that what they need at once is some 8 MB."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*batch, outputs)) + bytes_of_draws
+    return max(1, min(MOST_STEPS, CHUNK_BYTES // size))
+
+
+class Programs:
+    """Takes up to `length` steps in a row on batches of one size, on tensors that stay where they are.
+
+    There is a program for each set of interventions that act together, and for each structure of a task's loss: it is recorded,
+    and compiled with `compiles`, when it is first needed.
+    """
+
+    def __init__(self, learner: Learner, state: State, batch_size: int, *, length: int, compiles: bool):
+        self.learner, self.batch_size, self.length, self.compiles = learner, batch_size, length, compiles
+        self.fixed = FixedTensors({key: state[key] for key in CHANGING})
+        self._programs: dict[Hashable, Program] = {}
+
+    def learn(
+        self,
+        state: State,
+        batches: Batch,
+        loss: Loss,
+        *,
+        draws: Mapping[str, Any],
+        acting: Sequence[tuple[str, ...]],
+        moving: Mapping[str, Sequence[Tensor]],
+    ) -> tuple[State, Steps]:
+        """The state after a step on each of the batches, inputs [K, B, …], and what the steps leave behind until the next call.
+
+        Of `draws` some are a sequence over the steps, as are `moving`, the settings of the optimizer that a scheduler moves.
+        """
+        self.fixed.take({key: state[key] for key in CHANGING})
+        settings = {**state["settings"], "optimizer": {**state["settings"].get("optimizer", {}), **moving}}
+        given = Given(self.fixed.nest, settings, tensors_of_loss(loss), draws, *(part.contiguous().unbind() for part in batches))
+        columns = [repeat(part) if isinstance(part, Tensor) else part for part in given.flat()]
+        first = given.of([part if isinstance(part, Tensor) else part[0] for part in given.flat()])
+        by_acting = {names: self._program(first, loss, names) for names in dict.fromkeys(acting)}
+        programs = [by_acting[names] for names in acting]
+        for number, (program, arguments) in enumerate(zip(programs, zip(*columns, strict=False), strict=True)):
+            program.run(*arguments, program.row_views[number], program.output_views[number])
+        return {**state, **self.fixed.nest}, _told(programs)
+
+    def prepare(self, state: State, batch: Batch, loss: Loss, *, draws: Mapping[str, Any], acting: tuple[str, ...]) -> bool:
+        """Record such a step, and say whether it is compiled; raises UnrecordableError."""
+        given = Given(self.fixed.nest, state["settings"], tensors_of_loss(loss), draws, *batch)
+        first = given.of([part if isinstance(part, Tensor) else part[0] for part in given.flat()])
+        return self._program(first, loss, acting).is_compiled
+
+    def _program(self, given: Given, loss: Loss, acting: tuple[str, ...]) -> Program:
+        key = structure(loss), acting, tuple((part.shape, part.dtype) for part in (given.inputs, given.targets))
+        if key not in self._programs:
+            recording = recorded(self.learner, loss, acting, given)
+            self._programs[key] = Program(recording, given, length=self.length, compiles=self.compiles)
+        return self._programs[key]
+
+
+def _told(programs: Sequence[Program]) -> Steps:
+    """What the steps of these programs left, step by step."""
+    count, first = len(programs), programs[0]
+    if all(program is first for program in programs):
+        rows = first.rows[:count].clone()
+        return Steps(rows[:, 0], first.outputs[:count].flatten(0, 1), dict(zip(first.names, rows.unbind(1)[1:], strict=True)))
+    losses, outputs = first.rows.new_empty(count), torch.empty_like(first.outputs[:count])
+    numbers: dict[str, list[Tensor]] = {}
+    for program in dict.fromkeys(programs):
+        at = [number for number, other in enumerate(programs) if other is program]
+        rows = program.rows[at]
+        losses[at], outputs[at] = rows[:, 0], program.outputs[at]
+        for name, values in zip(program.names, rows.unbind(1)[1:], strict=True):
+            numbers.setdefault(name, []).append(values)
+    return Steps(losses, outputs.flatten(0, 1), {name: torch.cat(values) for name, values in numbers.items()})

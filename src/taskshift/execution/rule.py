@@ -1,0 +1,40 @@
+"""Whether a step is worth recording: a rule of counts, never a stopwatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+SAVED = 2e-6
+"""Seconds that a compiled program saves of each operation of a step: what it costs to call one from Python."""
+
+COMPILING, COMPILING_AN_OPERATION = 8.0, 0.03
+"""Seconds that compiling takes, with what the compiler needs to begin."""
+
+MARGIN = 2.0
+"""How many times the cost the saving has to be."""
+
+
+def pays(num_steps: int, num_operations: int) -> bool:
+    """Whether so many steps of so many operations save more than compiling costs."""
+    cost = COMPILING + COMPILING_AN_OPERATION * num_operations
+    return num_steps * num_operations * SAVED > MARGIN * cost
+
+
+def count_operations(function: Callable[[], Any]) -> int:
+    """How many operations on tensors a call makes."""
+    with _Counter() as counter:
+        function()
+    return counter.count
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+        self.count += 1
+        return operation(*arguments, **(keywords or {}))
