@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from taskshift.data.labelled_data import LabelledData
 from taskshift.data.synthetic_images import synthetic_images
 from taskshift.learners.learner import Learner
 from taskshift.nets.mlp import MLP
 from taskshift.progress import EpochSums, of_steps
-from taskshift.shifts.classification import as_they_are
 from taskshift.shifts.permuted import Permuted
-from taskshift.shifts.task import Batch, Task, TaskShift
+from taskshift.shifts.slowly_changing_regression import SlowlyChangingRegression
+from taskshift.shifts.source import Source, StreamSettings
+from taskshift.shifts.task import Batch, Task
 from taskshift.stream import TaskStream
 from taskshift.training import Training
 
@@ -40,7 +40,7 @@ class Work:
 
     widths: tuple[int, ...]
     batch_size: int
-    stream: Callable[[int], TaskStream]
+    stream: Callable[[int], Source]
     lr: float = 0.01
 
 
@@ -156,7 +156,7 @@ def ours(work: Work, how: str) -> Iterator[int]:
         epoch += 1
 
 
-def in_a_row(stream: TaskStream, task: Task, epoch: int, most: int) -> Iterator[Batch]:
+def in_a_row(stream: Source, task: Task, epoch: int, most: int) -> Iterator[Batch]:
     if most > 1:
         return stream.chunks(task, epoch, length=most)
     return (Batch(inputs[None], targets[None]) for inputs, targets in stream.epoch(task, epoch))
@@ -165,40 +165,19 @@ def in_a_row(stream: TaskStream, task: Task, epoch: int, most: int) -> Iterator[
 # -- works ----------------------------------------------------------------------------------------------------------
 
 
-class SquaredError(nn.Module):
-    """(output − target)², one output, averaged over examples."""
-
-    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.mse_loss(outputs.squeeze(1), targets)
-
-
-class Regression(TaskShift):
-    """A number for each of 32 patterns of five bits."""
-
-    def __init__(self) -> None:
-        self.seed = 0
-
-    def task(self, data: LabelledData, index: int) -> Task:
-        return Task(index, data.train, data.test, as_they_are, SquaredError())
-
-
-def images(batch_size: int) -> TaskStream:
+def images(batch_size: int) -> Source:
     data = synthetic_images(side=28, train_size=EXAMPLES, test_size=64)
     return TaskStream(data, Permuted(seed=0), num_tasks=1, batch_size=batch_size, seed=0)
 
 
-def bits(batch_size: int) -> TaskStream:
-    rng = torch.Generator().manual_seed(0)
-    inputs = torch.randint(2, (EXAMPLES, 20), generator=rng).float()
-    values = torch.randn(32, generator=rng)[(inputs[:, :5] @ 2.0 ** torch.arange(5)).long()]
-    train, test = torch.arange(EXAMPLES - 64), torch.arange(EXAMPLES - 64, EXAMPLES)
-    data = LabelledData("bits", inputs, values, train, test, 1, torch.zeros(1))
-    return TaskStream(data, Regression(), num_tasks=1, batch_size=batch_size, seed=0)
+def bits(batch_size: int) -> Source:
+    settings = StreamSettings(num_tasks=1, batch_size=batch_size, seed=0)
+    return SlowlyChangingRegression(settings, num_steps=EXAMPLES)
 
 
 PIXELS = (784, 100, 100, 100, 10)
 WORKS = {
-    "regression 20-5-1, batch 1": Work((20, 5, 1), 1, bits),
+    "slowly-changing regression, b 1": Work((20, 5, 1), 1, bits),
     "784-100-100-100-10, batch 1": Work(PIXELS, 1, images, lr=0.003),
     "784-100-100-100-10, batch 16": Work(PIXELS, 16, images),
 }

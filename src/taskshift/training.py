@@ -118,7 +118,8 @@ class Training:
         """
         count, size = batches.targets.shape[:2]
         if self._programs is None or size != self._programs.batch_size:
-            return Steps.of(self.learn(task, Batch(batches.inputs[0], batches.targets[0])))
+            pieces = [Steps.of(self.learn(task, Batch(batches.inputs[at], batches.targets[at]))) for at in range(count)]
+            return pieces[0] if count == 1 else Steps.joined(pieces)
         draws, moving = self.draws.ahead(self.num_steps, count, self.state["taken"]), self._moving(count)
         acting = [self.learner.acting(number) for number in range(self.num_steps, self.num_steps + count)]
         self.state, steps = self._programs.learn(self.state, batches, task.loss, draws=draws, acting=acting, moving=moving)

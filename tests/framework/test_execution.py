@@ -156,6 +156,18 @@ def test_a_last_batch_of_another_size_is_stepped_eager():
     torch.testing.assert_close(found, losses, rtol=1e-10, atol=1e-10)
 
 
+def test_many_batches_of_another_size_are_all_learned_from():
+    """Such as those of a later task, where the first one had fewer examples than a batch."""
+    stream = stream_of()
+    small = stream.gather(stream[0], stream[0].train[:3])
+    eager, programs = everything(stream, 3), everything(stream, 3)
+    programs.use_programs(stream[0], small, compiles=False)
+    losses, numbers = learnt(eager, stream, length=1)
+    found, told = learnt(programs, stream, length=5)
+    assert torch.equal(found, losses)
+    assert {name: values.tolist() for name, values in told.items()} == {name: values.tolist() for name, values in numbers.items()}
+
+
 class Exchange(AfterStep):
     """Remembers the net of the step before, and two vectors that change places: old tensors in other places of the state."""
 

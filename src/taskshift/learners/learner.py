@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -67,6 +67,16 @@ class Steps:
     def of(cls, step: Step) -> Steps:
         """A single step."""
         return cls(step.loss.reshape(1), step.outputs, {name: value.reshape(1) for name, value in step.numbers.items()})
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Steps]) -> Steps:
+        """Those of all pieces, one after another."""
+        numbers: dict[str, list[Tensor]] = {}
+        for piece in pieces:
+            for name, values in piece.numbers.items():
+                numbers.setdefault(name, []).append(values)
+        losses, outputs = (torch.cat([getattr(piece, name) for piece in pieces]) for name in ("losses", "outputs"))
+        return cls(losses, outputs, {name: torch.cat(values) for name, values in numbers.items()})
 
 
 CLIPPED = Quantity(
