@@ -1,7 +1,12 @@
-"""One attempt at a run, as train.py makes it: `attempt.py CONFIG.json [kill NUMBER | disk BYTES | helper PROGRAM]`."""
+"""One attempt at a run, as train.py makes it.
+
+`attempt.py CONFIG.json [count FILE | kill NUMBER | disk BYTES | helper PROGRAM]`
+"""
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import json
 import logging
 import os
@@ -17,25 +22,38 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from taskshift.boundary import sentences
 
 
-def kill_at(number: int) -> None:
-    """Let this process die at the `number`-th thing that it does to a file, before or after it is done."""
-    left = number
+def at_events(happen: Callable[[], None]) -> None:
+    """Let `happen` be called before and after each thing that this process does to a file."""
 
-    def dying(original: Callable[..., Any]) -> Callable[..., Any]:
-        def at_an_event(*positional: Any, **given: Any) -> Any:
-            nonlocal left
-            for moment in ("before", "after"):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                if moment == "before":
-                    result = original(*positional, **given)
+    def noticed(original: Callable[..., Any]) -> Callable[..., Any]:
+        def noticing(*positional: Any, **given: Any) -> Any:
+            happen()
+            result = original(*positional, **given)
+            happen()
             return result
 
-        return at_an_event
+        return noticing
 
     for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "rename"), (Path, "unlink")):
-        setattr(owner, name, dying(getattr(owner, name)))
+        setattr(owner, name, noticed(getattr(owner, name)))
+
+
+def count_events(file: str) -> None:
+    """Write into `file`, at this process's end, how many events there were."""
+    number = itertools.count()
+    at_events(lambda: next(number))
+    atexit.register(lambda: Path(file).write_text(str(next(number))))
+
+
+def kill_at(number: int) -> None:
+    """Let this process die at the `number`-th event."""
+    left = iter(range(number - 1))
+
+    def die_in_turn() -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    at_events(die_in_turn)
 
 
 def fill_disk(most_bytes: int) -> None:
@@ -54,6 +72,7 @@ def break_helper(program: str) -> None:
 
 
 DISTURBANCES: dict[str, Callable[[str], None]] = {
+    "count": count_events,
     "kill": lambda word: kill_at(int(word)),
     "disk": lambda word: fill_disk(int(word)),
     "helper": break_helper,

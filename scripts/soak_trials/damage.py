@@ -16,7 +16,7 @@ NOT_READ = (".lock", "train.log", "config.json")
 
 def one_file(undisturbed: Reference, place: Path, draw: random.Random) -> str:
     """Either it does not matter, or a sentence names the file, and the run goes on when it is put back."""
-    ended = attempt(place, undisturbed.config, "kill", str(draw.randint(40, 400)))
+    ended = attempt(place, undisturbed.config, "kill", str(draw.randint(40, undisturbed.events)))
     if ended.status not in (0, -signal.SIGKILL):
         return f"WRONG: status {ended.status}: {ended.said[-300:]}"
     files = sorted(path for path in folder_in(place).rglob("*") if path.is_file() and path.name not in NOT_READ)

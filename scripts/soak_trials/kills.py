@@ -15,7 +15,7 @@ MOST_KILLS = 3
 def at_an_event(undisturbed: Reference, place: Path, draw: random.Random) -> str:
     """Killed before or after a file is written, renamed, removed or put onto the disk."""
     for _ in range(draw.randint(1, MOST_KILLS)):
-        ended = attempt(place, undisturbed.config, "kill", str(draw.randint(1, 400)))
+        ended = attempt(place, undisturbed.config, "kill", str(draw.randint(1, undisturbed.events)))
         if ended.status not in (0, -signal.SIGKILL):
             return f"WRONG: status {ended.status}: {ended.said[-300:]}"
     return completed(undisturbed, place, SAME)

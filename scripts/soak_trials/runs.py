@@ -23,11 +23,12 @@ ATTEMPT = Path(__file__).parent / "attempt.py"
 
 @dataclass(frozen=True)
 class Reference:
-    """A run that nobody disturbed: its config, its folder, and how long it took."""
+    """A run that nobody disturbed: its config, its folder, how long it took, and how many things it did to files, twice."""
 
     config: dict[str, Any]
     folder: Path
     seconds: float
+    events: int
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ def reference(place: Path) -> Reference:
 
     config, begin = compose(*WORDS), time.monotonic()
     place.mkdir()
-    ended = attempt(place, config)
+    ended = attempt(place, config, "count", "events")
     if ended.status != 0:
         raise SystemExit(f"the undisturbed run failed:\n{ended.said}")
-    return Reference(config, folder_in(place), time.monotonic() - begin)
+    return Reference(config, folder_in(place), time.monotonic() - begin, int((place / "events").read_text()))
 
 
 def begun(place: Path, config: dict[str, Any], *how: str) -> subprocess.Popen[str]:
