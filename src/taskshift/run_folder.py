@@ -241,11 +241,21 @@ def _project(config: Mapping[str, Any]) -> Path:
 @contextmanager
 def held(folder: Path, otherwise: str) -> Iterator[None]:
     """Make the folder if need be and hold its lock; a second process is refused in a sentence that ends with `otherwise`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     with (folder / ".lock").open("w") as lock:
         if not _taken(lock):
             raise Fault(f"another process is at work in {folder}; wait for it, or {otherwise}")
         yield
+
+
+def _make(folder: Path) -> None:
+    """Make a folder; raises Fault where there can be none: a link that leads nowhere, a name that is too long, no real disk."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG):
+            raise
+        raise Fault(f"{folder} cannot be made: {error.strerror} ({error.filename}); give another output_root") from error
 
 
 def _taken(lock: IO[str]) -> bool:

@@ -67,6 +67,15 @@ def test_a_lock_is_free_after_use(folder):
             pass
 
 
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / "away").symlink_to(tmp_path / "nowhere")
+    for root, why in ((tmp_path / "away", "File exists"), (tmp_path / ("x" * 300), "File name too long")):
+        with pytest.raises(Fault) as fault, held(root / "project" / "run", "wait"):
+            pass
+        assert str(fault.value).startswith(f"{root / 'project' / 'run'} cannot be made: {why} (")
+        assert str(fault.value).endswith("; give another output_root")
+
+
 def test_a_strangers_folder_is_left_alone(folder):
     folder.path.mkdir()
     (folder.path / "thesis.tex").write_text("mine")
