@@ -119,6 +119,8 @@ def test_words_get_bars_with_every_run_as_a_point(tmp_path):
     np.testing.assert_allclose([bar.get_ydata() for bar in bars], [[NOISE[:, 2].mean(), NOISE[:, 2].mean() + 2]])
     points = [line.get_ydata() for line in axes.lines if line.get_marker() == "o"]
     np.testing.assert_allclose(points, [NOISE[:, 2], NOISE[:, 2] + 2])
+    places = np.concatenate([line.get_xdata() for line in axes.lines if line.get_marker() == "o"])
+    assert all(np.abs(places - bar).min() > 0.05 for bar in bars[0].get_xdata())  # an interval hides none
     assert [text.get_text() for text in axes.get_xticklabels()] == ["backprop", "l2"]
     assert notes(figure).endswith("at task 2")
 

@@ -13,6 +13,7 @@ from loss_landscape.viewing.colour_scale import ColourScale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 Point = Mapping[str, float]
 """A point of a plane by name: alpha and beta, and residual, how far from the plane it lies."""
@@ -41,10 +42,20 @@ def axis_label(grid: Grid, axis: int) -> str:
 
 
 def label_axes(axes: Axes, grid: Grid) -> None:
-    """Name both axes of a plane."""
+    """Name both axes of a plane, whose numbers are short however short its span is."""
     axes.set_xlabel(axis_label(grid, 0), fontsize=9)
     axes.set_ylabel(axis_label(grid, 1), fontsize=9)
     axes.tick_params(labelsize=8)
+    for axis, coordinates in ((axes.xaxis, grid.coordinates[0]), (axes.yaxis, grid.coordinates[1])):
+        write_powers(axis, coordinates)
+
+
+def write_powers(axis: Axis, places: np.ndarray) -> None:
+    """Let an axis of numbers that are far from 1 say 2e−5, where 0.00002 runs into its neighbour, and 1e−5 above into a note."""
+    largest = np.abs(places).max(initial=0.0)
+    if not 1e-2 <= largest < 1e4:
+        axis.get_major_locator().set_params(nbins=5)
+        axis.set_major_formatter(lambda place, _: f"{place:.3g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−"))
 
 
 def value_name(grid: Grid) -> str:

@@ -10,7 +10,7 @@ from loss_landscape.results.grid import Grid
 from loss_landscape.results.path_losses import PathLosses
 from loss_landscape.viewing.checks import require_axes, require_type
 from loss_landscape.viewing.colour_scale import ColourScale
-from loss_landscape.viewing.labels import axis_label, centre_label, notes_on, value_name
+from loss_landscape.viewing.labels import axis_label, centre_label, notes_on, value_name, write_powers
 from loss_landscape.viewing.theme import (
     BLUE,
     INK,
@@ -53,6 +53,7 @@ def line_figure(grid: Grid, *, title: str) -> Figure:
         axes.plot([0.0], [grid.centre_loss], "o", label=centre_label(grid), **RING)
     mark_not_finite(axes, grid.coordinates[0][~np.isfinite(grid.losses)])
     _finish(axes, scale, value_name(grid), axis_label(grid, 0))
+    write_powers(axes.xaxis, grid.coordinates[0])
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False)
     set_title(figure, title)

@@ -21,6 +21,7 @@ from loss_landscape.viewing.labels import (
     notes_on_trajectory,
     points_of,
     value_name,
+    write_powers,
 )
 from loss_landscape.viewing.theme import (
     VERMILION,
@@ -258,5 +259,7 @@ def _label_surface(axes: Any, grid: Grid, height: str) -> None:
     axes.set_ylabel(axis_label(grid, 1), fontsize=8, labelpad=8)
     axes.set_zlabel(height, fontsize=8)
     axes.locator_params(nbins=5)
+    for axis, coordinates in ((axes.xaxis, grid.coordinates[0]), (axes.yaxis, grid.coordinates[1])):
+        write_powers(axis, coordinates)
     axes.tick_params(labelsize=7, pad=1)
     axes.view_init(elev=32, azim=-58)

@@ -10,6 +10,7 @@ import numpy as np
 from loss_landscape.results.density import Density
 from loss_landscape.results.eigenpairs import Eigenpairs
 from loss_landscape.viewing.checks import require_type
+from loss_landscape.viewing.labels import write_powers
 from loss_landscape.viewing.theme import (
     BLUE,
     INK,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 DECADES_OF_DENSITY = 8
 MARGINS = {"left": 0.08, "right": 0.985, "bottom": 0.12, "top": 0.82, "wspace": 0.2}
 WIDTH_OF_NOTES = 64  # characters above one of two pictures
-MOST_TICKS = 6  # of eigenvalues; more of a small number's digits run into each other
 
 
 def plot_spectrum(path: PathLike, density: Density, *, title: str, eigenvalues: Sequence[float] | None = None) -> Figure:
@@ -87,8 +87,7 @@ def _draw_density(axes: Axes, density: Density, places: np.ndarray, marks: np.nd
     axes.set_yscale("log")
     axes.minorticks_off()
     axes.set(ylim=(lowest, y.max() * 3), xlabel="eigenvalue λ", ylabel="density")
-    axes.locator_params(axis="x", nbins=MOST_TICKS)
-    axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 4), useMathText=True)
+    write_powers(axes.xaxis, x)
 
 
 def _draw_tails(axes: Axes, nodes: np.ndarray, shares: np.ndarray, zero: float) -> None:

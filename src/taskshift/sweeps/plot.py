@@ -136,7 +136,7 @@ def _draw_curve(axes: Axes, series: Series, colour: object, style: str, name: st
 
 
 def _draw_bars(axes: Axes, series: Sequence[Series], wanted: Wanted, label: str) -> None:
-    """A bar at each mean, its interval, and every run as a point; the groups stand side by side at each place.
+    """A bar at each mean with its interval, and every run as a point beside it; the groups stand side by side at each place.
 
     Nothing is drawn down to 0: accuracies of 0.81 and 0.82 would look alike.
     """
@@ -158,7 +158,7 @@ def _draw_group_of_bars(axes: Axes, series: Series, centres: np.ndarray, width: 
     axes.errorbar(centres, means, np.maximum(0.0, [means - low, high - means]), fmt="none", ecolor=INK, capsize=3, elinewidth=1.2)
     point = {"color": colour, "markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.6, "linestyle": "none"}
     for centre, values, used in zip(centres, series.values.T, series.used.T, strict=True):
-        spread = np.linspace(-0.3, 0.3, used.sum() + 2)[1:-1]
+        spread = np.linspace(0.1, 0.4, used.sum() + 2)[1:-1]  # to the right: on the interval nobody would see them
         axes.plot(centre + width * spread, values[used], "o", **point)
     _mark_lost(axes, series, centres)
 

@@ -1,6 +1,7 @@
 """Pictures hold the data they are said to hold: which axis is which, what is masked, what the titles say."""
 
 import gc
+import itertools
 import weakref
 from dataclasses import replace
 
@@ -45,6 +46,14 @@ def test_axes_are_labelled_in_applied_units_and_relative_to_the_parameters_norm(
     axes = plot.plot_plane_contour(png, plane(slanted, kind="hessian", eigenvalues=[31.0, 4.0]), title="t").axes[0]
     assert axes.get_xlabel() == "α along Hessian eigenvector 1\n(λ = 31, one unit is 0.2 ‖θ‖)"
     assert axes.get_ylabel() == "β along Hessian eigenvector 2\n(λ = 4, one unit is 0.5 ‖θ‖)"
+
+
+def test_numbers_of_a_short_span_are_short(png):
+    axes = plot.plot_plane_contour(png, plane(slanted, low=-3e-5, high=3e-5), title="t").axes[0]
+    labels = {text.get_text(): text.get_window_extent() for text in axes.get_xticklabels()}
+    assert {"−2e−5", "0", "2e−5"} <= labels.keys()
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(labels.values()))
+    assert axes.yaxis.get_offset_text().get_text() == ""  # it would stand in the notes
 
 
 def test_a_net_of_zeros_has_no_relative_distance(png):

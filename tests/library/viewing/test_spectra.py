@@ -1,5 +1,7 @@
 """A spectrum's picture: where its density is, how its two signs weigh, what was found one by one."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,19 @@ class TestSpectrum:
         left = plot.plot_spectrum(png, self.density, title="t", eigenvalues=torch.tensor([40.0, 2.0])).axes[0]
         marks = next(line for line in left.lines if line.get_label() == "found by the eigensolver")
         np.testing.assert_array_equal(marks.get_xdata(), [40.0, 2.0])
+
+    @pytest.mark.parametrize("scale", [1e-9, 1e-4, 1.0, 3e6])
+    def test_ticks_lie_apart_and_the_title_above_the_notes(self, png, scale):
+        nodes = (scale * self.density.nodes).tolist()
+        figure = plot.plot_spectrum(png, density_of(nodes, self.density.weights.tolist()), title="t")
+        labels = [text.get_window_extent() for text in figure.axes[0].get_xticklabels() if text.get_text()]
+        assert len(labels) >= 3
+        assert all(one.x1 < other.x0 for one, other in itertools.pairwise(labels))
+        notes = [axes.title.get_window_extent() for axes in figure.axes]
+        assert figure._suptitle.get_window_extent().y0 > max(box.y1 for box in notes)
+        assert figure._suptitle.get_window_extent().y1 < figure.bbox.y1
+        assert notes[0].x1 < notes[1].x0
+        assert not any("σ =\n" in axes.get_title() for axes in figure.axes)
 
     def test_the_fonts_of_a_pdf_are_truetype(self, tmp_path):
         plot.plot_spectrum(tmp_path / "density.pdf", self.density, title="t")
