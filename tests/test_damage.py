@@ -193,7 +193,7 @@ def test_another_machine_is_mentioned(config, left, monkeypatch, caplog):
 
 def test_other_code_than_its_sweep_began_with_is_mentioned(config, tmp_path, caplog):
     sweep = tmp_path / "outputs" / config["output_project"] / "sweeps" / "mine"
-    SweepFolder(sweep).write({"source": {"hash": "00000000"}})
+    SweepFolder(sweep).write({"source": {"hash": "00000000", "plugins": []}})
     quick = {f"enable_{name}": False for name in ("planes", "spectrum", "coupling", "plasticity", "mode_connectivity")}
     run_in(tmp_path, config | {"sweep_name": "mine", "num_tasks": 1, "lla": config["lla"] | quick})
     assert "the code has changed since this sweep began: its runs may differ for that reason" in caplog.messages

@@ -111,7 +111,8 @@ def test_a_finished_run_is_extended_with_the_same_bits(config, uninterrupted, tm
 def test_a_cycle_over_tasks_of_other_sizes_is_extended_with_the_same_bits(tmp_path):
     """Its number of steps is each task's own, and so is the control net's."""
     quick = [f"lla.enable_{name}=false" for name in ("planes", "spectrum", "sam", "coupling", "rank", "units", "weights")]
-    words = ["learner/scheduler=one_cycle", "learner.scheduler_every=step", "task_shift_mode=class_pairs", "batch_size=4"]
+    words = ["learner/scheduler=one_cycle", "learner.scheduler_every=step", "task_shift_mode=class_pairs", "batch_size=5"]
+    words += ["data.train_size=53", "net.norm=none"]  # 10 or 11 examples a task
     config = compose(
         *(word for word in SETTINGS if "scheduler" not in word), *quick, *words, "lla.plasticity.control=true", "num_tasks=3"
     )
