@@ -50,12 +50,15 @@ def _step_seconds(parts: Parts, task_index: int) -> float:
         training = parts.make_training(0)
         training.begin(task, parts.stream.in_batches(task, task.train))
         batch = next(iter(parts.stream.apart().epoch(task, 0, actor=training)))
-        training.learn(task, batch)  # the first step allocates, and would be too slow to count
-        synchronize(device)
         begin, count = time.perf_counter(), 0
-        while count < 1 or time.perf_counter() - begin < PROBE_SECONDS:
+        for step in range(parts.top.epochs * parts.stream.num_batches(task)):  # no more: a schedule may end with its task
+            if step == 1:  # the first allocates, and would be too slow to count
+                synchronize(device)
+                begin, count = time.perf_counter(), 0
             training.learn(task, batch)
             count += 1
+            if step > 0 and time.perf_counter() - begin > PROBE_SECONDS:
+                break
         synchronize(device)
         return (time.perf_counter() - begin) / count
 
