@@ -182,6 +182,7 @@ BUILT = {
     "task_shift_mode=class_pairs data.train_size=5": (
         "data: task 1 has no training examples: it is of classes that have none; give more data"
     ),
+    "task_shift_mode=class_pairs task_shift.cycle=true data.train_size=5": "data: task 1 has no training examples: ",
     "task_shift_mode=incremental_classes data.test_size=3": "data: task 0 has no test examples: it is of classes that have ",
     "data=cifar10 data.root=nowhere": "data.root=nowhere: cifar10 is not there",
     "task_shift_mode=class_pairs num_tasks=99": "num_tasks=99: class_pairs ends after 5 tasks on synthetic_images; give 1 to 5",

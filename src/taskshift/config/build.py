@@ -177,9 +177,11 @@ def _refuse_more_tasks(top: Top, shift: TaskShift, data: LabelledData) -> None:
 
 
 def _refuse_empty_tasks(stream: TaskStream) -> None:
-    """Raise Fault for a task of classes without examples; tasks without end show all of the data."""
-    limit = stream.shift.num_tasks(stream.data)
-    for index in range(min(len(stream), limit or 0)):
+    """Raise Fault for a task of classes without examples; of tasks that show all of the data none is looked at."""
+    if stream[0].train is stream.data.train:
+        return
+    limit = stream.shift.num_tasks(stream.data) or len(stream)
+    for index in range(min(len(stream), limit)):
         for examples, split in ((stream[index].train, "training"), (stream[index].test, "test")):
             if not len(examples):
                 has_none = f"task {index} has no {split} examples: it is of classes that have none"
