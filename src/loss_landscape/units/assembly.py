@@ -127,7 +127,7 @@ def _grouped(origins: Origins, ways: _Ways, pieces: Sequence[Piece]) -> list[Pie
         if len({number for number, _ in here}) < len(here):
             lost.setdefault(here[0][0], IN_ANOTHER_ORDER)
     for number, piece in enumerate(pieces):
-        for use in origins.uses:
+        for use in origins.uses_by_layer.get(piece.number, ()):
             if number not in lost and runs(piece.places(origins, use.labels), piece.size) is None:
                 lost[number] = f"{SCATTERED}: {use.tensor}"
     whys = {group[number]: why for number, why in lost.items()}

@@ -219,7 +219,8 @@ class _Trace:
 
     def layer(self, piece: Piece, pieces: Sequence[Piece]) -> UnitLayer:
         """What is known of a piece of a layer."""
-        uses = [(use, offset, stride) for use in self.origins.uses for offset, stride in piece.runs(self.origins, use)]
+        mine = self.origins.uses_by_layer[piece.number]
+        uses = [(use, offset, stride) for use in mine for offset, stride in piece.runs(self.origins, use)]
 
         def slots(*roles: str) -> list[tuple[Use, Slot]]:
             return [(use, Slot(use.tensor, use.dim, offset, stride)) for use, offset, stride in uses if use.role in roles]
@@ -238,8 +239,8 @@ class _Trace:
 
     def _consumer(self, piece: Piece, use: Use, slot: Slot) -> Consumer:
         made = None if use.makes is None else self.origins.made[use.makes]
-        after = [] if made is None else [range(made.first, made.first + made.size)]
-        held = [one for one in self.origins.uses for labels in after if one.labels == tuple(labels)]
+        made_labels = () if made is None else tuple(range(made.first, made.first + made.size))
+        held = [one for one in self.origins.uses if made_labels and one.labels == made_labels]
         bias = next((one.tensor for one in held if one.role == "bias"), None)
         mean = next((one.tensor for one in held if one.role == "mean" and bias is None), None)
         return Consumer(slot, self._reading(piece, use, slot), None if made is None else made.dim, bias, mean)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -85,6 +86,15 @@ class Origins:
     uses: list[Use] = field(default_factory=list)
     activations: dict[int, str] = field(default_factory=dict)  # of a label: the first that its values go through
     lost: dict[int, str] = field(default_factory=dict)  # of a label: the operation after which it cannot be followed
+
+    @cached_property
+    def uses_by_layer(self) -> Mapping[int, Sequence[Use]]:
+        """A layer's number → all that has to do with its units; to be asked for when all is found."""
+        found: dict[int, list[Use]] = {}
+        for use in self.uses:
+            for number in {number for label in set(use.labels) for number, _ in self.labels.sets[label]}:
+                found.setdefault(number, []).append(use)
+        return found
 
     def lose(self, labels: Tensor, why: str) -> None:
         """Give up the units of these labels."""
