@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from loss_landscape.directions.points import require_fit
 from loss_landscape.results.directions import Directions
 from loss_landscape.results.info import DirectionInfo
-from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.surface import LossSurface, require_surface
 
 VectorLike = Tensor | np.ndarray | Mapping[str, Tensor] | Sequence[Tensor] | Iterator[Tensor]
 """One direction: a vector [P], a tensor for each parameter by name, or one for each in the layout's order."""
@@ -34,6 +34,7 @@ def as_directions(surface: LossSurface, given: DirectionsLike) -> Directions:
     >>> as_directions(surface, [{"weight": torch.tensor([[3.0, 4.0]])}])
     Directions(1 × [2], custom, norms 5, cosine 0)
     """
+    require_surface(surface)
     if isinstance(given, Directions):
         vectors, info = [_vector(surface, vector) for vector in given], given.info
     else:
@@ -53,6 +54,7 @@ def custom_directions(surface: LossSurface, *vectors: VectorLike) -> Directions:
     >>> custom_directions(surface, torch.tensor([3.0, 4.0]), surface.gradient())
     Directions(2 × [2], custom, norms 5, 4.12, cosine 0.78)
     """
+    require_surface(surface)
     return with_info(surface, [_vector(surface, vector) for vector in vectors], DirectionInfo())
 
 

@@ -25,7 +25,7 @@ from loss_landscape.results.directions import Directions
 from loss_landscape.results.eigenpairs import Eigenpairs
 from loss_landscape.results.info import DirectionInfo, PlanePoint
 from loss_landscape.surface.optimizer_state import adam_moments
-from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.surface import LossSurface, require_surface
 
 
 def random_directions(
@@ -48,6 +48,7 @@ def random_directions(
     >>> random_directions(surface, 1, normalization="model", generator=3)
     Directions(1 × [2], random, norms 1.41, cosine 0)
     """
+    require_surface(surface)
     check_count(count)
     generator = generator_from(generator)
     drawn = [_normal(surface, generator) for _ in range(count)]
@@ -73,6 +74,9 @@ def hessian_directions(
     >>> [round(value, 3) for value in axes.info.eigenvalues]
     [4.0, 1.0]
     """
+    require_surface(surface)
+    if not isinstance(pairs, Eigenpairs):
+        raise TypeError(f"expected Eigenpairs, got {type(pairs).__name__}; eigenpairs(HessianOperator(surface), 2) makes them")
     if choice not in ("top2", "extremes"):
         raise ValueError(f"choice must be 'top2' or 'extremes', got {choice!r}")
     chosen = pairs.select(2, 0) if choice == "top2" else pairs.select(1, 1)
@@ -101,6 +105,7 @@ def gradient_directions(
     >>> gradient_directions(surface, 1, normalization="none")[0]
     tensor([4., 1.])
     """
+    require_surface(surface)
     check_count(count)
     gradient = surface.gradient()
     if bool(gradient.norm() == 0):
@@ -129,6 +134,7 @@ def adam_directions(
     >>> adam_directions(surface, model, adam).info.kind
     'adam'
     """
+    require_surface(surface)
     moments = adam_moments(surface, model, optimizer)
     return _as_axes(surface, moments, normalization, exclude_bn_and_bias, DirectionInfo("adam"))
 
@@ -197,7 +203,8 @@ def _normal(surface: LossSurface, generator: torch.Generator) -> Tensor:
 
 def _step_to(surface: LossSurface, point: PointLike) -> Tensor:
     """From the origin to `point`, [P] in float64."""
-    there = surface.layout.flatten(parameters_at(surface, point))
+    parameters = parameters_at(surface, point)
+    there = surface.layout.flatten(parameters)
     return there.to(surface.device, torch.float64) - surface.origin.double()
 
 

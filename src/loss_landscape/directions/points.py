@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from loss_landscape.objective.layout import ParameterLayout
 from loss_landscape.objective.objective import unwrapped
-from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.surface import LossSurface, require_surface
 
 PointLike = nn.Module | Mapping[str, Any] | Tensor | np.ndarray | Iterable[Tensor] | str | Path
 """Where a net is: the net itself, its state dict, a file of that, its moving parameters [P], or a tensor a parameter."""
@@ -34,7 +34,8 @@ def point_in(surface: LossSurface, point: PointLike) -> Tensor:
     >>> point_in(surface, {"module.weight": torch.tensor([[1.0, 2.0]])})
     tensor([1., 2.])
     """
-    vector = surface.layout.flatten(parameters_at(surface, point))
+    parameters = parameters_at(surface, point)
+    vector = surface.layout.flatten(parameters)
     if vector.is_complex():
         raise ValueError("expected a net of real parameters, got complex ones")
     return vector.to(surface.origin)
@@ -42,6 +43,7 @@ def point_in(surface: LossSurface, point: PointLike) -> Tensor:
 
 def parameters_at(surface: LossSurface, point: PointLike) -> dict[str, Tensor]:
     """The moving parameters of a net like the surface's own, by name; a file's stay on disk until they are read."""
+    require_surface(surface)
     layout = surface.layout
     if isinstance(point, str | Path):
         point = _read(Path(point))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -47,6 +48,8 @@ def trajectory_directions(
         raise ValueError(f"centre must be 'origin' or 'mean', got {centre!r}")
     if scale not in ("fit", "unit"):
         raise ValueError(f"scale must be 'fit' or 'unit', got {scale!r}")
+    if isinstance(checkpoints, str | Path):
+        raise TypeError(f"expected a list of checkpoints, got {str(checkpoints)!r}; Path(folder).glob('*.pt') finds files")
     if len(checkpoints) < 3:
         raise ValueError(f"a trajectory needs 3 checkpoints or more, got {len(checkpoints)}")
     if steps is not None and len(steps) != len(checkpoints):

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from loss_landscape.nested import tensors_in
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.operators.hessian import HessianOperator
-from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.surface import LossSurface, require_surface
 
 DROPOUTS = (nn.modules.dropout._DropoutNd,)
 
@@ -35,6 +35,7 @@ def check_deterministic(surface: LossSurface) -> None:
     ...
     ValueError: the net (Noisy) draws random numbers (aten...), so the loss is another one each time; ...
     """
+    require_surface(surface)
     _require_same_batches(surface)
     _require_no_randomness(surface)
     direction = torch.ones_like(surface.origin)

@@ -12,7 +12,7 @@ from loss_landscape.objective.functional_net import Parameters
 from loss_landscape.operators.batch_sum import BatchSum, DeviceFallback, WeightedTerm
 from loss_landscape.operators.gauss_newton import METHODS, require_one_tensor
 from loss_landscape.operators.jacobian_products import JacobianMethod, Middle, Values, first_that_works, jacobian_product
-from loss_landscape.operators.surface_operator import SummedOperator, require_criterion, require_surface
+from loss_landscape.operators.surface_operator import SummedOperator, require_criterion, require_surface_alone
 from loss_landscape.surface.surface import LossSurface
 
 THE_MATRIX = "the empirical Fisher matrix"
@@ -44,7 +44,7 @@ class EmpiricalFisherOperator(SummedOperator):
         memory_budget_mb: int = 2048,
         on_oom: DeviceFallback = "error",
     ):
-        require_surface(surface, type(self), *beside)
+        require_surface_alone(surface, type(self), *beside)
         require_criterion(surface, THE_MATRIX)
         if per not in ("example", "position"):
             raise ValueError(f"per must be 'example' or 'position', got {per!r}")

@@ -14,7 +14,7 @@ from loss_landscape.objective.functional_net import Parameters, undisturbed
 from loss_landscape.operators.batch_sum import BatchMatrix, BatchSum, DeviceFallback, WeightedTerm
 from loss_landscape.operators.hessian_products import flat, retained_hessian, vjp
 from loss_landscape.operators.jacobian_products import JacobianMethod, Middle, Values, first_that_works, jacobian_product
-from loss_landscape.operators.surface_operator import SummedOperator, require_criterion, require_surface
+from loss_landscape.operators.surface_operator import SummedOperator, require_criterion, require_surface_alone
 from loss_landscape.surface.surface import LossSurface
 
 THE_MATRIX = "the Gauss–Newton matrix"
@@ -52,7 +52,7 @@ class GaussNewtonOperator(SummedOperator):
         memory_budget_mb: int = 2048,
         on_oom: DeviceFallback = "error",
     ):
-        require_surface(surface, type(self), *beside)
+        require_surface_alone(surface, type(self), *beside)
         require_criterion(surface, THE_MATRIX)
         if method != "auto" and method not in METHODS:
             raise ValueError(f"method must be 'auto', {', '.join(map(repr, METHODS))}, got {method!r}")

@@ -9,7 +9,7 @@ import torch
 from loss_landscape.operators.batch_sum import BatchSum, DeviceFallback
 from loss_landscape.operators.finite_differences import difference_terms, in_exact_dtype
 from loss_landscape.operators.hessian_products import retained_terms, traced_terms
-from loss_landscape.operators.surface_operator import SummedOperator, require_surface
+from loss_landscape.operators.surface_operator import SummedOperator, require_surface_alone
 from loss_landscape.operators.symmetry import asymmetry
 from loss_landscape.surface.surface import LossSurface
 
@@ -47,7 +47,7 @@ class HessianOperator(SummedOperator):
         memory_budget_mb: int = 2048,
         on_oom: DeviceFallback = "error",
     ):
-        require_surface(surface, type(self), *beside)
+        require_surface_alone(surface, type(self), *beside)
         if method != "auto" and method not in TERMS:
             raise ValueError(f"method must be 'auto', {', '.join(map(repr, TERMS))}, got {method!r}")
         candidates = _by_rule(surface) if method == "auto" else (method,)

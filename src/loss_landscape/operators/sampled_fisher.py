@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from loss_landscape.nested import tensors_in
 from loss_landscape.objective.functional_net import called, spread, undisturbed
-from loss_landscape.operators.surface_operator import SurfaceOperator, require_criterion, require_surface
+from loss_landscape.operators.surface_operator import SurfaceOperator, require_criterion, require_surface_alone
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.surface.surface import LossSurface
 
@@ -44,7 +44,7 @@ class SampledFisherOperator(SurfaceOperator):
     """
 
     def __init__(self, surface: LossSurface, *, num_samples: int = 1, generator: GeneratorLike = None):
-        require_surface(surface, type(self))
+        require_surface_alone(surface, type(self))
         super().__init__(surface)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
@@ -70,7 +70,7 @@ class KroneckerFactoredOperator(SurfaceOperator):
     """
 
     def __init__(self, surface: LossSurface, *, num_samples: int | None = None, generator: GeneratorLike = None):
-        require_surface(surface, type(self))
+        require_surface_alone(surface, type(self))
         super().__init__(surface)
         source = _Source(surface, "K-FAC")
         source.require_plain_layers()

@@ -63,7 +63,7 @@ class SummedOperator(SurfaceOperator):
         self._sum.release()
 
 
-def require_surface(given: object, operator: type, *beside: object) -> None:
+def require_surface_alone(given: object, operator: type, *beside: object) -> None:
     """Raise TypeError where an `operator` is given something else than a surface, or more, with what to write."""
     if beside or not isinstance(given, LossSurface):
         raise TypeError(

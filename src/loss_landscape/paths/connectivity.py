@@ -15,7 +15,7 @@ from loss_landscape.results.directions import Directions
 from loss_landscape.results.info import DirectionInfo, GridInfo
 from loss_landscape.results.path_losses import PathLosses
 from loss_landscape.surface.strategy import Evaluation
-from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.surface import LossSurface, require_surface
 
 
 def path_losses(
@@ -38,6 +38,7 @@ def path_losses(
     >>> path_losses(surface, curve, num_points=5)
     PathLosses(bezier, 5 points, length 4.576, highest 2 at t = 0, barrier 0)
     """
+    require_surface(surface)
     if num_points < 2:
         raise ValueError(f"num_points must be ≥ 2, got {num_points}")
     require_curve(curve, surface.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -17,7 +18,7 @@ from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.paths.curves import Curve, CurveInfo, bezier, evenly_spaced, polychain, require_curve
 from loss_landscape.progress import ProgressEstimate
 from loss_landscape.randomness import GeneratorLike, generator_from
-from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.surface import LossSurface, require_surface
 
 MEAN_DECAY, SQUARE_DECAY, EPSILON = 0.9, 0.999, 1e-8  # Adam's own (Kingma & Ba 2015)
 
@@ -94,7 +95,8 @@ def fit_curve(
     True
     """
     require_options(checkpointing, "file", "progress", by="fitting a curve")
-    _require_trainable(surface, curve, steps)
+    require_surface(surface)
+    _require_trainable(surface, curve, steps, lr)
     generator = generator_from(generator)
     times = torch.rand(steps, generator=generator, dtype=torch.float64, device=generator.device).cpu()
     surface = surface.with_batch_statistics() if surface.objective.batch_norm == "recompute" else surface
@@ -255,7 +257,9 @@ def _straight_controls(surface: LossSurface, start: PointLike, end: PointLike, c
     return evenly_spaced(point_in(surface, start), point_in(surface, end), count)
 
 
-def _require_trainable(surface: LossSurface, curve: Curve, steps: int) -> None:
+def _require_trainable(surface: LossSurface, curve: Curve, steps: int, lr: float) -> None:
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr must be finite and > 0, got {lr}")
     if steps < 1:
         raise ValueError(f"steps must be ≥ 1, got {steps}")
     require_curve(curve, surface.size)

@@ -152,6 +152,11 @@ def line(start: Tensor, end: Tensor) -> Curve:
     >>> line(torch.tensor([0.0, 0.0]), torch.tensor([2.0, 4.0])).point(0.25)
     tensor([0.5000, 1.0000])
     """
+    if not isinstance(start, Tensor) or not isinstance(end, Tensor):
+        other = type(end if isinstance(start, Tensor) else start).__name__
+        raise TypeError(
+            f"expected two points [P], got a {other}; barrier takes nets, point_in(surface, net) gives the point of one"
+        )
     return Curve(torch.stack([start, end]), bernstein, CurveInfo("line"))
 
 

@@ -32,7 +32,10 @@ class Directions(Result, Sequence[Tensor]):
     info: DirectionInfo = DirectionInfo()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "vectors", tuple(self.vectors))
+        vectors = tuple(torch.as_tensor(vector) for vector in self.vectors)
+        if any(vector.shape != vectors[0].shape for vector in vectors):
+            raise ValueError(f"expected vectors of one length, got {[list(vector.shape) for vector in vectors]}")
+        object.__setattr__(self, "vectors", vectors)
         info = DirectionInfo.from_json(self.info) if isinstance(self.info, Mapping) else self.info
         if not info.norms:
             norms = tuple(float(vector.double().norm()) for vector in self.vectors)

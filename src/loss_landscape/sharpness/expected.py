@@ -6,7 +6,7 @@ import torch
 
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.estimate import Estimate
-from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.surface import LossSurface, require_surface
 
 
 def expected_sharpness(surface: LossSurface, sigma: float, *, num_samples: int = 16, generator: GeneratorLike = None) -> Estimate:
@@ -20,6 +20,7 @@ def expected_sharpness(surface: LossSurface, sigma: float, *, num_samples: int =
     >>> abs(estimate.value - 0.1**2 / 2 * (4 + 1)) < 4 * estimate.standard_error
     True
     """
+    require_surface(surface)
     if not sigma > 0:
         raise ValueError(f"sigma must be > 0, got {sigma}")
     if num_samples < 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from loss_landscape.randomness import GeneratorLike, generator_from
-from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.surface import LossSurface, require_surface
 
 STEP = 0.25  # of the box's half-width: from one corner to the opposite one in 8 steps
 
@@ -23,6 +23,7 @@ def keskar_sharpness(
     >>> round(keskar_sharpness(surface, 0.05), 4)  # the corner (1.1, 1.1) of the box has a loss of 3.025
     15.0
     """
+    require_surface(surface)
     if not 0 < epsilon < float("inf"):
         raise ValueError(f"epsilon must be finite and > 0, got {epsilon}")
     if num_steps < 1:

@@ -6,7 +6,7 @@ import torch
 
 from loss_landscape.surface.eager_losses import checked_rho
 from loss_landscape.surface.strategy import EAGER
-from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.surface import LossSurface, require_surface
 
 
 def sam_sharpness(surface: LossSurface, rho: float = 0.05) -> float:
@@ -27,6 +27,7 @@ def first_order_sharpness(surface: LossSurface, rho: float = 0.05) -> float:
     >>> round(first_order_sharpness(surface, 0.5), 6)  # half of √(4² + 1²)
     2.061553
     """
+    require_surface(surface)
     return checked_rho(rho) * float(surface.gradient().double().norm())
 
 
@@ -40,6 +41,7 @@ def asam_sharpness(surface: LossSurface, rho: float = 0.5, *, eta: float = 0.01)
     >>> round(asam_sharpness(surface, 0.5, eta=0.0), 4)  # all parameters are 1, so T is as well
     2.5395
     """
+    require_surface(surface)
     if not 0 <= eta < float("inf"):
         raise ValueError(f"eta must be finite and ≥ 0, got {eta}")
     gradient = surface.gradient().double()
@@ -53,5 +55,6 @@ def asam_sharpness(surface: LossSurface, rho: float = 0.5, *, eta: float = 0.01)
 
 def sam_loss(surface: LossSurface, rho: float) -> float:
     """L(θ + ρ g/‖g‖)."""
+    require_surface(surface)
     nowhere = surface.plane([torch.zeros_like(surface.origin)])
     return float(nowhere.evaluate(torch.zeros(1, 1, dtype=torch.float64), EAGER, checked_rho(rho)))

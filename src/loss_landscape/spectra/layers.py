@@ -10,7 +10,7 @@ from loss_landscape.randomness import GeneratorLike
 from loss_landscape.results.layers import LayerCurvature, LayerCurvatures
 from loss_landscape.spectra.lanczos import eigenpairs
 from loss_landscape.spectra.traces import trace
-from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.surface import LossSurface, require_surface
 
 
 def layer_curvature(
@@ -33,6 +33,7 @@ def layer_curvature(
     >>> layer_curvature(surface, "weight").to_arrays()["trace_value"]
     array([5.])
     """
+    require_surface(surface)
     if isinstance(patterns, str):
         patterns = [patterns]
     blocks = _modules(surface) if patterns is None else {pattern: [pattern] for pattern in patterns}

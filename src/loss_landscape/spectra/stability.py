@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from loss_landscape.surface.optimizer_state import adam_states
-from loss_landscape.surface.surface import LossSurface
+from loss_landscape.surface.surface import LossSurface, require_surface
 
 
 def adam_preconditioner(surface: LossSurface, model: nn.Module, optimizer: Adam) -> Tensor:
@@ -25,6 +25,7 @@ def adam_preconditioner(surface: LossSurface, model: nn.Module, optimizer: Adam)
     >>> adam_preconditioner(LossSurface(model, nn.MSELoss(), batches), model, adam)  # (1 − 0.9) |gradient| after a step
     tensor([0.3000, 0.4000])
     """
+    require_surface(surface)
     _require_adam(optimizer)
     parts = []
     for group, state in adam_states(surface, model, optimizer):

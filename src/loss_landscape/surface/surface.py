@@ -224,5 +224,12 @@ class LossSurface:
         return {**self.__dict__, "_traced": {}}
 
 
+def require_surface(given: object) -> None:
+    """TypeError for what is `given` in place of a surface, with what to write."""
+    if not isinstance(given, LossSurface):
+        what = "a net" if isinstance(given, nn.Module) else f"a {type(given).__name__}"
+        raise TypeError(f"expected a surface, got {what}; write LossSurface(net, loss_fn, batches), and give that")
+
+
 def _moved(base: Tensor | None, row: Tensor) -> Tensor:
     return row if base is None else base + row
