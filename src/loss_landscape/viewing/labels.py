@@ -52,9 +52,11 @@ def label_axes(axes: Axes, grid: Grid) -> None:
 
 def write_powers(axis: Axis, places: np.ndarray) -> None:
     """Let an axis of numbers that are far from 1 say 2e−5, where 0.00002 runs into its neighbour, and 1e−5 above into a note."""
+    from matplotlib.ticker import MaxNLocator
+
     largest = np.abs(places).max(initial=0.0)
     if not 1e-2 <= largest < 1e4:
-        axis.get_major_locator().set_params(nbins=5)
+        axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))  # as matplotlib's own, with fewer ticks
         axis.set_major_formatter(lambda place, _: f"{place:.3g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "−"))
 
 
