@@ -228,6 +228,10 @@ class StrategyInfo:
     unmoved: Mapping[str, str] = field(default_factory=dict)
     without_slope: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """The entries of a grid's meta that tell of it."""
+        return {**asdict(self), "without_slope": list(self.without_slope)}
+
     @classmethod
     def from_json(cls, meta: Mapping[str, Any]) -> StrategyInfo | None:
         """What a grid's meta says of it; None where it says nothing. What came with later versions may be missing."""
@@ -283,7 +287,7 @@ class GridInfo:
             "tolerance": self.tolerance,
             "refinement": [asdict(errors) for errors in self.refinement],
             "largest_held_out_error": self.largest_held_out_error,
-            **({} if self.evaluation is None else asdict(self.evaluation)),
+            **({} if self.evaluation is None else self.evaluation.to_json()),
             **({} if self.span_found is None else {"span_found": self.span_found.to_json()}),
             **({} if self.rho is None else {"rho_absolute": self.rho, "rho_relative": self.rho_relative}),
             **self.extra,

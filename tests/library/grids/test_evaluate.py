@@ -69,7 +69,7 @@ def test_curvature_along_hessian_axes_is_the_eigenvalues():
         (losses[0, 1] - 2 * losses[1, 1] + losses[2, 1]) / 0.25,
         (losses[1, 0] - 2 * losses[1, 1] + losses[1, 2]) / 0.25,
     ]
-    assert curved == pytest.approx(axes.meta["eigenvalues"], rel=1e-9)
+    assert curved == pytest.approx(axes.info.eigenvalues, rel=1e-9)
 
 
 def test_rows_are_aligned_and_coordinates_are_what_is_applied():
@@ -118,16 +118,16 @@ def test_the_centre_is_the_surfaces_own_loss_and_the_paths_value_agrees(dtype):
         (lambda axes: evaluate_grid(surface, axes, 5, rho=0.1), surface.loss() + sam_sharpness(surface, 0.1)),
     ):
         grid = evaluate(random_directions(surface))
-        assert grid.losses[2, 2] == grid.meta["baseline_loss"] == pytest.approx(value, rel=1e-15)
+        assert grid.losses[2, 2] == grid.info.baseline_loss == pytest.approx(value, rel=1e-15)
         bound = 1e-6 + 1e-5 * abs(value) if dtype == torch.float32 else 1e-10
-        assert abs(grid.meta["centre_difference"]) <= bound
+        assert abs(grid.info.centre_difference) <= bound
 
 
 def test_an_even_grid_has_no_centre():
     surface = surface_of()
     grid = evaluate_grid(surface, random_directions(surface), 4)
-    assert grid.meta["centre_difference"] is None
-    assert grid.meta["baseline_loss"] == surface.loss()
+    assert grid.info.centre_difference is None
+    assert grid.info.baseline_loss == surface.loss()
     assert surface.loss() not in grid.losses
 
 
@@ -135,7 +135,7 @@ def test_the_origin_is_found_where_the_span_starts_there():
     surface = surface_of()
     grid = evaluate_grid(surface, random_directions(surface), 4, (0.0, 1.0))
     assert grid.losses[0, 0] == surface.loss()
-    assert grid.meta["centre_difference"] is not None
+    assert grid.info.centre_difference is not None
 
 
 # What is told
@@ -146,18 +146,18 @@ def test_meta_tells_everything(tmp_path: Path):
     grid = evaluate_grid(surface, random_directions(surface), 5, (-0.5, 0.5))
     assert grid.meta.keys() >= KEYS
     assert grid.meta["span"] == [[-0.5, 0.5]] * 2
-    norms, origin = grid.meta["direction_norms"], grid.meta["origin_norm"]
+    norms, origin = grid.info.directions.norms, grid.info.directions.origin_norm
     assert grid.meta["relative_span"][0] == pytest.approx([-0.5 * norms[0] / origin, 0.5 * norms[0] / origin])
-    assert grid.meta["num_evaluated"] == 25
-    assert grid.meta["dtype"] == "float32"
+    assert grid.num_evaluated == 25
+    assert grid.info.evaluation.dtype == "float32"
     json.dumps(grid.meta)
 
 
 def test_given_vectors_are_described_too():
     surface = surface_of()
     grid = evaluate_grid(surface, (torch.ones(surface.size), torch.arange(float(surface.size))), 3)
-    assert grid.meta["kind"] == "custom"
-    assert 0.8 < grid.meta["cosine"] < 0.9
+    assert grid.info.directions.kind == "custom"
+    assert 0.8 < grid.info.directions.cosine < 0.9
     assert grid.meta.keys() >= KEYS
 
 
@@ -166,8 +166,8 @@ def test_a_trajectory_is_told_in_the_planes_coordinates():
     draw = torch.Generator().manual_seed(0)
     path = [surface.origin + step * torch.randn(surface.size, generator=draw) for step in (0.2, 0.1, 0.05)] + [surface.origin]
     grid = evaluate_grid(surface, trajectory_directions(surface, path), 3)
-    assert grid.meta["kind"] == "trajectory"
-    assert len(grid.meta["explained_variance"]) == 2
+    assert grid.info.directions.kind == "trajectory"
+    assert len(grid.info.directions.explained_variance) == 2
     assert [set(point) for point in grid.meta["trajectory"]] == [{"step", "alpha", "beta", "residual"}] * 4
 
 
@@ -184,9 +184,9 @@ def test_the_noise_floor_is_the_error_against_float64():
         assert row["float64"] == pytest.approx(exact.losses[i, j], rel=1e-12)
         assert row["loss"] == grid.losses[i, j]
         assert row["absolute_error"] == abs(row["loss"] - row["float64"])
-    assert grid.meta["noise_floor"] == max(row["absolute_error"] for row in grid.meta["noise"])
-    assert 0 < grid.meta["noise_floor"] < 1e-5
-    assert exact.meta["noise_floor"] is None
+    assert grid.info.noise.floor == max(row["absolute_error"] for row in grid.meta["noise"])
+    assert 0 < grid.info.noise.floor < 1e-5
+    assert exact.info.noise.floor is None
 
 
 def test_the_check_against_float64_can_be_smaller_or_left_out():
@@ -194,7 +194,7 @@ def test_the_check_against_float64_can_be_smaller_or_left_out():
     axes = random_directions(surface)
     assert len(evaluate_grid(surface, axes, 9, evaluation=Evaluation(noise_cells=2)).meta["noise"]) <= 6
     without = evaluate_grid(surface, axes, 9, evaluation=Evaluation(noise_cells=0))
-    assert (without.meta["noise"], without.meta["noise_floor"]) == ([], None)
+    assert (without.meta["noise"], without.info.noise.floor) == ([], None)
 
 
 def test_bfloat16_tells_its_error_against_cells_in_the_surfaces_own_dtype():
@@ -208,14 +208,15 @@ def test_bfloat16_tells_its_error_against_cells_in_the_surfaces_own_dtype():
     assert told["absolute"] == pytest.approx(errors.max(), rel=1e-3)
     assert told["relative"] == pytest.approx((errors / exact.losses[places]).max(), rel=1e-3)
     assert 1e-5 < told["relative"] < 0.05
-    assert grid.meta["noise_floor"] == pytest.approx(errors.max(), rel=1e-2)
-    assert (grid.meta["precision"], exact.meta["precision"], exact.meta["precision_error"]) == ("bfloat16", None, None)
+    assert grid.info.noise.floor == pytest.approx(errors.max(), rel=1e-2)
+    assert (grid.info.evaluation.precision, exact.info.evaluation.precision) == ("bfloat16", None)
+    assert exact.info.noise.precision_error is None
 
 
 def test_the_centre_of_a_bfloat16_grid_does_not_stand_out_by_being_exact():
     surface = surface_of()
     grid = evaluate_grid(surface, random_directions(surface), 9, evaluation=Evaluation(precision="bfloat16"))
-    assert grid.losses[4, 4] - surface.loss() == grid.meta["centre_difference"] != 0
+    assert grid.losses[4, 4] - surface.loss() == grid.info.centre_difference != 0
 
 
 def test_the_noise_of_a_predicted_grid_is_that_of_cells_it_evaluated():
@@ -232,7 +233,7 @@ def test_a_net_that_can_not_run_in_float64_has_no_noise_floor():
 
     grid_surface = surface_of(Single(6, 3))
     grid = evaluate_grid(grid_surface, random_directions(grid_surface), 3)
-    assert grid.meta["noise_floor"] is None
+    assert grid.info.noise.floor is None
     assert "Double" in grid.meta["noise_note"] or "double" in grid.meta["noise_note"]
 
 
@@ -247,7 +248,7 @@ def test_cells_that_are_not_finite_stay_and_are_counted():
     assert np.isnan(grid.losses[0]).all()
     assert np.isneginf(grid.losses[1]).all()
     assert np.isfinite(grid.losses[2:]).all()
-    assert grid.meta["num_nonfinite"] == 10
+    assert grid.num_nonfinite == 10
 
 
 def test_a_diverged_net_has_a_plane_of_nan():
@@ -256,7 +257,7 @@ def test_a_diverged_net_has_a_plane_of_nan():
         net[0].weight.fill_(float("nan"))
     surface = surface_of(net)
     grid = evaluate_grid(surface, random_directions(surface), 3)
-    assert grid.meta["num_nonfinite"] == 9
+    assert grid.num_nonfinite == 9
 
 
 def test_the_grids_of_a_few_batches_are_those_of_one():

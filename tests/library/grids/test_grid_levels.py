@@ -156,10 +156,10 @@ def test_no_cell_of_a_trained_nets_plane_is_beyond_the_tolerance(activation):
             errors = np.abs(grid.losses - exact.losses) / np.abs(exact.losses)
             assert errors.max() <= tolerance
             assert np.array_equal(grid.losses[grid.evaluated], exact.losses[grid.evaluated])
-            assert grid.meta["num_evaluated"] == grid.evaluated.sum()
+            assert grid.num_evaluated == grid.evaluated.sum()
             saved.append(1 - grid.evaluated.mean())
             *_, last = grid.meta["refinement"]
-            assert (grid.meta["largest_held_out_error"] == last["held_out"]) == (saved[-1] > 0)
+            assert (grid.info.largest_held_out_error == last["held_out"]) == (saved[-1] > 0)
     assert max(saved) > 0.6
 
 
@@ -177,7 +177,7 @@ def test_what_the_meta_says_was_measured():
         errors = np.abs(predicted(order, exact, level) - exact) / exact
         assert told[name] == pytest.approx(errors[cells].max(), rel=1e-3)
     assert np.array_equal(np.sort(np.flatnonzero(grid.evaluated)), np.sort(order.cells[: order.through(1) + 64]))
-    assert grid.meta["largest_held_out_error"] == told["held_out"] <= 0.1 == grid.meta["tolerance"]
+    assert grid.info.largest_held_out_error == told["held_out"] <= 0.1 == grid.info.tolerance
 
 
 def test_a_line_is_predicted_too():
@@ -216,8 +216,8 @@ def test_a_grid_with_cells_that_are_not_finite_is_evaluated_in_full(wall):
     axes = tuple(torch.eye(2, dtype=torch.float64))
     grid = evaluate_grid(surface, axes, 41, tolerance=0.1)
     assert grid.evaluated.all()
-    assert grid.meta["largest_held_out_error"] is None
-    assert grid.meta["num_nonfinite"] == 41 * int((np.linspace(-1, 1, 41) >= wall).sum())
+    assert grid.info.largest_held_out_error is None
+    assert grid.num_nonfinite == 41 * int((np.linspace(-1, 1, 41) >= wall).sum())
 
 
 def test_a_hole_between_the_coarse_cells_is_found_by_the_held_out_ones():

@@ -142,7 +142,7 @@ def test_a_resumed_grid_keeps_the_stored_chunk_and_path(tmp_path: Path, calls):
     with pytest.raises(Interrupted):
         evaluate_grid(surface, axes, 21, evaluation=Evaluation(chunk=8), checkpointing=Checkpointing(file))
     calls.stop_after(None)
-    assert evaluate_grid(surface, axes, 21, checkpointing=Checkpointing(file)).meta["chunk"] == 8
+    assert evaluate_grid(surface, axes, 21, checkpointing=Checkpointing(file)).info.evaluation.chunk == 8
 
 
 def test_a_tolerance_makes_no_other_grid_of_what_is_evaluated(tmp_path: Path, calls):
@@ -243,8 +243,8 @@ def test_out_of_memory_halves_the_chunk_and_starts_again(monkeypatch):
     asked = out_of_memory_above(monkeypatch, 8)
     grid = evaluate_grid(surface, axes, 9, evaluation=Evaluation(chunk=32))
     assert asked == [32, 16, *[8] * 11]
-    assert grid.meta["chunk"] == 8
-    assert grid.meta["strategy_note"] == "out of memory with 32 cells at a time; out of memory with 16 cells at a time"
+    assert grid.info.evaluation.chunk == 8
+    assert grid.info.evaluation.strategy_note == "out of memory with 32 cells at a time; out of memory with 16 cells at a time"
     assert np.array_equal(grid.losses, expected.losses)
 
 
@@ -264,7 +264,7 @@ def test_out_of_memory_late_in_a_grid_starts_it_again(monkeypatch, tmp_path: Pat
     grid = evaluate_grid(
         surface, axes, 9, evaluation=Evaluation(chunk=16), checkpointing=Checkpointing(tmp_path / "plane.partial")
     )
-    assert grid.meta["chunk"] == 8
+    assert grid.info.evaluation.chunk == 8
     assert np.array_equal(grid.losses, expected.losses)
 
 
@@ -366,8 +366,8 @@ def test_a_net_that_can_not_be_traced_is_evaluated_point_by_point(kind):
         axes = random_directions(surface)
         grid = evaluate_grid(surface, axes, 3)
     assert_every_cell_is_right(surface, axes, grid)
-    assert grid.meta["strategy"] == "eager"
-    assert grid.meta["strategy_note"]
+    assert grid.info.evaluation.strategy == "eager"
+    assert grid.info.evaluation.strategy_note
 
 
 @pytest.mark.parametrize("fault", ["wrong", "raises", "compiling raises"])
@@ -387,13 +387,13 @@ def test_a_path_that_disagrees_with_the_plain_loop_is_left_and_that_is_said(monk
     compiled = fault == "compiling raises"
     monkeypatch.setattr(Plane, "strategy", lambda *given, **options: replace(rule(*given, **options), compiled=compiled))
     grid = evaluate_grid(surface, axes, 3)
-    assert grid.meta["strategy"] == ("vectorized" if compiled else "eager")
-    assert not grid.meta["compiled"]
+    assert grid.info.evaluation.strategy == ("vectorized" if compiled else "eager")
+    assert not grid.info.evaluation.compiled
     note = {"wrong": "vectorized gave [", "raises": "vectorized failed: no such operation"}.get(
         fault, "compiled vectorized failed: no such"
     )
-    assert grid.meta["strategy_note"].startswith(note)
-    assert "\n" not in grid.meta["strategy_note"]
+    assert grid.info.evaluation.strategy_note.startswith(note)
+    assert "\n" not in grid.info.evaluation.strategy_note
     assert_every_cell_is_right(surface, axes, grid)
 
 
@@ -412,7 +412,7 @@ def test_a_chunk_of_bfloat16_is_judged_in_the_surfaces_own_dtype(monkeypatch):
         ("vectorized", None, torch.float32),
         ("eager", None, torch.float32),
     ]
-    assert grid.meta["precision"] == "bfloat16"
+    assert grid.info.evaluation.precision == "bfloat16"
 
 
 def test_no_more_than_a_chunk_is_evaluated_at_a_time(calls):

@@ -96,7 +96,7 @@ def test_shards_together_have_the_bits_of_the_whole(tmp_path: Path, calls, kind,
     """Twenty shards are more than the grid's eleven chunks."""
     surface, file = SURFACES[kind](), tmp_path / "plane.partial.npz"
     whole = grid_of(surface, None)
-    assert whole.meta["strategy"] == kind
+    assert whole.info.evaluation.strategy == kind
     for index in range(count):
         grid_of(SURFACES[kind](), file, Shard(index, count))
     calls.restart()
@@ -276,7 +276,7 @@ def test_out_of_memory_while_the_path_is_settled_halves_the_chunk_for_all(tmp_pa
         grid_of(surface, file, Shard(index, 2))
     grid = grid_of(surface, file)
     assert grid.losses.tobytes() == expected.losses.tobytes()
-    assert grid.meta["strategy_note"] == "out of memory with 16 cells at a time"
+    assert grid.info.evaluation.strategy_note == "out of memory with 16 cells at a time"
 
 
 def test_chunks_of_another_size_are_not_taken_over(tmp_path: Path):

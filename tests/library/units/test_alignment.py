@@ -39,7 +39,7 @@ def test_a_permuted_copy_of_an_mlp_is_recovered_in_one_sweep(seed):
     surface = LossSurface(net, nn.CrossEntropyLoss(), [(inputs, targets)])
     assert barrier(surface, net, copied).barrier > 0.05
     found = align(copied, net, inputs=inputs)
-    assert found.meta["sweeps"] == 1
+    assert found.info.sweeps == 1
     assert found.distance == 0.0
     assert all(torch.equal(found.state[name], tensor) for name, tensor in net.state_dict().items())
     assert barrier(surface, net, found.state).barrier == 0.0
@@ -77,7 +77,7 @@ def test_units_on_both_sides_of_a_weight_never_go_to_a_worse_order():
         case, other = made("tied", 2 * seed), made("tied", 2 * seed + 1)
         found = align(case.net, other.net, inputs=case.inputs)
         assert found.distance <= found.distance_before
-        assert found.meta["converged"]
+        assert found.info.converged
 
 
 def test_with_one_hidden_layer_no_order_is_nearer():
