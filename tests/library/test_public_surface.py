@@ -24,8 +24,8 @@ METHODS = [
     (name, method)
     for name, thing in PUBLIC.items()
     if inspect.isclass(thing)
-    for method, _ in inspect.getmembers(thing, lambda member: inspect.isfunction(member) or inspect.ismethod(member))
-    if not method.startswith("_")
+    for method, function in inspect.getmembers(thing, lambda member: inspect.isfunction(member) or inspect.ismethod(member))
+    if not method.startswith("_") and function.__module__.startswith("loss_landscape")
 ]
 MODULES = [module.name for module in pkgutil.walk_packages(loss_landscape.__path__, "loss_landscape.")]
 MAX_PARAMETERS, MAX_POSITIONAL = 8, 2

@@ -94,7 +94,10 @@ class Explorer:
     def build_line(
         self, *, grid_size: int | None = None, range_scale: float | None = None, directions: DirectionsLike | None = None
     ) -> Landscape:
-        """The loss along one direction, random with the filters' norms unless given; the rest is as in `build_surface`."""
+        """The loss along one direction, random with the filters' norms unless given in `directions`.
+
+        `grid_size` and `range_scale` are as in `build_surface`.
+        """
         return self.build(1, grid_size=grid_size, range_scale=range_scale, directions=directions)
 
     def build_surface(
@@ -109,7 +112,7 @@ class Explorer:
     def build_volume(
         self, *, grid_size: int | None = None, range_scale: float | None = None, directions: DirectionsLike | None = None
     ) -> Landscape:
-        """The loss in a volume around the net; the rest is as in `build_surface`."""
+        """The loss in a volume around the net: `grid_size`, `range_scale` and `directions` are as in `build_surface`."""
         return self.build(3, grid_size=grid_size, range_scale=range_scale, directions=directions)
 
     def build(
@@ -147,7 +150,7 @@ class Explorer:
         return filter_directions(self.surface, dimensions, self.seed)
 
     def path_directions(self, checkpoints: Sequence[Checkpoint | str | Path], dimensions: int = 2) -> Directions:
-        """The principal axes of a path about the net, each as long as its parameters."""
+        """The first `dimensions` principal axes of the path of `checkpoints` about the net, each as long as its parameters."""
         return path_directions(self.surface, [checkpoint.file for checkpoint in _as_checkpoints(checkpoints)], dimensions)
 
     def build_trajectory(

@@ -36,7 +36,7 @@ class HessianMetrics(Documented):
 
     @classmethod
     def of(cls, pairs: Eigenpairs, trace: Estimate, *, epoch: float, notes: tuple[str, ...]) -> HessianMetrics:
-        """The numbers of eigenpairs and a trace."""
+        """The numbers of the eigenpairs `pairs` and of a `trace`, at an `epoch`, with `notes` on them."""
         told = tuple(note for note in (pairs.note, trace.note, *notes) if note)
         values, residuals, converged = (tuple(column.tolist()) for column in (pairs.values, pairs.residuals, pairs.converged))
         return cls(values, residuals, converged, pairs.num_top, trace, len(pairs.vectors), epoch, told, pairs)
@@ -78,7 +78,7 @@ class HessianMetrics(Documented):
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> HessianMetrics:
-        """The metrics of which `to_json` made these."""
+        """The metrics of which `to_json` made these `entries`."""
         values, residuals, converged, notes = (tuple(entries[n]) for n in ("eigenvalues", "residuals", "converged", "notes"))
         trace = Estimate(**entries["trace"])
         return cls(values, residuals, converged, entries["num_top"], trace, entries["size"], entries["epoch"], notes)

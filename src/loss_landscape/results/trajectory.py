@@ -105,7 +105,7 @@ class Trajectory(Documented):
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> Trajectory:
-        """The path of which `to_json` made these."""
+        """The path of which `to_json` made these `entries`."""
         points = tuple(PathPoint.from_json(point) for point in entries["points"])
         directions = DirectionInfo.from_json(entries["directions"])
         return cls(points, entries["mode"], directions, entries["name"], entries["plane"])

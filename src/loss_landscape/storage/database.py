@@ -75,13 +75,16 @@ class LandscapeStorage:
     # -- surfaces
 
     def begin(self, key: SurfaceKey, directions: Directions) -> BegunSurface:
-        """Say that a surface is being sampled; one of the same identity that was interrupted is gone on with."""
+        """Say that the surface of this `key` is being sampled along `directions`.
+
+        One of the same identity that was interrupted is gone on with.
+        """
         known = self._database.rows("SELECT surface_id FROM surfaces WHERE identity = ? AND status = 'begun'", [key.identity])
         surface_id = known[0][0] if known else self._begin_anew(key, directions)
         return BegunSurface(surface_id, self.path.with_name(f"{self.path.stem}.surface_{surface_id}.partial.npz"))
 
     def finish(self, begun: BegunSurface, grid: Grid) -> None:
-        """Keep a sampled surface, all of its points or none."""
+        """Keep the `grid` of the surface `begun`, all of its points or none."""
         info, floor = grid.info, grid.info.noise.floor
         with self._database.transaction():
             self._database.run("DELETE FROM points WHERE surface_id = ?", [begun.surface_id])
@@ -100,13 +103,13 @@ class LandscapeStorage:
         return dict(self._database.rows("SELECT surface_id, dim FROM surfaces WHERE status = 'done' ORDER BY surface_id"))
 
     def grid(self, surface_id: int) -> Grid:
-        """A finished surface."""
+        """The finished surface numbered `surface_id`."""
         [(info,)] = self._database.rows("SELECT info FROM surfaces WHERE surface_id = ?", [surface_id])
         query = "SELECT loss, status <> 'predicted' AS evaluated FROM points WHERE surface_id = ? ORDER BY i, j, k"
         return grid_from(self._database.columns(query, [surface_id]), strict_json.loads(info))
 
     def directions_of(self, surface_id: int) -> Directions:
-        """The directions that a surface was sampled along."""
+        """The directions that the surface numbered `surface_id` was sampled along."""
         [(directions_id,)] = self._database.rows("SELECT directions_id FROM surfaces WHERE surface_id = ?", [surface_id])
         query = "SELECT vector, dtype, info FROM directions WHERE directions_id = ? ORDER BY axis"
         rows = self._database.rows(query, [directions_id])
@@ -137,7 +140,7 @@ class LandscapeStorage:
     # -- trajectories and curvature
 
     def save_trajectory(self, trajectory: Trajectory) -> None:
-        """Keep a path; the last of a name counts."""
+        """Keep a path, the `trajectory`; the last of a name counts."""
         number, info = self._count("trajectories"), strict_json.dumps(trajectory.directions.to_json())
         with self._database.transaction():
             row = [number, trajectory.name, trajectory.mode, trajectory.plane, info, now()]
@@ -152,7 +155,7 @@ class LandscapeStorage:
         return [trajectory_from(facts, self._database.rows(query, [number])) for number, *facts in last.values()]
 
     def save_hessian(self, metrics: HessianMetrics) -> None:
-        """Keep curvature; the last of an epoch counts."""
+        """Keep curvature, the `metrics`; the last of an epoch counts."""
         self._database.insert("spectra", spectrum_columns(self._next("spectra", "spectrum_id"), metrics, now()))
 
     def hessians(self) -> list[HessianMetrics]:

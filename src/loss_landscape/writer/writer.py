@@ -74,12 +74,12 @@ class LossLandscapeWriter:
     ) -> Landscape:
         """The loss on a line, a plane or in a volume through the net, kept as a surface of its own.
 
-        `loss_fn` is a criterion of (outputs, targets) or a loss of (model, inputs, targets). `grid_size` is how many cells a side
-        has (101, 50, 21 by mode), `range_scale` how far it reaches in units of the directions: 0.1, or for "pca" as far as the
-        path does. `directions` overrides `direction_mode`: "random" ones have each filter's own norm, so that 0.1 moves every
-        filter by a tenth of it, "pca" those of the recorded checkpoints, each as long as the parameters. The `loss_options` are
-        regularizer, regularizer_weight, custom_loss_fn, model_mode ("eval" or "train"), max_batches (10; None is all),
-        pre_batch_hook, post_batch_hook and batch_weight.
+        `data_loader` is a loader, a data set or a list of batches, `loss_fn` a criterion of (outputs, targets) or a loss of
+        (model, inputs, targets). `grid_size` is how many cells a side has (101, 50, 21 by mode), `range_scale` how far it reaches
+        in units of the directions: 0.1, or for "pca" as far as the path does. `directions` overrides `direction_mode`: "random"
+        ones have each filter's own norm, so that 0.1 moves every filter by a tenth of it, "pca" those of the recorded
+        checkpoints, each as long as the parameters. The `loss_options` are regularizer, regularizer_weight, custom_loss_fn,
+        model_mode ("eval" or "train"), max_batches (10; None is all), pre_batch_hook, post_batch_hook and batch_weight.
         """
         if mode not in MODES:
             raise ValueError(f"mode must be '1d', '2d' or '3d', got {mode!r}")
@@ -102,7 +102,8 @@ class LossLandscapeWriter:
     ) -> Path:
         """Write the net's parameters and buffers to disk and say where; an epoch that is recorded again takes the former's place.
 
-        Those after it are then superseded: training went back. Their files stay.
+        Those after it are then superseded: training went back. Their files stay. `model` is the net, `train_loss`, `val_loss` and
+        `learning_rate` are kept beside it.
         """
         number = self.storage.num_checkpoints()
         file = write_checkpoint(self.log_dir / "checkpoints", model, number=number, epoch=epoch)
@@ -128,9 +129,9 @@ class LossLandscapeWriter:
     ) -> Trajectory:
         """The recorded checkpoints on a plane through `model`: places, distances from it, own losses and the plane's there.
 
-        With `mode="pca"` the plane is the path's own, with "fixed" that of `directions`, or of the last landscape. Another run's
-        path is laid on this plane by its `checkpoints`, such as `other_writer.checkpoints()`, under a `name` of its own. The
-        `loss_options` are those of `sample_landscape`.
+        `data_loader` and `loss_fn` are as in `sample_landscape`. With `mode="pca"` the plane is the path's own, with "fixed" that
+        of `directions`, or of the last landscape. Another run's path is laid on this plane by its `checkpoints`, such as
+        `other_writer.checkpoints()`, under a `name` of its own. The `loss_options` are those of `sample_landscape`.
         """
         path = self._recorded() if checkpoints is None else checkpoints
         if mode == "fixed" and directions is None:
@@ -148,7 +149,10 @@ class LossLandscapeWriter:
         epoch: float = 0,
         **loss_options: Unpack[LossKeywords],
     ) -> HessianMetrics:
-        """The `top_k` largest eigenvalues, the smallest and the trace, with their errors, kept under `epoch`."""
+        """The `top_k` largest eigenvalues, the smallest and the trace, with their errors, kept under `epoch`.
+
+        `model`, `data_loader`, `loss_fn` and the `loss_options` are as in `sample_landscape`.
+        """
         with self._explorer(model, data_loader, loss_fn, loss_options) as explorer:
             return explorer.compute_hessian_metrics(top_k=top_k, epoch=epoch)
 
