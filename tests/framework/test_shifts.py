@@ -211,7 +211,7 @@ def test_class_pairs_may_come_again_in_the_same_order(data):
     for index in range(4):
         alike = fingerprint(once.task(data, index), data)
         assert same(alike, fingerprint(again.task(data, index), data))
-        assert same(alike, fingerprint(again.task(data, index + 4000), data))
+        assert all(same(alike, fingerprint(again.task(data, index + later), data)) for later in (4, 4000))
     assert again.task(data, 4001).index == 4001
 
 
