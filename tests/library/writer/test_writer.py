@@ -83,6 +83,9 @@ def test_exports_are_made_on_close_if_wanted(tmp_path):
 
 
 def test_an_error_inside_is_the_one_that_is_seen(tmp_path):
+    """Also where an export would fail: what is finished is kept, and not exported."""
+    (tmp_path / ".partial.landscape.json").symlink_to("/dev/full")
+
     def fail():
         with LossLandscapeWriter(tmp_path) as writer:
             writer.sample_landscape(user_net(), loader_of(), F.cross_entropy, grid_size=2)
@@ -90,7 +93,8 @@ def test_an_error_inside_is_the_one_that_is_seen(tmp_path):
 
     with pytest.raises(KeyError, match="the user's own"):
         fail()
-    LossLandscapeWriter(tmp_path).close()
+    with LossLandscapeWriter(tmp_path, auto_export=False) as writer:
+        assert list(writer.storage.finished()) == [1]
 
 
 def test_two_writers_on_one_folder_end_in_a_sentence(tmp_path):
