@@ -130,7 +130,7 @@ def programs():
             yield pytest.param(name, kind, dtype, True, id=f"{of}-compiled", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("name", "kind", "dtype", "compiles"), programs())
+@pytest.mark.parametrize(("name", "kind", "dtype", "compiles"), list(programs()))
 def test_a_program_steps_as_the_learner_does(name, kind, dtype, compiles):
     """From the same state, step by step."""
     make, shape = NETS[kind]
@@ -249,7 +249,7 @@ def cut_off():
     yield pytest.param("upgd", "compiled", id="upgd-compiled", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("name", "execution"), cut_off())
+@pytest.mark.parametrize(("name", "execution"), list(cut_off()))
 def test_cut_off_anywhere_it_ends_with_the_same_bits(name, execution, tmp_path, monkeypatch):
     off = [f"lla.enable_{one}=false" for one in ("planes", "spectrum", "sam", "rank", "units", "plasticity", "coupling")]
     config = compose(
