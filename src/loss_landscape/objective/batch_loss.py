@@ -44,7 +44,8 @@ class BatchLoss:
             with _explained("loss_fn(outputs, targets)", outputs=outputs, targets=batch[1]):
                 watch = criterion.watched(outputs, batch[1], rehearsal.outside(net))
             rehearsal.require_no_reading("loss_fn", watch)
-            return cls(net, criterion=criterion)
+            rules = net.rules.with_strangers(watch.strangers.values())
+            return cls(replace(net, rules=rules), criterion=criterion)
 
     @classmethod
     def of_function(cls, net: FunctionalNet, function: Callable[[nn.Module, Any], Tensor], rehearsal: Rehearsal) -> BatchLoss:

@@ -33,13 +33,19 @@ class CallRules:
 
     With `whole_inputs` a tuple, list or mapping is one argument. Each call gets copies of the parameters in `copied`, which it
     writes into or wants in memory of their own, and with `copied_batch` of its batch. `outside` are the user's own tensors that
-    a call reads by another way than the net's attributes, each with the name under which it moves.
+    a call reads by another way than the net's attributes, each with the name under which it moves. `strangers` are parameters
+    that it reads and that are none of the net's.
     """
 
     whole_inputs: bool = False
     copied: frozenset[str] = frozenset()
     copied_batch: bool = False
     outside: tuple[tuple[Tensor, str], ...] = ()
+    strangers: tuple[Tensor, ...] = ()
+
+    def with_strangers(self, parameters: Iterable[Tensor]) -> CallRules:
+        """The same with more of them."""
+        return replace(self, strangers=tuple({id(each): each for each in (*self.strangers, *parameters)}.values()))
 
 
 @dataclass(frozen=True, eq=False)

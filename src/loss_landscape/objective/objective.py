@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -63,12 +64,14 @@ class Objective:
         return self.used.activation_bytes
 
     def unmoved(self, moved: Collection[str]) -> dict[str, str]:
-        """The net's parameters that are not among the `moved` ones, by name, and why: unused, frozen, or left out on request."""
+        """What is not among the `moved` parameters, by name, and why: unused, frozen, left out on request, or outside the net."""
         reasons = {
             name: "left out" if name in self.used.names else "unused" if parameter.requires_grad else "frozen"
             for name, parameter in self.net.module.named_parameters()
         }
-        return {name: reason for name, reason in reasons.items() if name not in moved}
+        shapes = Counter(stranger.shape for stranger in self.net.rules.strangers)
+        outside = {f"{count} × {list(shape)}": "outside the net" for shape, count in shapes.items()}
+        return {name: reason for name, reason in reasons.items() if name not in moved} | outside
 
     def outputs(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Any:
         """What the net gives for a batch of (inputs, targets) at `parameters`, in `dtype`, the objective's unless given."""

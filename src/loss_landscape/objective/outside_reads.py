@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -33,7 +33,10 @@ class _Replaced(TorchFunctionMode):
 
 
 class MemoryWatch(TorchDispatchMode):
-    """A context that notes which of some tensors, by label, operations read or write, by their memory."""
+    """A context that notes which of some tensors, by label, operations read or write, by their memory.
+
+    `strangers` are the parameters read that have no label and would want a gradient.
+    """
 
     def __init__(self, watched: Mapping[Any, Tensor]):
         super().__init__()
@@ -44,14 +47,20 @@ class MemoryWatch(TorchDispatchMode):
         self.read: dict[Any, None] = {}
         self.written: dict[Any, None] = {}
         self.reinterpreted: dict[Any, None] = {}
+        self.strangers: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for tensor in tree_leaves((args, kwargs)):
-            if isinstance(tensor, Tensor) and (label := self._labels.get(_memory(tensor) or 0)) is not None:
-                self.read[label] = None
-                if function in ON_OWN_MEMORY:
-                    self.reinterpreted[label] = None
+            if not isinstance(tensor, Tensor):
+                continue
+            if (label := self._labels.get(_memory(tensor) or 0)) is None:
+                if isinstance(tensor, nn.Parameter) and tensor.requires_grad:
+                    self.strangers[id(tensor)] = tensor
+                continue
+            self.read[label] = None
+            if function in ON_OWN_MEMORY:
+                self.reinterpreted[label] = None
         if function._schema.is_mutable:
             self._note_writes(function, args, kwargs)
         return function(*args, **kwargs)

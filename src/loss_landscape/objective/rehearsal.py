@@ -57,7 +57,7 @@ class Rehearsal:
             net.rules,
             copied=net.rules.copied | names,
             copied_batch=net.rules.copied_batch or any(label[0] == "batch" for label in watch.written),
-        )
+        ).with_strangers(watch.strangers.values())
         if outside := _outside(watch):
             return self._following(replace(net, rules=rules), run, outside, modules)
         return replace(net, rules=rules), given

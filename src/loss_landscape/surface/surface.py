@@ -92,7 +92,10 @@ class LossSurface:
 
     @property
     def unmoved(self) -> dict[str, str]:
-        """The net's parameters that stay as they are, by name, and why: `frozen`, `unused`, or `left out` by `restricted`."""
+        """The parameters that stay as they are, by name, and why: `frozen`, `unused`, or `left out` by `restricted`.
+
+        Those that the loss reads though the net has not registered them are there by their shapes, as `outside the net`.
+        """
         return self.objective.unmoved(self.layout.names)
 
     @property

@@ -215,3 +215,34 @@ def test_what_only_the_regulariser_depends_on_moves():
     step = surface.layout.flatten({n: torch.full_like(p, float(n == "unused")) for n, p in net.named_parameters()})
     here, there = surface.losses(displacements=torch.stack([0 * step, step])).tolist()
     assert there - here == pytest.approx(0.05 * 2 * (2**2 - 1), rel=1e-5)
+
+
+class Forgets(nn.Module):
+    """Keeps a layer in a plain list, which registers nothing."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers, self.head = [nn.Linear(6, 5)], nn.Linear(5, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.layers[0](inputs)))
+
+
+def test_parameters_that_no_module_registers_are_told():
+    surface = LossSurface(Forgets(), nn.CrossEntropyLoss(), BATCHES)
+    assert surface.unmoved == {"1 × [5, 6]": "outside the net", "1 × [5]": "outside the net"}
+    assert "outside the net: 1 × [5, 6], 1 × [5]" in repr(surface)
+    assert LossSurface(mlp(), nn.CrossEntropyLoss(), BATCHES).unmoved == {}
+
+
+def test_parameters_of_the_loss_are_told():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor([2.0]))
+
+        def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return F.cross_entropy(self.scale * outputs, targets)
+
+    assert LossSurface(mlp(), Scaled(), BATCHES).unmoved == {"1 × [1]": "outside the net"}
