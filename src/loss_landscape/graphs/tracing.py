@@ -8,22 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, has_proxy_slot, make_fx
+from torch.overrides import TorchFunctionMode
+
+LEAVES_TORCH = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__}
 
 
 class UntraceableError(RuntimeError):
     """A function that is no fixed graph of its inputs: it branches on their values, or draws random numbers."""
 
 
-def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> fx.GraphModule:
+def traced(function: Callable[..., Any], inputs: Sequence[Tensor], num_varying: int | None = None) -> fx.GraphModule:
     """`function(*inputs)` as a graph without in-place operations, one placeholder for each input.
+
+    It is to be run with other values of the first `num_varying` inputs, of all unless given: where a shape depends on these, as
+    behind a selection, or they go through NumPy or a list, the graph would hold today's.
 
     What the function writes into its inputs is gone afterwards: neither the run nor the graph changes them. Tensors that it
     closes over become constants. Raises `UntraceableError` where the result would not be the function.
     """
     inputs = [tensor.detach().clone() for tensor in inputs]
     try:
-        graph = make_fx(function)(*inputs)
+        with _NothingBakedIn():
+            graph = make_fx(function)(*inputs)
         if any(map(_writes, graph.graph.nodes)):
             graph = _functional(graph, inputs)
     except torch.OutOfMemoryError:
@@ -34,8 +41,40 @@ def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> fx.GraphMo
         if _writes(node) or _is_random(node):
             raise UntraceableError(f"{node.target} writes in place or draws random numbers")
     graph.graph.eliminate_dead_code()
+    _require_fixed_shapes(graph, num_varying)
     graph.recompile()
     return graph
+
+
+class _NothingBakedIn(TorchFunctionMode):
+    """A context in which values that are traced are not handed to Python or NumPy, which no graph can follow."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        mode = get_proxy_mode() if function in LEAVES_TORCH else None
+        if mode is not None and has_proxy_slot(args[0], mode.tracer):
+            raise UntraceableError("a tensor that depends on the inputs goes through NumPy or a list")
+        return function(*args, **(kwargs or {}))
+
+
+def _require_fixed_shapes(graph: fx.GraphModule, num_varying: int | None) -> None:
+    varying: set[fx.Node] = set(placeholders(graph)[:num_varying])
+    for node in graph.graph.nodes:
+        if varying.isdisjoint(node.all_input_nodes):
+            continue
+        if not varying.isdisjoint(_selecting(node)):
+            raise UntraceableError(f"the shape that {node.target} gives depends on values")
+        varying.add(node)
+
+
+def _selecting(node: fx.Node) -> list[fx.Node]:
+    """The inputs of a node whose values, not only their shapes, decide about the shape of what it gives."""
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.dynamic_output_shape not in node.target.tags:
+        return []
+    if node.target is not torch.ops.aten.index.Tensor:
+        return node.all_input_nodes
+    indices = node.args[1]
+    assert isinstance(indices, list | tuple)  # by the operation's schema
+    return [index for index in indices if isinstance(index, fx.Node) and index.meta["val"].dtype in (torch.bool, torch.uint8)]
 
 
 def _functional(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:

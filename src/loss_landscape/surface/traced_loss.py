@@ -60,7 +60,10 @@ class TracedLoss:
             count = len(self.names)
             inputs = [*self.origin, *map(self.placed, term.leaves)]
             with torch.no_grad():
-                graph = traced(lambda *tensors: term.function(list(tensors[:count]), list(tensors[count:])), inputs)
+                alone = self.kind == "ascent" or len(self.objective.batch_weights.values) == 1  # no other batch has this graph
+                graph = traced(
+                    lambda *tensors: term.function(list(tensors[:count]), list(tensors[count:])), inputs, count if alone else None
+                )
             self._graphs[term.key] = with_folded_norms(with_gram_matrices(graph, count))
         key = (term.key, moved, num_directions)
         if key not in self._cell_graphs:

@@ -290,6 +290,74 @@ def test_a_grid_of_such_a_net_has_the_nets_own_values(kind):
     torch.testing.assert_close(torch.from_numpy(grid.losses), expected, rtol=1e-12, atol=0)
 
 
+class ExitsEarly(Branches):
+    """Only the examples that are not sure yet go through a second layer, if there are any."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.head(x.flatten(1))
+        unsure = (made.softmax(1).amax(1) < 0.8).nonzero()[:, 0]
+        return made if unsure.numel() == 0 else made.index_copy(0, unsure, self.more(made[unsure]))
+
+
+def hard_examples(outputs: Tensor, targets: Tensor) -> Tensor:
+    losses = F.cross_entropy(outputs, targets, reduction="none")
+    hard = losses[losses > 1.0]
+    return hard.sum() / max(hard.numel(), 1)
+
+
+def by_numpy(outputs: Tensor, targets: Tensor) -> Tensor:
+    weights = torch.from_numpy(outputs.detach().softmax(1).amax(1).numpy().copy())
+    return (F.cross_entropy(outputs, targets, reduction="none") * weights).mean()
+
+
+def by_list(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets) * max(outputs.detach().flatten().tolist())
+
+
+SELECTS = {
+    "an early exit": (ExitsEarly, nn.CrossEntropyLoss(), "the shape that aten.nonzero.default gives depends on values"),
+    "hard examples": (plain, hard_examples, "the shape that aten.index.Tensor gives depends on values"),
+    "NumPy": (plain, by_numpy, "a tensor that depends on the inputs goes through NumPy or a list"),
+    "a list": (plain, by_list, "a tensor that depends on the inputs goes through NumPy or a list"),
+}
+
+
+@pytest.mark.parametrize(("make", "loss", "note"), SELECTS.values(), ids=SELECTS)
+def test_counts_and_values_are_not_baked_into_a_graph(make, loss, note):
+    torch.manual_seed(0)
+    (batch,) = batches(sizes=(20,))
+    surface = LossSurface(make().double(), loss, [batch])
+    generator = torch.Generator().manual_seed(0)
+    along = surface.plane([3 * torch.randn(surface.size, dtype=torch.float64, generator=generator)])
+    strategy, cells = along.strategy(), torch.linspace(-1, 1, 9)[:, None]
+    assert strategy.name == "eager"
+    assert strategy.note == f"the loss can't be traced: {note}"
+    expected = surface.losses(displacements=cells.double() * along.directions[0])
+    torch.testing.assert_close(along.evaluate(cells, strategy), expected, rtol=1e-12, atol=0)
+
+
+def masked(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    images, labels = batch
+    kept = labels > 0
+    return F.cross_entropy(model(images)[kept], labels[kept])
+
+
+def test_a_selection_by_the_batch_alone_is_traced_where_no_other_batch_has_its_graph():
+    first, second = batches(sizes=(20, 20))
+    net = plain().double()
+    for given, name in (([first], "vectorized"), ([first, second], "eager")):
+        surface = LossSurface(net, batch_loss=masked, batches=given, batch_weight=lambda batch: int((batch[1] > 0).sum()))
+        line = surface.plane([surface.origin])
+        assert line.strategy().name == name
+        cells = torch.tensor([[0.0], [-0.5]])
+        expected = surface.losses(displacements=cells.double() * surface.origin)
+        torch.testing.assert_close(line.evaluate(cells, line.strategy()), expected, rtol=1e-10, atol=0)
+
+
 # The tools
 
 
