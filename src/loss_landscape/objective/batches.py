@@ -36,6 +36,12 @@ class Batches:
     def __iter__(self) -> Iterator[Any]:
         return self._streamed() if self._kept is None else self._unchanged(self._kept)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled tensors count what is written into them from 0."""
+        self.__dict__.update(state)
+        if self._kept is not None:
+            self._kept = [(batch, _versions(batch)) for batch, _ in self._kept]
+
     @property
     def in_memory(self) -> bool:
         """Whether every pass gives the very same objects."""

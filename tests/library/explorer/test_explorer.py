@@ -428,7 +428,7 @@ def vector_loss(model, inputs, targets):
     return F.cross_entropy(model(inputs), targets, reduction="none")
 
 
-PAIRS = r"each batch must be \(inputs, targets\) for a loss_fn, got"
+PAIRS = r"each batch must be \(inputs, targets\) for a loss_fn, got a"
 NO_BATCH = "expected at least one batch, got none; an iterator that was already used up has none left"
 BAD_INPUT = {
     "unlabelled": (user_net(), [torch.randn(4, 6)], F.cross_entropy, f"{PAIRS} Tensor"),

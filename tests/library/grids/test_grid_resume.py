@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from nets import assert_leaves_net_untouched, mlp
-from surfaces import held_surface, quadratic, surface_of
+from surfaces import batch, held_surface, quadratic, surface_of
 from torch import Tensor, nn
 
 from loss_landscape import (
@@ -358,9 +358,23 @@ def assert_every_cell_is_right(surface: LossSurface, axes: list[Tensor], grid: G
             assert grid.losses[i, j] == pytest.approx(there, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", [Branches, Clamps])
-def test_a_net_that_can_not_be_traced_is_evaluated_point_by_point(kind):
-    net = kind()
+def test_a_net_that_writes_into_its_parameters_is_clamped_at_each_cell():
+    net = Clamps()
+    with assert_leaves_net_untouched(net):
+        surface = surface_of(net, dtype=torch.float64)
+        axes = random_directions(surface)
+        grid = evaluate_grid(surface, axes, 3)
+    inputs, targets = batch()
+    for i, alpha in enumerate(grid.coordinates[0]):
+        for j, beta in enumerate(grid.coordinates[1]):
+            there = surface.layout.unflatten(surface.origin + alpha * axes[0] + beta * axes[1])
+            hidden = there["net.0.weight"].clamp(-0.1, 0.1) @ inputs.double().T + there["net.0.bias"][:, None]
+            outputs = hidden.tanh().T @ there["net.2.weight"].T + there["net.2.bias"]
+            assert grid.losses[i, j] == pytest.approx(float(nn.functional.cross_entropy(outputs, targets)), rel=1e-9)
+
+
+def test_a_net_that_can_not_be_traced_is_evaluated_point_by_point():
+    net = Branches()
     with assert_leaves_net_untouched(net):
         surface = surface_of(net)
         axes = random_directions(surface)
