@@ -21,6 +21,7 @@ from taskshift.data.synthetic_images import synthetic_images
 from taskshift.learners.gradient import SAM
 from taskshift.learners.learner import Learner
 from taskshift.learners.regularizers import L2, Regularizer
+from taskshift.learners.rule import Rule
 from taskshift.learners.schedule import Length
 from taskshift.shifts.permuted import Permuted
 from taskshift.shifts.task import Batch
@@ -66,12 +67,12 @@ def block(path):
 
 
 def finished(path, base):
-    """What a learner gets for a yaml: something to call with the parameters, or with the optimizer."""
+    """What a learner gets for a yaml: something to call with the parameters, or with the optimizer; a rule as it is."""
     settings = block(path)
     module, _, name = settings.pop("_target_").rpartition(".")
     made = getattr(importlib.import_module(module), name)
     assert issubclass(made, base)
-    return partial(made, **settings)
+    return made(**settings) if issubclass(made, Rule) else partial(made, **settings)
 
 
 def new_net(device):
@@ -149,7 +150,7 @@ def test_parts_that_work_in_place_go_on_bit_for_bit(stream, tmp_path):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_goes_on_bit_for_bit(name, stream, tmp_path):
-    assert_goes_on(lambda net: training_of(net, finished(OPTIMIZERS[name], Optimizer), stream), stream, tmp_path)
+    assert_goes_on(lambda net: training_of(net, finished(OPTIMIZERS[name], (Optimizer, Rule)), stream), stream, tmp_path)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -239,10 +240,11 @@ def test_the_net_is_a_window(stream):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizer_yaml_lists_every_argument_with_torchs_default(name):
+def test_optimizer_yaml_lists_every_argument_with_its_default(name):
     """So that no key needs a +; sgd.yaml has a learning rate and momentum of ours."""
-    made, settings = finished(OPTIMIZERS[name], Optimizer).func, block(OPTIMIZERS[name])
-    parameters = dict(list(inspect.signature(made).parameters.items())[1:])
+    made, settings = finished(OPTIMIZERS[name], (Optimizer, Rule)), block(OPTIMIZERS[name])
+    is_rule = isinstance(made, Rule)
+    parameters = dict(list(inspect.signature(type(made) if is_rule else made.func).parameters.items())[0 if is_rule else 1 :])
     assert settings.keys() - {"_target_"} == parameters.keys()
     ours = {"lr": 0.01, "momentum": 0.9} if name == "sgd" else {}
     for key, parameter in parameters.items():
