@@ -209,13 +209,13 @@ class _Walk:
         """Note what a tensor that is broadcast to an activation holds for its units."""
         dims = held.indices[0].dim() if held.indices else 0
         for place in range(-dims, 0):
-            entries, here = self._dim_along(held, place), along(labels, place) if varies(labels, place) else None
+            entries, here = _dim_along(held, place), along(labels, place) if varies(labels, place) else None
             if entries is not None and here is not None:
                 self._note(role, held, entries, here)
 
     def _at_dim(self, held: Held, labels: Tensor, dim: int, role: str, norm: str = "") -> None:
         """Note what a vector holds for the units along a dimension."""
-        entries, here = self._dim_along(held, 0), along(labels, dim)
+        entries, here = _dim_along(held, 0), along(labels, dim)
         if entries is not None and here is not None:
             self._note(role, held, entries, here, norm=norm)
 
@@ -230,27 +230,13 @@ class _Walk:
             self.found.uses.remove(before)
         self.found.uses.append(Use(role, held.name, dim, tuple(own), **more))
 
-    @staticmethod
-    def _dim_along(held: Held, place: int, but: int | None = None) -> tuple[int, Tensor] | None:
-        """The dimension of a tensor of the state whose index runs along a place of what it has become, and its indices.
-
-        None where there are several. Of dimensions of one entry, which run nowhere, it is that place itself in a convolution's
-        weight, in a matrix the last, `but` left out.
-        """
-        running = [dim for dim, index in enumerate(held.indices) if varies(index, place)]
-        if not running and held.indices[0].shape[place] == 1:
-            single = [dim for dim, size in enumerate(held.sizes) if size == 1 and dim != but]
-            running = [place] if len(held.sizes) > 2 and place in single else single[-1:]
-        entries = along(held.indices[running[0]], place) if len(running) == 1 else None
-        return None if entries is None else (running[0], entries)
-
     def _read(self, labels: Tensor, dim: int, held: Held, at: tuple[int, int]) -> tuple[int, Tensor] | None:
         """Let a weight read an activation along `dim`; what it makes: its layer's number, and the units' places in it.
 
         `at` are the weight's places that are summed over, and that are left.
         """
-        here, summed = along(labels, dim), self._dim_along(held, at[0])
-        left = self._dim_along(held, at[1], None if summed is None or at[0] == at[1] else summed[0])
+        here, summed = along(labels, dim), _dim_along(held, at[0])
+        left = _dim_along(held, at[1], None if summed is None or at[0] == at[1] else summed[0])
         made = None if left is None else self.found.layer(held.name, left[0], held.sizes[left[0]])
         if here is None or summed is None:
             self.found.lose(labels, "a weight that reads its units in more ways than one")
@@ -305,7 +291,7 @@ class _Walk:
             made = self._read(labels.repeat_interleave(shape[1] // labels.shape[1], dim=1), 1, held, (0, 0))
         else:
             self.found.lose(labels, rules.GROUPED)
-            left = None if transposed else self._dim_along(held, 0)
+            left = None if transposed else _dim_along(held, 0)
             made = None if left is None else (self.found.layer(held.name, left[0], held.sizes[left[0]]), left[1])
         found = self._new(made, 1, shape)
         if node.args[2] is not None and isinstance(self.known[node.args[2]], Held):
@@ -340,6 +326,20 @@ class _Walk:
                 return self._from_outside(node)
             labels = labels.narrow(dim, 0, 1)
         return _each(lambda one: Carried(labels.expand(one)), shape)
+
+
+def _dim_along(held: Held, place: int, but: int | None = None) -> tuple[int, Tensor] | None:
+    """The dimension of a tensor of the state whose index runs along a place of what it has become, and its indices.
+
+    None where there are several. Of dimensions of one entry, which run nowhere, it is that place itself in a convolution's
+    weight, in a matrix the last, `but` left out.
+    """
+    running = [dim for dim, index in enumerate(held.indices) if varies(index, place)]
+    if not running and held.indices[0].shape[place] == 1:
+        single = [dim for dim, size in enumerate(held.sizes) if size == 1 and dim != but]
+        running = [place] if len(held.sizes) > 2 and place in single else single[-1:]
+    entries = along(held.indices[running[0]], place) if len(running) == 1 else None
+    return None if entries is None else (running[0], entries)
 
 
 def _name(node: fx.Node) -> str:
