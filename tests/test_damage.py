@@ -204,8 +204,10 @@ def test_nothing_half_written_stays(config, left, uninterrupted):
     for name in (".partial.run.json", "checkpoints/.partial.latest.pt", "summary/.partial.learning.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"half")
-    (folder / "task_0001_mlp" / ".units.partial").mkdir()
-    (folder / "task_0001_mlp" / ".units.partial" / "findings.json").write_text("{")
+    within = folder / "task_0001_mlp" / ".units.partial" / "pictures"  # killed while it wrote a file of a folder that was to be
+    within.mkdir(parents=True)
+    (within.parent / "findings.json").write_text("{")
+    (within / ".partial.contour.png").write_bytes(b"half")
     assert differences(run_in(root, config), uninterrupted) == []
     assert [path.name for path in folder.rglob(".*") if path.name != ".lock"] == []
 

@@ -160,10 +160,14 @@ class RunFolder:
             yield
 
     def half_written(self) -> list[Path]:
-        """Files and folders that were to take a name when they are whole; those of measurements are other processes' business."""
+        """Files and folders that were to take a name when they are whole, without what lies in such a folder.
+
+        Those of measurements are other processes' business.
+        """
         own = [path for path in self.path.iterdir() if path.name not in ("wandb", "measured", "jobs")]
         below = [found for path in own if path.is_dir() for found in path.rglob(".*")]
-        return [path for path in (*own, *below) if path.name.startswith(".partial.") or HALF_A_FOLDER.fullmatch(path.name)]
+        half = [path for path in (*own, *below) if path.name.startswith(".partial.") or HALF_A_FOLDER.fullmatch(path.name)]
+        return [path for path in half if not any(folder in path.parents for folder in half)]
 
     def _strangers(self) -> Iterator[Path]:
         """What lies here that a run killed in its first moments would not have left."""
