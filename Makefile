@@ -20,8 +20,8 @@ $(VENV)/.ready: setup.py pyproject.toml
 run: setup ## the main command on the embedded data
 	$(BIN)/python train.py task_shift_mode=permuted lla.enable_sam=true
 
-test: setup ## the test suite, some minutes
-	$(BIN)/python -m pytest -m "not slow"
+test: setup ## the test suite, some minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup ## what takes longer: real images, a real install, a real SLURM
 	$(BIN)/python -m pytest -m slow

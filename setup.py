@@ -27,6 +27,7 @@ EXTRAS = {
     "dev": [
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.5",
         "ruff>=0.6",
         "import-linter>=2.0",
         "mypy>=2.0",
