@@ -16,7 +16,11 @@ if [ "${1:-}" = pack ]; then
 fi
 
 "$python" -c 'import sys, torch; assert sys.version_info >= (3, 11), "Python 3.11 or later is needed"; print("torch", torch.__version__)'
-[ -x "$venv/bin/python" ] || "$python" -m venv --system-site-packages "$venv"
+if [ ! -x "$venv/bin/python" ]; then
+    "$python" -m venv "$venv"  # over what that Python has, which may itself be of an environment
+    site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    "$python" -c 'import sys; print(*(path for path in sys.path if path.endswith("-packages")), sep="\n")' > "$site/beneath.pth"
+fi
 if [ -d "$wheels" ]; then
     "$venv/bin/python" -m pip install --quiet --no-index --no-deps --find-links "$wheels" -r "$wheels/list.txt"
 fi

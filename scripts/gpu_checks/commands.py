@@ -53,7 +53,7 @@ def a_killed_run_goes_on(place: Place) -> Iterator[Row]:
 
 def the_pipeline(place: Place) -> Iterator[Row]:
     """The pipeline for one net, planes and spectrum and SAM, at the shapes of CIFAR-10 on made-up images."""
-    shape = ("data=synthetic_images", "data.channels=3", "data.side=32", f"device={place.device}")
+    shape = ("data=synthetic_images", "data.channels=3", "data.side=32", f"lla.runtime.device={place.device}")
     sizes = ("lla.planes.grid_resolution=5", "lla.sam.grid_resolution=5") if place.quick else ()
     with TemporaryDirectory() as folder:
         words = [str(PIPELINE), "--task", "all", "--outdir", folder, *shape, *sizes]

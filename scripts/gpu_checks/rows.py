@@ -37,7 +37,7 @@ class Place:
 
     device: torch.device
     budget: Budget
-    quick: bool  # small sizes, to try whether all of it runs
+    quick: bool  # small sizes, to try whether all of it runs: what has to be fast is not judged
 
     def timed(self, work) -> tuple[float, object]:
         """Seconds of `work()`, the card's own included, and what came of it."""
