@@ -626,7 +626,7 @@ def test_why_a_learner_runs_eager_names_the_part(net, stream):
 
 
 def test_a_negative_penalty_is_refused():
-    with pytest.raises(ValueError, match="weight is -1; an L2 penalty's weight is 0 or more"):
+    with pytest.raises(ValueError, match="weight is -1; the weight of a penalty is 0 or more"):
         L2(-1)
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from loss_landscape.files import write_whole
+from loss_landscape.objective.objective import unwrapped
 
 
 def write_checkpoint(folder: Path, model: nn.Module, *, number: int, epoch: float) -> Path:
     """Write parameters and buffers, whole or not at all, into a file of their own; nothing stays in memory."""
-    net = model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else model
     file = folder / f"{number:06d}_epoch_{epoch:g}.pt"
-    state = {name: tensor.detach() for name, tensor in net.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    state = {name: tensor.detach() for name, tensor in unwrapped(model).state_dict().items() if isinstance(tensor, torch.Tensor)}
     write_whole(file, partial(_save, state))
     return file
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from taskshift.learners.part import Tensors
+from taskshift.learners.part import Start, Tensors
 from taskshift.randomness import generator, seed_from
 
 BLOCK = 2**18
@@ -36,6 +36,11 @@ class FreshRows:
     parameter: str
     at_most: int
     dim: int = 0
+
+
+def for_each_parameter(start: Start) -> dict[str, EveryStep]:
+    """A standard normal number a step for every entry of each trained parameter, by the parameter's name."""
+    return {name: EveryStep(tuple(start.net[name].shape)) for name in start.trained}
 
 
 def none_taken(wanted: Mapping[str, EveryStep | FreshRows], device: torch.device) -> dict[str, Tensor]:

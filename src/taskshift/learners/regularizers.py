@@ -23,20 +23,24 @@ class Regularizer(Part, ABC):
         return context.memory
 
 
-class L2(Regularizer):
+class Weighted(Regularizer):
+    """`weight` times something; the weight is a setting."""
+
+    def __init__(self, weight: float):
+        if not weight >= 0:
+            raise ValueError(f"weight is {weight}; the weight of a penalty is 0 or more")
+        self.weight = weight
+
+    def settings(self) -> Mapping[str, float]:
+        return {"weight": self.weight}
+
+
+class L2(Weighted):
     """(weight / 2) ‖θ‖² over all parameters, biases and norm layers included.
 
     With the half, a step of plain SGD equals one with `weight_decay=weight`. It differs under Adam, where the
     penalty's gradient is rescaled together with the loss's (AdamW's decay is not).
     """
-
-    def __init__(self, weight: float):
-        if not weight >= 0:
-            raise ValueError(f"weight is {weight}; an L2 penalty's weight is 0 or more")
-        self.weight = weight
-
-    def settings(self) -> Mapping[str, float]:
-        return {"weight": self.weight}
 
     def penalty(self, parameters: Tensors, context: Context) -> Tensor:
         flat = [parameter.flatten() for parameter in parameters.values()]

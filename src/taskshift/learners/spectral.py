@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from taskshift.learners.matrices import as_matrix, matrix_names
 from taskshift.learners.part import Context, Memory, Start, Tensors
-from taskshift.learners.regularizers import Regularizer
+from taskshift.learners.regularizers import Weighted
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-class SpectralRegularization(Regularizer):
+class SpectralRegularization(Weighted):
     """weight [Σ_W (σ₁(W)ᵏ − 1)² + Σ_b ‖b‖²ᵏ + Σ_g Σ (gᵏ − 1)²] (Lewandowski et al. 2025), k = `power`.
 
     W is a layer's weight as a matrix [units, fan-in], σ₁ its largest singular value, by one step of power iteration a step of
@@ -23,17 +23,13 @@ class SpectralRegularization(Regularizer):
     """
 
     def __init__(self, weight: float, power: int = 2):
-        if not weight >= 0:
-            raise ValueError(f"weight is {weight}; the weight of a penalty is 0 or more")
+        super().__init__(weight)
         if power < 1:
             raise ValueError(f"power is {power}; a whole number, 1 or more, is expected")
-        self.weight, self.power = weight, power
+        self.power = power
         self.matrices: tuple[str, ...] = ()
         self.biases: tuple[str, ...] = ()
         self.scales: tuple[str, ...] = ()
-
-    def settings(self) -> Mapping[str, float]:
-        return {"weight": self.weight}
 
     def init(self, start: Start) -> Memory:
         self.matrices = matrix_names(start)
@@ -71,22 +67,21 @@ def _iterated(matrix: Tensor, right: Tensor) -> Tensor:
     return torch.where(length > 0, turned / length.clamp_min(torch.finfo(turned.dtype).tiny), right)
 
 
-class Parseval(Regularizer):
+class Parseval(Weighted):
     """weight Σ_W ‖W Wᵀ − scale · I‖²_F over weights as matrices [units, fan-in]: their rows become orthogonal.
 
     Cissé et al. 2017; for plasticity Chung et al. 2024.
     """
 
     def __init__(self, weight: float, scale: float = 1.0):
-        if not weight >= 0:
-            raise ValueError(f"weight is {weight}; the weight of a penalty is 0 or more")
+        super().__init__(weight)
         if not scale > 0:
             raise ValueError(f"scale is {scale}; the squared length of a row is above 0")
-        self.weight, self.scale = weight, scale
+        self.scale = scale
         self.matrices: tuple[str, ...] = ()
 
     def settings(self) -> Mapping[str, float]:
-        return {"weight": self.weight, "scale": self.scale}
+        return {**super().settings(), "scale": self.scale}
 
     def init(self, start: Start) -> Memory:
         self.matrices = matrix_names(start)

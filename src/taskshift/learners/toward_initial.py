@@ -9,19 +9,11 @@ import torch
 from torch import Tensor
 
 from taskshift.learners.part import Context, Memory, Start, Tensors
-from taskshift.learners.regularizers import Regularizer
+from taskshift.learners.regularizers import Weighted
 
 
-class TowardInitial(Regularizer):
+class TowardInitial(Weighted):
     """`weight` times a distance of θ from θ₀, the parameters before the run's first step; biases and norm layers included."""
-
-    def __init__(self, weight: float):
-        if not weight >= 0:
-            raise ValueError(f"weight is {weight}; the weight of a penalty is 0 or more")
-        self.weight = weight
-
-    def settings(self) -> Mapping[str, float]:
-        return {"weight": self.weight}
 
     def init(self, start: Start) -> Memory:
         return {"initial": {name: start.net[name].clone() for name in start.trained}}
@@ -63,7 +55,7 @@ class HuberInit(TowardInitial):
         self.delta = delta
 
     def settings(self) -> Mapping[str, float]:
-        return {"weight": self.weight, "delta": self.delta}
+        return {**super().settings(), "delta": self.delta}
 
     def distance(self, parameter: Tensor, initial: Tensor, settings: Tensors) -> Tensor:
         delta, far = settings["delta"], (parameter - initial).abs()

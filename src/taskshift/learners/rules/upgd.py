@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from taskshift.learners.draws import EveryStep
+from taskshift.learners.draws import EveryStep, for_each_parameter
 from taskshift.learners.part import Context, Memory, Slots, Start, Subject, Tensors
 from taskshift.learners.rule import Rule
 
@@ -47,7 +47,7 @@ class UPGD(Rule):
         return self._settings
 
     def init(self, start: Start) -> Memory:
-        self._draws = {name: EveryStep(tuple(start.net[name].shape)) for name in start.trained}
+        self._draws = for_each_parameter(start)
         return {}
 
     def draws(self) -> Mapping[str, EveryStep]:
