@@ -20,6 +20,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from taskshift.clock import synchronize
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.layer_kinds import LayerName
 from taskshift.nets.mlp import MLP
@@ -62,19 +63,13 @@ def compared(
 def seconds_of(net: nn.Module, inputs: torch.Tensor, repeats: int = 10) -> float:
     """Of so many passes forward and backward."""
     clock = time.perf_counter if inputs.is_cuda else time.process_time
-    finish(inputs.device)
+    synchronize(inputs.device)
     begun = clock()
     for _ in range(repeats):
         net.zero_grad()
         net(inputs).square().sum().backward()
-    finish(inputs.device)
+    synchronize(inputs.device)
     return clock() - begun
-
-
-def finish(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

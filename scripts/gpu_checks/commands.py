@@ -25,7 +25,7 @@ def tests_on_the_device(place: Place) -> Iterator[Row]:
     words = ["-m", "pytest", "-q", "-m", "not slow", "-k", place.device.type, "tests/library", "tests/oracles", "tests/framework"]
     if place.quick:
         words[-3:] = ["tests/library/spectra/test_lanczos.py"]
-    status, said, seconds = carried_out(words, ROOT, limit=min(150.0, place.budget.left() - 30))
+    status, said, seconds = python_ran(words, ROOT, limit=min(150.0, place.budget.left() - 30))
     counted = re.search(r"\d+ (passed|failed).*", said)
     verdict = HOLDS if status == 0 else LEFT_OUT if status is None else FAILED
     yield Row(f"tests on {place.device}", counted[0].strip("= ") if counted else last_line(said), f"{seconds:.0f} s", verdict)
@@ -36,14 +36,17 @@ def a_killed_run_goes_on(place: Place) -> Iterator[Row]:
     sizes = ("num_tasks=2", "epochs=2") if place.quick else ("num_tasks=3", "epochs=5")
     with TemporaryDirectory() as folder:
         words = [str(ROOT / "train.py"), *DEFAULT_RUN, *sizes, f"device={place.device}"]
-        status, said, seconds = carried_out([*words, "run_name=whole"], Path(folder), limit=place.budget.left() - 30)
+        status, said, seconds = python_ran([*words, "run_name=whole"], Path(folder), limit=place.budget.left() - 30)
         if status != 0:
-            yield Row("default run", last_line(said), verdict=FAILED)
+            yield Row("default run", last_line(said), verdict=LEFT_OUT if status is None else FAILED)
             return
         yield Row("default run", f"{seconds:.1f} s, {sizes[0]}, {sizes[1]}")
         for share in (0.5, 0.8):
             killed([*words, "run_name=killed"], Path(folder), after=share * seconds)
-        status, said, _ = carried_out([*words, "run_name=killed"], Path(folder), limit=place.budget.left() - 20)
+        status, said, _ = python_ran([*words, "run_name=killed"], Path(folder), limit=place.budget.left() - 20)
+        if status is None:
+            yield Row("killed twice and resumed", said, verdict=LEFT_OUT)
+            return
         runs = {path.name: path for path in Path(folder).glob("outputs/*/*/*") if path.is_dir()}
         found = [last_line(said)] if status != 0 else differences(runs["whole"], runs["killed"])
         yield Row(
@@ -57,12 +60,12 @@ def the_pipeline(place: Place) -> Iterator[Row]:
     sizes = ("lla.planes.grid_resolution=5", "lla.sam.grid_resolution=5") if place.quick else ()
     with TemporaryDirectory() as folder:
         words = [str(PIPELINE), "--task", "all", "--outdir", folder, *shape, *sizes]
-        status, said, seconds = carried_out(words, Path(folder), limit=place.budget.left() - 5)
+        status, said, seconds = python_ran(words, Path(folder), limit=place.budget.left() - 5)
     verdict = HOLDS if status == 0 else FALLS_SHORT if status is None else FAILED
     yield Row("pipeline, 3×32×32", f"{seconds:.1f} s" if status == 0 else last_line(said), "", verdict)
 
 
-def carried_out(words: Sequence[str], folder: Path, limit: float) -> tuple[int | None, str, float]:
+def python_ran(words: Sequence[str], folder: Path, limit: float) -> tuple[int | None, str, float]:
     """The status of `python words…`, None where it took too long; what it said; its seconds."""
     begun = time.perf_counter()
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from lla_benchmarks.lines import largest_difference
 from torch import nn
 
 from gpu_checks.rows import FALLS_SHORT, HOLDS, Place, Row
@@ -40,7 +41,7 @@ def resnet_profile(place: Place) -> Iterator[Row]:
     seconds, plain = place.timed(lambda: evaluate_grid(surface, axes, side))
     yield against(f"{side}×{side} plane", seconds, PLANE, f"strategy {plain.info.evaluation.strategy}, check included")
     for name, losses, seconds in other_precisions(place, surface, axes, side):
-        off = float(((losses - plain.losses) / (1 + abs(plain.losses))).__abs__().max())
+        off = largest_difference(losses, plain.losses)
         yield against(f"{side}×{side} plane, {name}", seconds, PLANE, f"largest difference {off:.1g} of 1 + |loss|")
     seconds, _ = place.timed(lambda: spectrum(hessian, steps))
     yield against("spectrum: 5 eigenpairs, 6 probes, density", seconds, SPECTRUM, f"{PROBES} probes × {steps} steps")

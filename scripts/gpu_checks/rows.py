@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+
+from taskshift.clock import stopwatch
 
 HOLDS, FALLS_SHORT, FAILED, LEFT_OUT, TOLD = "yes", "no", "FAILED", "left out", ""
 
@@ -39,14 +43,8 @@ class Place:
     budget: Budget
     quick: bool  # small sizes, to try whether all of it runs: what has to be fast is not judged
 
-    def timed(self, work) -> tuple[float, object]:
+    def timed(self, work: Callable[[], Any]) -> tuple[float, Any]:
         """Seconds of `work()`, the card's own included, and what came of it."""
-        self._finish()
-        begun = time.perf_counter()
-        result = work()
-        self._finish()
-        return time.perf_counter() - begun, result
-
-    def _finish(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        with stopwatch(self.device) as watch:
+            result = work()
+        return watch.seconds, result

@@ -23,8 +23,10 @@ from taskshift.learners.spectral import Parseval, SpectralRegularization
 from taskshift.learners.toward_initial import HuberInit, L1Init, L2Init, WassersteinInit
 from taskshift.learners.warm_starts import Dash, Fire, polar
 from taskshift.learners.weight_clipping import WeightClipping
+from taskshift.nets.convnet import ConvNet
 from taskshift.nets.mlp import MLP
 from taskshift.nets.resnet18 import ResNet18
+from taskshift.nets.transformer import Transformer
 from taskshift.shifts.permuted import Permuted
 from taskshift.stream import TaskStream
 from tests.framework.learning import train, training_of
@@ -240,6 +242,38 @@ def test_wasserstein_knows_no_places():
     assert part.distance(first + 1, first, {}) == 4
     moved = torch.tensor([[0.0, 3.0], [1.0, 5.0]])  # sorted 0 1 3 5 beside 0 1 2 3
     assert part.distance(moved, first, {}) == 1 + 4
+
+
+def test_a_table_of_positions_is_no_layers_weight_and_every_norms_scale_is_one(stream):
+    task = stream[0]
+    torch.manual_seed(0)
+    net = Transformer((1, 4, 4), 4, patch=2, depth=1, width=4, heads=2, mlp_width=4).double()
+    training = training_of(net, torch.optim.SGD, stream, interventions={"fire": Fire()})
+    before = training.state["net"]["positions"].clone()
+    training.begin(stream[1], stream.in_batches(task, task.train))
+    assert torch.equal(training.state["net"]["positions"], before)
+    part = SpectralRegularization(1.0)
+    training_of(ConvNet((1, 24, 24), 4, norm="rms"), torch.optim.SGD, large(stream), regularizers={"spectral": part})
+    assert part.scales == (*(f"features.norm_{n}.weight" for n in (1, 2, 3)), *(f"hidden.norm_{n}.weight" for n in (1, 2)))
+
+
+def large(stream):
+    """The same stream of images of 24×24."""
+    data = synthetic_images(num_classes=4, side=24, train_size=32, test_size=8)
+    return TaskStream(data, stream.shift, num_tasks=1, batch_size=16, seed=0)
+
+
+def test_a_net_without_layers_has_no_weights_to_work_on(stream):
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 16, dtype=torch.float64))
+
+        def forward(self, inputs):
+            return inputs.flatten(1) @ self.weight.T
+
+    with pytest.raises(ValueError, match="the net has no trained linear layer and no convolution"):
+        training_of(Bare(), torch.optim.SGD, stream, interventions={"fire": Fire()})
 
 
 def test_spectral_regularization_finds_the_largest_singular_values(stream):

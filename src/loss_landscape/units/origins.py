@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from loss_landscape.graphs.tracing import placeholders
 from loss_landscape.units import rules
 from loss_landscape.units.labels import NONE, OTHER, Labels, Unit, along, compact, spread, varies
 from loss_landscape.units.rules import RULES, aten, dims_gone, num_places, shapes
@@ -120,7 +121,7 @@ class Origins:
 def origins_of(graph: fx.GraphModule, names: Sequence[str]) -> tuple[Origins, dict[fx.Node, Any]]:
     """What is found of the units of a graph whose first inputs are the tensors of the state called `names`; and of each node."""
     walk = _Walk(Origins())
-    for number, node in enumerate(node for node in graph.graph.nodes if node.op == "placeholder"):
+    for number, node in enumerate(placeholders(graph)):
         shape = node.meta["val"].shape
         if number < len(names):
             indices = tuple(spread(torch.arange(size), dim, shape) for dim, size in enumerate(shape))

@@ -322,4 +322,5 @@ def _refuse_unknown_modules(net: nn.Module, parts: Mapping[str, Part]) -> None:
     for part, reader in parts.items():
         for name in reader.reads:
             if name.removeprefix(INPUT_OF) not in known:
-                raise ValueError(f"{part} reads the output of the module {name}, which the net does not have")
+                what, module = "input" if name.startswith(INPUT_OF) else "output", name.removeprefix(INPUT_OF)
+                raise ValueError(f"{part} reads the {what} of the module {module}, which the net does not have")

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from torch import Tensor, nn
 
-from torch import Tensor
+from taskshift.learners.part import Start
 
-from taskshift.learners.part import Start, Tensors
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers whose weights are [units, …]; a transposed convolution's units lie along another axis."""
 
 
 def matrix_names(start: Start) -> tuple[str, ...]:
-    """The trained parameters of two dimensions or more: a row an output unit or channel.
+    """The trained weights of linear layers and convolutions: a row an output unit or channel.
 
-    Raises ValueError where a weight is computed from other parameters: what is done to these does something else to it.
+    Raises ValueError where there are none, and where a weight is computed from other parameters: what is done to these does
+    something else to it.
     """
     for name in start.trained:
         layer, found, _ = name.partition(".parametrizations.")
         if found:
-            raise ValueError(
-                f"the weight of {layer} is computed from other parameters (net.layer), so it can't be worked on here"
-            )
-    return tuple(name for name in start.trained if start.net[name].dim() > 1)
+            raise ValueError(f"the weight of {layer} is computed from other parameters (net.layer); it can't be worked on here")
+    names = tuple(name for name in start.trained if _is_weight(start.module, name))
+    if not names:
+        raise ValueError("the net has no trained linear layer and no convolution, so there is no weight to work on")
+    return names
 
 
 def as_matrix(weight: Tensor) -> Tensor:
@@ -29,12 +31,6 @@ def as_matrix(weight: Tensor) -> Tensor:
     return weight.flatten(1)
 
 
-def fan_in(weight: Tensor) -> int:
-    """How many inputs a unit of the weight [units, …] sees."""
-    return prod(weight.shape[1:])
-
-
-def biases_of(names: Sequence[str], net: Tensors) -> dict[str, str]:
-    """The bias that goes with each of these weights, where its layer has one: the weight's name → the bias's."""
-    candidates = {name: f"{name.removesuffix('weight')}bias" for name in names if name.endswith("weight")}
-    return {name: bias for name, bias in candidates.items() if bias in net}
+def _is_weight(net: nn.Module, name: str) -> bool:
+    layer, _, own = name.rpartition(".")
+    return own == "weight" and isinstance(net.get_submodule(layer), LAYERS)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from loss_landscape.objective.layout import NORM_LAYERS
 from taskshift.learners.matrices import as_matrix, matrix_names
 from taskshift.learners.part import Context, Memory, Start, Tensors
 from taskshift.learners.regularizers import Weighted
-
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 class SpectralRegularization(Weighted):
@@ -35,7 +34,7 @@ class SpectralRegularization(Weighted):
         self.matrices = matrix_names(start)
         vectors = [name for name in start.trained if name not in self.matrices]
         self.biases = tuple(name for name in vectors if name.rpartition(".")[2] == "bias")
-        normed = {name for name in vectors if isinstance(start.module.get_submodule(name.rpartition(".")[0]), NORMS)}
+        normed = {name for name in vectors if isinstance(start.module.get_submodule(name.rpartition(".")[0]), NORM_LAYERS)}
         self.scales = tuple(name for name in vectors if name in normed and name not in self.biases)
         return {"right": {name: _first_vector(as_matrix(start.net[name])) for name in self.matrices}}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loss_landscape import Slot, UnitLayer, unit_flow
+from loss_landscape import Consumer, Slot, UnitLayer, unit_flow
 from taskshift.learners.draws import FreshRows
 from taskshift.learners.part import Context, Start, Subject, Tensors, input_of
 
@@ -33,7 +33,7 @@ class Group:
         return [slot for layer in self.layers for slot in (layer.incoming, *layer.others) if slot.stride == 1]
 
     @property
-    def consumers(self):
+    def consumers(self) -> list[Consumer]:
         """All that read the units, each once."""
         return list(dict.fromkeys(consumer for layer in self.layers for consumer in layer.consumers))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from taskshift.learners.interventions import AtSwitch
-from taskshift.learners.matrices import as_matrix, matrix_names
+from taskshift.learners.matrices import matrix_names
 from taskshift.learners.part import Memory, Start, Subject, Switch, Tensors
 
 TINY = 1e-12
@@ -76,7 +76,7 @@ class Fire(AtSwitch):
         return subject._replace(net={name: self._orthogonal(subject.net[name]) for name in self._weights})
 
     def _orthogonal(self, weight: Tensor) -> Tensor:
-        taps = as_matrix(weight).reshape(*weight.shape[:2], -1).movedim(-1, 0)  # [taps, out, in]
+        taps = weight.reshape(*weight.shape[:2], -1).movedim(-1, 0)  # [taps, out, in]
         nearest = polar(taps, self.iterations) * sqrt(weight.shape[0] / weight.shape[1])
         return nearest.movedim(0, -1).reshape(weight.shape)
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 import torch
 
 from taskshift.learners.interventions import AfterStep
-from taskshift.learners.matrices import biases_of, fan_in, matrix_names
+from taskshift.learners.matrices import as_matrix, matrix_names
 from taskshift.learners.part import Context, Memory, Start, Subject
 from taskshift.quantities import Quantity
 
@@ -40,12 +40,14 @@ class WeightClipping(AfterStep):
         return {"kappa": self.kappa}
 
     def init(self, start: Start) -> Memory:
-        weights = [name for name in matrix_names(start) if fnmatchcase(name, self.layers)]
+        known = matrix_names(start)
+        weights = [name for name in known if fnmatchcase(name, self.layers)]
         if not weights:
-            raise ValueError(f"layers={self.layers!r} names none of the net's weights: {', '.join(matrix_names(start))}")
-        biases = biases_of(weights, {name: start.net[name] for name in start.trained})
-        self._bounds = {name: fan_in(start.net[name]) ** -0.5 for name in weights}
-        self._bounds |= {bias: self._bounds[name] for name, bias in biases.items()}
+            raise ValueError(f"layers={self.layers!r} names none of the net's weights: {', '.join(known)}")
+        for name in weights:
+            bound = as_matrix(start.net[name]).shape[1] ** -0.5
+            bias = f"{name.removesuffix('weight')}bias"
+            self._bounds |= {tensor: bound for tensor in (name, bias) if tensor in start.trained}
         return {}
 
     def after_step(self, subject: Subject, context: Context) -> Subject:

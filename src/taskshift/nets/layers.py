@@ -8,7 +8,6 @@ from functools import partial
 from math import prod
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
 from taskshift.nets.activations import ActivationName, activated_width, activation_module
@@ -47,12 +46,11 @@ def hidden_layers(
     return nn.Sequential(layers)
 
 
-class ChannelRMSNorm(nn.Module):
+class ChannelRMSNorm(nn.RMSNorm):
     """Each example's map [C, H, W] over its root mean square, with a scale for each channel: what RMSNorm is for vectors."""
 
     def __init__(self, channels: int, eps: float = 1e-5):
-        super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(channels)), eps
+        super().__init__(channels, eps=eps)
 
     def forward(self, maps: Tensor) -> Tensor:
         """[B, C, H, W] → the same shape."""

@@ -18,7 +18,7 @@ class Transformer(nn.Module):
     """Images cut into patches, `depth` blocks of attention and an MLP with pre-norm, a mean over the patches, a head.
 
     Dosovitskiy et al. 2021, with the mean in place of a class token (Beyer et al. 2022). `width` is that of a token, `mlp_width`
-    that of the hidden layer between two blocks. Sides must be multiples of `patch`. Attention is written out, so that second
+    that of the hidden layer in a block. Sides must be multiples of `patch`. Attention is written out, so that second
     derivatives exist.
     """
 

@@ -49,7 +49,7 @@ def _panel(run: WrittenRun, title: str, quantities: Sequence[Quantity]) -> Panel
     singles = [quantity for quantity in quantities if not quantity.placeholders]
     of_families = [curve for quantity in families for curve in _family(run, quantity)]
     of_singles = _single(run, *singles) if len(singles) == 1 and not families else _several(run, singles, beside=bool(families))
-    axis = run.over_epochs_of if any(run.is_of_epochs(name) for one in quantities for name in run.named(one)) else {}
+    axis = run.epoch_axis if any(run.is_of_epochs(name) for one in quantities for name in run.named(one)) else {}
     return Panel(title, [*of_families, *of_singles], **axis)
 
 

@@ -27,4 +27,4 @@ def _panels(run: WrittenRun) -> Iterator[Panel]:
             run.over_epochs(f"val_{metric}", GREEN, "validation"),
             run.over_epochs(f"test_{metric}", ORANGE, "test"),
         ]
-        yield Panel(metric, curves, **run.over_epochs_of)
+        yield Panel(metric, curves, **run.epoch_axis)

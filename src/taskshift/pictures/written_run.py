@@ -50,7 +50,7 @@ class WrittenRun:
         return frozenset(name for row in self.epochs for name in row)
 
     @property
-    def over_epochs_of(self) -> dict[str, Any]:
+    def epoch_axis(self) -> dict[str, Any]:
         """The x axis of a panel over epochs: its name, and the borders between tasks."""
         starts = {int(row["task_idx"]): row["global_epoch"] for row in reversed(self.epochs)}
         return {"x_name": f"epoch (tasks {min(starts)}–{max(starts)})", "borders": sorted(starts.values())[1:]}
