@@ -122,9 +122,7 @@ def reference(work: Work) -> Iterator[int]:
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                numbers[number] = (
-                    loss if not task.metrics else (F.softmax(outputs, dim=1).argmax(dim=1) == targets).float().mean()
-                )
+                numbers[number] = _right(outputs, targets) if task.metrics else loss
             if number % 64 == 63:
                 yield 64
 
@@ -138,7 +136,8 @@ def _right(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def ours(work: Work, how: str) -> Iterator[int]:
     """The same steps as a run takes them, an epoch after another; the first value comes when all is set up."""
-    stream, task = work.stream(work.batch_size), work.stream(work.batch_size)[0]
+    stream = work.stream(work.batch_size)
+    task = stream[0]
     net = MLP((work.widths[0],), work.widths[-1], depth=len(work.widths) - 2, width=work.widths[1])
     learner = Learner(net, lambda parameters: torch.optim.SGD(parameters, lr=work.lr))
     training = Training(learner, stream.gather(task, task.train[:2]))

@@ -28,7 +28,7 @@ from taskshift.evaluation import eval_mode
 from taskshift.evaluators.evaluator import Evaluator, Findings, Kept, MeasuredPhase, Measurement, Row, Settings
 from taskshift.faults import Fault
 from taskshift.intact import Damaged, read_json, write_json
-from taskshift.randomness import generator, seed_from
+from taskshift.randomness import generator, random_state_kept, seed_from
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.shifts.task import Batch, Task
 
@@ -265,7 +265,7 @@ def _write(folder: Path, findings: Findings, seconds: float) -> None:
 def _seeded(measurement: Measurement, name: str) -> Iterator[None]:
     """Give the evaluator a random state of its own, and the run its own back."""
     device = measurement.stream.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with random_state_kept(device):
         torch.manual_seed(seed_from(measurement.seed, "evaluator", measurement.task.index, measurement.phase, name, "torch"))
         yield
 

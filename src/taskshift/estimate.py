@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from taskshift import checkpoint
-from taskshift.clock import synchronize
+from taskshift.clock import stopwatch, synchronize
 from taskshift.config.build import Parts
+from taskshift.randomness import random_state_kept
 from taskshift.shifts.task import Task
 
 PROBE_SECONDS = 0.2
@@ -46,7 +47,7 @@ def _step_seconds(parts: Parts, task_index: int) -> float:
     task, device = parts.stream[task_index], parts.device
     if parts.training.most_steps > 1:
         return _step_seconds_of_programs(parts, task)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with random_state_kept(device):
         training = parts.make_training(0)
         training.begin(task, parts.stream.in_batches(task, task.train))
         batch = next(iter(parts.stream.apart().epoch(task, 0, actor=training)))
@@ -65,17 +66,21 @@ def _step_seconds(parts: Parts, task_index: int) -> float:
 
 def _step_seconds_of_programs(parts: Parts, task: Task) -> float:
     """The same of the run's own training, which is put back to where it was: programs belong to it."""
-    training = parts.training
-    source, before = parts.stream.apart(), checkpoint.cloned(training.state_dict())
+    training, source = parts.training, parts.stream.apart()
+    before, own = checkpoint.cloned(training.state_dict()), training.schedule
+    training.schedule = parts.make_training(0).schedule  # at its start, again and again: one may end with its task
+    start = checkpoint.cloned(training.schedule.state_dict())
     chunk = next(source.chunks(task, 0, length=training.steps_ahead(source), actor=training))
-    begin, count = time.perf_counter(), 0
-    while count < 1 or time.perf_counter() - begin < PROBE_SECONDS:
-        training.learn_all(task, chunk)
-        count += len(chunk.targets)
-        synchronize(parts.device)
-    seconds = (time.perf_counter() - begin) / count
+    training.learn_all(task, chunk)  # what is recorded only now does not count
+    seconds, count = 0.0, 0
+    while seconds < PROBE_SECONDS:
+        training.schedule.load_state_dict(start)
+        with stopwatch(parts.device) as watch:
+            training.learn_all(task, chunk)
+        seconds, count = seconds + watch.seconds, count + len(chunk.targets)
+    training.schedule = own
     training.load_state_dict(before)
-    return seconds
+    return seconds / count
 
 
 def _bytes(state: object) -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-import torch
-
 from taskshift.execution.compiling import compiler_for
 from taskshift.execution.rule import count_operations, pays
 from taskshift.execution.unrecordable import UnrecordableError
 from taskshift.faults import Fault
+from taskshift.randomness import random_state_kept
 from taskshift.shifts.source import Source
 from taskshift.shifts.task import Batch, Task
 from taskshift.training import Training
@@ -50,7 +49,7 @@ def settle(training: Training, source: Source, task: Task, *, wanted: str, num_s
     if wanted == "eager":
         return Execution("eager", "as the config says")
     device = source.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with random_state_kept(device):
         batch = next(source.apart().epoch(task, 0, actor=training))
         if wanted == "auto" and (why := _why_not_worth_it(training, task, batch, num_steps)) is not None:
             return Execution("eager", why)
@@ -65,7 +64,8 @@ def settle(training: Training, source: Source, task: Task, *, wanted: str, num_s
         return Execution("compiled", f"by {compiler}")
     if wanted == "replay":
         return Execution("replay", "as the config says")
-    return Execution("replay", "there is no C++ compiler" if compiler is None else "the compiler failed")
+    lacking = "there is no Triton" if device.type == "cuda" else "there is no C++ compiler"
+    return Execution("replay", lacking if compiler is None else "the compiler failed")
 
 
 def _why_not_worth_it(training: Training, task: Task, batch: Batch, num_steps: int) -> str | None:

@@ -116,12 +116,20 @@ class Job:
     def _settle(self, known: Mapping[str, Any] | None) -> Execution:
         """How the steps are carried out: as the run began, else as `execution` says."""
         top, stream = self.parts.top, self.parts.stream
-        task = stream[self.progress.task]
+        task = stream[0]
         num_steps, wanted = top.num_tasks * top.epochs * stream.num_batches(task), top.execution
         if known is not None:
             wanted = kept(wanted, known)
         found = settle(self.parts.training, stream, task, wanted=wanted, num_steps=num_steps)
-        return found if known is None else begun(known)
+        if known is None:
+            return found
+        began = begun(known)
+        if found.how != began.how:
+            log.warning(
+                "this run's steps began %s and are %s here (%s): its numbers may differ in the last bits",
+                *(began.how, found.how, found.why),
+            )
+        return began
 
     def _fitting_threads(self) -> int:
         parts = self.parts

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -16,3 +18,10 @@ def seed_from(*parts: int | str) -> int:
 def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator on `device` that starts from `seed_from(*parts)`."""
     return torch.Generator(device=device).manual_seed(seed_from(*parts))
+
+
+@contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Let what is drawn inside from torch's default generators, of the CPU and of `device`, leave no trace."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

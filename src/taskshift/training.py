@@ -7,7 +7,6 @@ from copy import deepcopy
 from functools import cache, partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -21,7 +20,7 @@ from taskshift.learners.learner import Learner, Loss, State, Step, Steps
 from taskshift.learners.part import Switch, Tensors, setting
 from taskshift.learners.rehearsal import rehearse
 from taskshift.learners.schedule import Length, Schedule
-from taskshift.randomness import generator, seed_from
+from taskshift.randomness import generator, random_state_kept, seed_from
 from taskshift.shifts.source import Source
 from taskshift.shifts.task import Batch, Task
 
@@ -142,7 +141,7 @@ class Training:
         """Try every part once, and leave no trace; raises Fault where one changes names or shapes."""
         kept = {name: deepcopy(part.state_dict()) for name, part in self.learner.eager_parts}
         device = batch.inputs.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with random_state_kept(device):
             self._face(task)
             contexts = self._contexts("switch", 0, task.loss, batches=[batch])
             draws = self.draws.at(0, self.state["taken"])

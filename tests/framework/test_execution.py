@@ -13,19 +13,23 @@ import torch
 from learning import ActivitySquared, Noise, PowerIteration, Redraw, Shrink, Tortoise, TowardStart, training_of
 from runs import TINY, compose, run_in
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from taskshift import checkpoint, execute
+from taskshift import checkpoint, estimate, execute
+from taskshift.config.build import build_parts
 from taskshift.data.labelled_data import LabelledData
 from taskshift.execute import settle
 from taskshift.execution import compiling
 from taskshift.execution.leaves import FixedTensors
 from taskshift.execution.losses import structure
 from taskshift.execution.programs import fitting_length
+from taskshift.execution.recording import in_place
 from taskshift.execution.rule import pays
 from taskshift.execution.unrecordable import UnrecordableError
 from taskshift.faults import Fault
 from taskshift.learners.gradient import ASAM
 from taskshift.learners.interventions import AfterStep
+from taskshift.run_folder import RunFolder
 from taskshift.shifts.incremental_classes import IncrementalClasses
 from taskshift.shifts.losses import CrossEntropy
 from taskshift.shifts.stationary import Stationary
@@ -355,6 +359,19 @@ def test_a_run_goes_on_in_the_execution_it_began_with(tmp_path):
         run_in(tmp_path, compose(*config, "num_tasks=2", "execution=eager"))
 
 
+def test_a_run_that_goes_on_otherwise_than_it_began_says_so(tmp_path, monkeypatch, caplog):
+    config = [*TINY, *PLAIN, "run_name=one"]
+    folder = run_in(tmp_path, compose(*config, "num_tasks=1", "execution=replay"))
+    held = RunFolder(folder, arch="mlp")
+    held.write_run(held.known_run() | {"execution": {"how": "compiled", "why": "by g++"}})
+    monkeypatch.setattr(execute, "compiler_for", lambda device: None)
+    run_in(tmp_path, compose(*config, "num_tasks=2", "execution=auto"))
+    told = (
+        "this run's steps began compiled and are replay here (there is no C++ compiler): its numbers may differ in the last bits"
+    )
+    assert told in caplog.messages
+
+
 # -- the compiler's cache -------------------------------------------------------------------------------------------
 
 
@@ -387,11 +404,63 @@ def test_half_a_library_that_a_killed_process_left_breaks_no_run(tmp_path, monke
     assert run()[0] == first
 
 
-def test_where_the_compiler_fails_the_step_is_replayed(tmp_path, monkeypatch):
+def test_where_the_compiler_fails_the_step_is_replayed_and_no_cache_is_thrown_away(tmp_path, monkeypatch):
     monkeypatch.setenv("TASKSHIFT_CACHE", str(tmp_path / "cache"))
+    compiling.cache_folder().mkdir(parents=True)
+    others = tmp_path / "cache" / "notes.txt", compiling.cache_folder() / "of another run"
+    for file in others:
+        file.write_text("mine")
     monkeypatch.setattr(compiling, "_by_inductor", lambda *given: (_ for _ in ()).throw(RuntimeError("no room\nmore")))
     stream = stream_of()
     task = stream[0]
     training = training_of(net(), torch.optim.SGD, stream)
     assert settle(training, stream, task, wanted="auto", num_steps=10**9) == ("replay", "the compiler failed")
     learnt(training, stream, length=5)
+    assert all(file.read_text() == "mine" for file in others)
+
+
+def test_a_cache_that_is_thrown_away_takes_nothing_of_the_users_along(tmp_path, monkeypatch):
+    monkeypatch.setenv("TASKSHIFT_CACHE", str(tmp_path / "cache"))
+    folder = compiling.cache_folder()
+    folder.mkdir(parents=True)
+    (tmp_path / "cache" / "notes.txt").write_text("mine")
+    first, made = [RuntimeError("half a library")], lambda arguments: None
+
+    def by_inductor(recording, arguments):
+        if first:
+            raise first.pop()
+        return made
+
+    monkeypatch.setattr(compiling, "_by_inductor", by_inductor)
+    assert compiling.compiled(None, []) is made
+    assert not folder.exists()
+    assert (tmp_path / "cache" / "notes.txt").read_text() == "mine"
+
+
+def test_a_piece_of_a_split_is_taken_before_it_is_written_over():
+    """A tensor turns round, and another takes its first half: that is of the old values, though written last."""
+
+    def step(both, held, row, outputs):
+        first, second = torch.split(both, 2)
+        return torch.cat([second, first]), first, row + 1, outputs + 1
+
+    given = torch.arange(4.0), torch.zeros(2), torch.zeros(1), torch.zeros(1, 1)
+    graph = make_fx(lambda both, held: step(both, held, *given[2:]))(*given[:2])
+    in_place(graph, 2).forward(*given[:2], torch.zeros(1), torch.zeros(1, 1))
+    assert given[0].tolist() == [2, 3, 0, 1]
+    assert given[1].tolist() == [0, 1]
+
+
+def test_the_estimate_takes_no_more_steps_than_a_cycle_has(tmp_path):
+    """A one-cycle schedule raises where it is stepped past its end."""
+    words = ["learner/scheduler=one_cycle", "learner.scheduler.max_lr=0.1", "learner.scheduler_every=step", "execution=replay"]
+    config = compose(*TINY, *PLAIN, *words, "run_name=one")
+    folder = run_in(tmp_path, config)
+    assert json.loads((folder / "run.json").read_text())["execution"]["how"] == "replay"
+    parts = build_parts(config)
+    task = parts.stream[0]
+    parts.training.use_programs(task, next(parts.stream.epoch(task, 0)), compiles=False)
+    before = checkpoint.cloned(parts.training.state_dict())
+    said = estimate.before(parts, 0)
+    assert "of training" in said
+    assert checkpoint.first_difference(before, parts.training.state_dict()) is None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from taskshift.faults import Fault
 from taskshift.learners.learner import Learner
 from taskshift.learners.schedule import Length
 from taskshift.quantities import Quantities, Quantity
+from taskshift.randomness import random_state_kept
 from taskshift.recorders.recorder import Recorder
 from taskshift.run_quantities import COST, TRAINING
 from taskshift.shifts.source import Source, StreamSettings
@@ -180,11 +181,10 @@ def _refuse_empty_tasks(stream: TaskStream) -> None:
     """Raise Fault for a task of classes without examples; of tasks that show all of the data none is looked at."""
     if stream[0].train is stream.data.train:
         return
-    limit = stream.shift.num_tasks(stream.data) or len(stream)
-    for index in range(min(len(stream), limit)):
-        for examples, split in ((stream[index].train, "training"), (stream[index].test, "test")):
+    for task in islice(stream, stream.shift.num_tasks(stream.data)):  # after so many they come again
+        for examples, split in ((task.train, "training"), (task.test, "test")):
             if not len(examples):
-                has_none = f"task {index} has no {split} examples: it is of classes that have none"
+                has_none = f"task {task.index} has no {split} examples: it is of classes that have none"
                 raise Fault(f"data: {has_none}; give more data, or fewer tasks")
 
 
@@ -204,19 +204,19 @@ def _make_training(
         return recipes.net.instead(**instead).make(**given(seed)).to(device)
 
     def fresh(seed: int) -> nn.Module:
-        with _random_state_kept(device):
+        with random_state_kept(device):
             return drawn(seed, checkpoint=None)  # a net that began from a file is drawn anew as its class draws
 
     def seeded(seed: int) -> Training:
         net = drawn(seed)
-        with _random_state_kept(device):
+        with random_state_kept(device):
             pass_two_examples(net, example.inputs, num_outputs, recipes.net.target.__name__)
             join_single_examples(net, stream)
         learner = recipes.learner.make(**given(seed), net=net)
         return Training(learner, example, seed=seed, make_net=fresh, length=length)
 
     def apart(seed: int) -> Training:
-        with _random_state_kept(device):
+        with random_state_kept(device):
             return seeded(seed)
 
     training = seeded(stream.seed)
@@ -233,9 +233,3 @@ def _device(name: str) -> torch.device:
         found = f"this machine shows torch {number} GPU{'s' if number > 1 else ''}" if number else "torch sees no GPU here"
         raise Fault(f"device={name}: {found}; give auto or cpu" + (f", or cuda:0 to cuda:{number - 1}" if number else ""))
     return device
-
-
-@contextmanager
-def _random_state_kept(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield

@@ -43,30 +43,31 @@ def compiler_for(device: torch.device) -> str | None:
 def compiled(recording: Recording, arguments: Sequence[Tensor]) -> Callable[[list[Tensor]], object]:
     """The recording `in_place`, compiled for arguments of these shapes and strides; called with a list of them.
 
-    A cache with half a library in it, left by a process that was killed, is thrown away and the program compiled once more,
-    where no other process writes. Raises UncompilableError.
+    A cache with half a library in it, left by a process that was killed, fails it: the program is then compiled in a new folder,
+    and where it compiles there the cache is thrown away. Raises UncompilableError.
     """
     try:
         with _cache(cache_folder()):
             return _by_inductor(recording, arguments)
     except FAILURES as error:
-        log.warning("the compiler's cache %s is thrown away: %s", cache_folder(), _first_line(error))
-    _throw_away(cache_folder())
+        why = _first_line(error)
     from torch._inductor.utils import clear_caches
 
     clear_caches()  # what this process has read of it
     try:
         with tempfile.TemporaryDirectory(prefix="taskshift-") as folder, _cache(Path(folder)):
-            return _by_inductor(recording, arguments)
+            made = _by_inductor(recording, arguments)
     except FAILURES as error:
         raise UncompilableError(_first_line(error)) from error
+    log.warning("the compiler's cache %s is thrown away: %s", cache_folder(), why)
+    _throw_away(cache_folder())
+    return made
 
 
 def cache_folder() -> Path:
     """Where compiled programs are kept for all runs of a user."""
-    if CACHE in os.environ:
-        return Path(os.environ[CACHE])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taskshift" / f"inductor-{torch.__version__}"
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "taskshift"
+    return Path(os.environ.get(CACHE) or default) / f"inductor-{torch.__version__}"
 
 
 def _by_inductor(recording: Recording, arguments: Sequence[Tensor]) -> Callable[[list[Tensor]], object]:

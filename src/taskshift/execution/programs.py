@@ -55,7 +55,7 @@ class Programs:
         settings = {**state["settings"], "optimizer": {**state["settings"].get("optimizer", {}), **moving}}
         given = Given(self.fixed.nest, settings, tensors_of_loss(loss), draws, *(part.contiguous().unbind() for part in batches))
         columns = [repeat(part) if isinstance(part, Tensor) else part for part in given.flat()]
-        first = given.of([part if isinstance(part, Tensor) else part[0] for part in given.flat()])
+        first = given.at_first()
         by_acting = {names: self._program(first, loss, names) for names in dict.fromkeys(acting)}
         programs = [by_acting[names] for names in acting]
         for number, (program, arguments) in enumerate(zip(programs, zip(*columns, strict=False), strict=True)):
@@ -65,8 +65,7 @@ class Programs:
     def prepare(self, state: State, batch: Batch, loss: Loss, *, draws: Mapping[str, Any], acting: tuple[str, ...]) -> bool:
         """Record such a step, and say whether it is compiled; raises UnrecordableError."""
         given = Given(self.fixed.nest, state["settings"], tensors_of_loss(loss), draws, *batch)
-        first = given.of([part if isinstance(part, Tensor) else part[0] for part in given.flat()])
-        return self._program(first, loss, acting).is_compiled
+        return self._program(given.at_first(), loss, acting).is_compiled
 
     def _program(self, given: Given, loss: Loss, acting: tuple[str, ...]) -> Program:
         key = structure(loss), acting, tuple((part.shape, part.dtype) for part in (given.inputs, given.targets))

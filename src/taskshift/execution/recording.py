@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -38,6 +39,10 @@ class Given(NamedTuple):
 
     def flat(self) -> list[Tensor]:
         return [tensor for part in self for tensor in leaves(part, part)]
+
+    def at_first(self) -> Given:
+        """The same at the first of the steps that some of them are a sequence over."""
+        return self.of([part if isinstance(part, Tensor) else part[0] for part in self.flat()])
 
     def of(self, flat: Sequence[Tensor]) -> Given:
         """These tensors in the same form."""
@@ -151,6 +156,8 @@ def _apart(nodes: fx.Graph, value: fx.Node) -> fx.Node:
 
 
 def _is_view(target: object) -> bool:
+    if target is operator.getitem:  # one of several results, such as a split's
+        return True
     return isinstance(target, torch._ops.OpOverload) and any(of.alias_info is not None for of in target._schema.returns)
 
 

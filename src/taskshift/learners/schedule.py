@@ -32,7 +32,9 @@ class Length:
 
     def of_each(self, every: Every) -> list[int]:
         """The same of every task."""
-        return [self.epochs * (1 if every == "epoch" else batches) for batches in self._batches_of_each]
+        if every == "epoch":
+            return [self.epochs] * len(self.tasks)
+        return [self.epochs * batches for batches in self._batches_of_each]
 
     @cached_property
     def _batches_of_each(self) -> list[int]:
