@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
@@ -44,6 +45,17 @@ def tensors_in(batch: Any) -> list[Tensor]:
 
     map_tensors(collect, batch)
     return found
+
+
+def num_rows(batch: Any) -> int:
+    """The first dimension that all tensors of `batch` have in common; 0 where there is none."""
+    lengths = {len(tensor) if tensor.dim() else 0 for tensor in tensors_in(batch)}
+    return lengths.pop() if len(lengths) == 1 else 0
+
+
+def as_tensor(given: Any) -> Any:
+    """A NumPy array as a tensor of its own memory, for torch takes no negative strides; anything else as it is."""
+    return torch.from_numpy(np.array(given)) if isinstance(given, np.ndarray) else given
 
 
 def copied(batch: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from loss_landscape.directions.points import require_fit
+from loss_landscape.nested import as_tensor
 from loss_landscape.results.directions import Directions
 from loss_landscape.results.info import DirectionInfo
 from loss_landscape.surface.surface import LossSurface, require_surface
@@ -100,10 +101,10 @@ def _vector(surface: LossSurface, given: Any) -> Tensor:
         require_fit(surface.layout, given)
         given = surface.layout.flatten(given)
     elif isinstance(given, Sequence) and not isinstance(given, str):
-        given = surface.layout.flatten([torch.as_tensor(part) for part in given])
+        given = surface.layout.flatten([torch.as_tensor(as_tensor(part)) for part in given])
     if not isinstance(given, Tensor | np.ndarray):
         raise TypeError(_wanted(surface, given))
-    vector = torch.as_tensor(given)
+    vector = torch.as_tensor(as_tensor(given))
     if vector.shape != (surface.size,):
         raise ValueError(_wanted(surface, given))
     if vector.is_complex():

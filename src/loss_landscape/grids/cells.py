@@ -59,6 +59,7 @@ class GridCells:
         coordinates = self.on_plane(self.coordinates[torch.as_tensor(cells)])
         return self.plane.evaluate(coordinates, strategy, self.rho).cpu().numpy()
 
+    @cached_property
     def corner_loss(self) -> float:
         """The loss at the last of the cells that a strategy is checked by, through the net itself."""
         corner = self.on_plane(self.coordinates[self.order.check_cells[-1:]])

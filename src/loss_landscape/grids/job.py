@@ -109,7 +109,7 @@ class GridJob:
 
     def _corner_loss(self) -> float:
         """The value at a corner: as all shards have it, where there are any."""
-        return self.cells.corner_loss() if self.corner_loss is None else self.corner_loss
+        return self.cells.corner_loss if self.corner_loss is None else self.corner_loss
 
     def _filled(self, store: PartialGrid) -> FilledGrid:
         """All losses, by half the chunk from the start again whenever memory runs out."""

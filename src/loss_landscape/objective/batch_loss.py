@@ -50,7 +50,7 @@ class BatchLoss:
     @classmethod
     def of_function(cls, net: FunctionalNet, function: Callable[[nn.Module, Any], Tensor], rehearsal: Rehearsal) -> BatchLoss:
         """The loss `function(model, batch)`, which sees the first batch."""
-        with torch.enable_grad(), _explained("batch_loss(model, batch), with the net in eval mode,", batch=rehearsal.batch):
+        with _explained("batch_loss(model, batch), with the net in eval mode,", batch=rehearsal.batch):
             net, custom = rehearsed_function(net, function, rehearsal)
         return cls(net, custom=custom)
 
@@ -58,8 +58,7 @@ class BatchLoss:
         """The loss of a batch at `parameters` by name, a scalar to be differentiated; the net in `dtype` where that is given."""
         batch = self.net.lent(batch)
         if self.custom is not None:
-            with torch.enable_grad():  # it may differentiate the net itself
-                return self.custom.at(self.net, parameters, batch)
+            return self.custom.at(self.net, parameters, batch)
         assert self.criterion is not None  # one of the two is there
         return self.criterion(self.net(parameters, batch[0], dtype), batch[1])
 
@@ -106,6 +105,8 @@ def _rehearsed_on_inputs(net: FunctionalNet, rehearsal: Rehearsal) -> tuple[Func
             raise
         try:
             return rehearsal.rules_for(replace(net, rules=replace(net.rules, whole_inputs=True)), run)
+        except (torch.OutOfMemoryError, NotEvaluableError):
+            raise
         except FAULTS:
             raise error from None  # of the documented way
 
@@ -156,4 +157,5 @@ class ModelWithLoss(nn.Module):
         """The loss with `parameters` in place of the net's own."""
         if self.differentiates:
             parameters = {name: p if p.requires_grad else p.clone().requires_grad_() for name, p in parameters.items()}
-        return net.run(net.state(parameters), (batch,), inside=self)
+        with torch.enable_grad():  # it may differentiate the net itself
+            return net.run(net.state(parameters), (batch,), inside=self)

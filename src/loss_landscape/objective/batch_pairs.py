@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loss_landscape.nested import form_of, tensors_in, with_entries
+from loss_landscape.nested import form_of, num_rows, tensors_in, with_entries
 from loss_landscape.objective.batch_loss import FAULTS, BatchLoss
 from loss_landscape.objective.batches import Batches
 from loss_landscape.objective.functional_net import Parameters, undisturbed
@@ -54,8 +54,8 @@ class _Pair:
         )
 
 
-def denominators_by_pairs(loss: BatchLoss, batches: Batches, parameters: Parameters) -> tuple[list[float], str]:
-    """What each batch's loss divides by, up to a common factor, and in words how that is known.
+def denominators_by_pairs(loss: BatchLoss, batches: Batches, parameters: Parameters) -> tuple[list[float] | None, str]:
+    """What each batch's loss divides by, up to a common factor (None: it is a sum), and in words how that is known.
 
     Looked at a little way from `parameters`, where a head that begins at 0 does not make all losses alike. Raises ValueError
     where the loss of two batches together can't be had, or is no mean of theirs.
@@ -66,7 +66,7 @@ def denominators_by_pairs(loss: BatchLoss, batches: Batches, parameters: Paramet
         counts = [pairs[0].counts[0], *(pair.counts[1] for pair in pairs)]
         return [float(count) for count in counts], "examples: the loss is their mean, by pairs of batches"
     if all(pair.is_sum(tolerance) for pair in pairs):
-        return [1.0] * (len(pairs) + 1), "sum over all data, by pairs of batches"
+        return None, "sum over all data, by pairs of batches"
     if tolerance == EXACT:
         ratios = [pair.ratio() for pair in pairs]
         there = [pair.ratio() for pair in _pairs(loss, batches, _displaced(parameters, seed=1))]
@@ -100,6 +100,8 @@ def _pairs(loss: BatchLoss, batches: Batches, parameters: Parameters) -> list[_P
             continue
         try:
             together = one.loss_with(seen, loss, parameters)
+        except torch.OutOfMemoryError:
+            raise
         except FAULTS as error:
             raise _unknown(f"two batches can't be put into one to compare their losses ({_first_line(error)})") from error
         found.append(_Pair(one.value, seen.value, together, (one.count, seen.count)))
@@ -125,8 +127,7 @@ class _Seen:
     @property
     def count(self) -> int:
         """The first dimension that all tensors of the targets have in common, of the whole batch without targets; else 0."""
-        lengths = {len(t) if t.dim() else 0 for t in tensors_in(self.batch if self.outputs is None else self.batch[1])}
-        return lengths.pop() if len(lengths) == 1 else 0
+        return num_rows(self.batch if self.outputs is None else self.batch[1])
 
     def loss_with(self, other: _Seen, loss: BatchLoss, parameters: Parameters) -> float:
         """The loss of both batches in one."""

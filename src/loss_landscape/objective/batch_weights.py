@@ -43,8 +43,8 @@ def batch_weights(
         return BatchWeights(shares(known), "the criterion's own denominator")
     if len(found) == 1:
         return BatchWeights((1.0,), "a single batch")
-    relative, rule = denominators_by_pairs(loss, batches, parameters)
-    return BatchWeights(tuple(relative) if rule.startswith("sum") else shares(relative), rule)
+    denominators, rule = denominators_by_pairs(loss, batches, parameters)
+    return BatchWeights((1.0,) * len(found) if denominators is None else shares(denominators), rule)
 
 
 def shares(weights: Sequence[float]) -> tuple[float, ...]:

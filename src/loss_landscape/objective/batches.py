@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
-from loss_landscape.nested import map_tensors, rows_of, tensors_in
+from loss_landscape.nested import map_tensors, num_rows, rows_of, tensors_in
 
 DATASET_BATCH = 256  # examples at a time of a data set given in place of a loader
 SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -122,8 +122,7 @@ class _Halves:
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.whole:
-            lengths = {len(t) if t.dim() else 0 for t in tensors_in(batch)}
-            count = lengths.pop() if len(lengths) == 1 else 0
+            count = num_rows(batch)
             if not count:
                 raise ValueError("a batch whose examples can't be told apart can't be cut in two")
             for part in (slice(0, count // 2), slice(count // 2, count)) if count > 1 else (slice(0, 1),):

@@ -183,7 +183,7 @@ def objective_of(
         if batch_norm == "recompute":
             net = losses.net.with_recomputed_statistics({}, (batch[0] for batch in fixed))
             losses = losses.with_net(net)
-        if batch_norm != "recompute":
+        else:
             require_same_loss_in_own_eval_mode(model, losses, rehearsal.batch)
         penalty = None
         if regularizer is not None:

@@ -72,7 +72,7 @@ class GivenAttributes:
     """What the modules of a net hold beside parameters, buffers and submodules, to be given back to them after each call."""
 
     def __init__(self, net: nn.Module):
-        self._modules = [(name, vars(module), dict(vars(module))) for name, module in net.named_modules()]
+        self._modules = [(name, module, dict(vars(module))) for name, module in net.named_modules()]
         self._contents = [
             (f"{name}.{key}".lstrip("."), value, copy.copy(value))
             for name, _, given in self._modules
@@ -109,7 +109,8 @@ class GivenAttributes:
 
     def restore(self) -> None:
         """Put everything back."""
-        for _, attributes, given in self._modules:
+        for _, module, given in self._modules:
+            attributes = vars(module)  # not kept: an unpickled module has another dict than the one it was filled from
             attributes.clear()
             attributes.update(given)
         for _, container, given in self._contents:
@@ -119,9 +120,9 @@ class GivenAttributes:
         """The names of the attributes that are not what they were."""
         found = [
             f"{name}.{key}".lstrip(".")
-            for name, attributes, given in self._modules
-            for key in {**given, **attributes}
-            if key not in KEPT_BY_TORCH and attributes.get(key) is not given.get(key)
+            for name, module, given in self._modules
+            for key in {**given, **vars(module)}
+            if key not in KEPT_BY_TORCH and vars(module).get(key) is not given.get(key)
         ]
         found += [name for name, container, given in self._contents if not _same(container, given)]
         return found + [name for name, tensor, version in self._tensors if tensor._version != version]

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loss_landscape.nested import as_tensor
+
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
@@ -79,7 +81,7 @@ class CurvatureOperator(ABC):
         self.num_products += columns.shape[1]
         return self.matmat(columns).reshape(vectors.shape)
 
-    def identity(self) -> Iterable[Tensor | str]:
+    def fingerprint(self) -> Iterable[Tensor | str]:
         """What tells this matrix from others of its shape, as far as it is known: nothing, unless a subclass says more."""
         return ()
 
@@ -112,21 +114,21 @@ class MatrixOperator(CurvatureOperator):
     """
 
     def __init__(self, matrix: Tensor | np.ndarray):
-        matrix = torch.from_numpy(np.array(matrix)) if isinstance(matrix, np.ndarray) else matrix
-        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
-            raise ValueError(f"expected a square matrix, got {list(matrix.shape)}")
-        if matrix.is_complex():
+        held: Tensor = as_tensor(matrix)
+        if held.dim() != 2 or held.shape[0] != held.shape[1] or not len(held):
+            raise ValueError(f"expected a square matrix, got {list(held.shape)}")
+        if held.is_complex():
             raise ValueError("expected a real matrix, got a complex one")
-        matrix = matrix if matrix.is_floating_point() else matrix.to(torch.get_default_dtype())
-        if bool(((matrix - matrix.T).abs() > SYMMETRY * matrix.abs().amax()).any()):
+        held = held if held.is_floating_point() else held.to(torch.get_default_dtype())
+        if bool(((held - held.T).abs() > SYMMETRY * held.abs().amax()).any()):
             raise ValueError("expected a symmetric matrix; give (matrix + matrix.T) / 2 if that is what is meant")
-        super().__init__(len(matrix), matrix.dtype, matrix.device)
-        self.matrix = matrix
+        super().__init__(len(held), held.dtype, held.device)
+        self.matrix = held
 
     def matmat(self, vectors: Tensor) -> Tensor:
         return self.matrix @ vectors
 
-    def identity(self) -> Iterable[Tensor | str]:
+    def fingerprint(self) -> Iterable[Tensor | str]:
         return (self.matrix,)
 
 

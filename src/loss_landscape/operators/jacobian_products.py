@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from loss_landscape.nested import rows_of
+from loss_landscape.nested import num_rows, rows_of
 from loss_landscape.objective.functional_net import Parameters, undisturbed
 from loss_landscape.operators.batch_sum import TENSORS_KEPT_AN_ACTIVATION, BatchMatrix
 from loss_landscape.operators.finite_differences import STEPS, in_exact_dtype
@@ -58,10 +58,14 @@ def first_that_works(
             return method, exact, "; ".join(reasons)  # it is mended where the whole is computed
         except RuntimeError as error:
             reasons.append(f"not {method}: {str(error).strip().partition(chr(10))[0]}")
-    raise ValueError(f"{'; '.join(reasons)}; give method='auto'")
+    advice = ["give method='auto'"] if len(candidates) == 1 else []
+    raise ValueError("; ".join([*reasons, *advice]))
 
 
 def _few_of(batch: Any) -> Any:
+    """Two examples, or the batch where they can't be told apart."""
+    if not num_rows(batch):
+        return batch
     try:
         return rows_of(batch, slice(0, 2))
     except (ValueError, IndexError):

@@ -35,6 +35,6 @@ class PreconditionedOperator(CurvatureOperator):
     def matmat(self, vectors: Tensor) -> Tensor:
         return self._scale * (self.operator @ (self._scale * vectors))
 
-    def identity(self) -> Iterable[Tensor | str]:
+    def fingerprint(self) -> Iterable[Tensor | str]:
         """That of the operator, and the scaling."""
-        return [*self.operator.identity(), self._scale]
+        return [*self.operator.fingerprint(), self._scale]

@@ -21,7 +21,7 @@ class SurfaceOperator(CurvatureOperator):
         super().__init__(surface.size, surface.dtype, surface.device)
         self.surface = surface
 
-    def identity(self) -> Iterable[Tensor | str]:
+    def fingerprint(self) -> Iterable[Tensor | str]:
         """The kind of matrix, and where on its surface it is."""
         return type(self).__name__, repr(self.surface.layout.names), self.surface.origin
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from loss_landscape.results.documented import Documented
@@ -32,7 +32,7 @@ class HessianMetrics(Documented):
     size: int
     epoch: float = 0
     notes: tuple[str, ...] = ()
-    pairs: Eigenpairs | None = field(default=None, compare=False)
+    pairs: Eigenpairs | None = None
 
     @classmethod
     def of(cls, pairs: Eigenpairs, trace: Estimate, *, epoch: float, notes: tuple[str, ...]) -> HessianMetrics:

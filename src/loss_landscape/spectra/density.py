@@ -119,7 +119,7 @@ def _rows(
     """The quadrature of each probe of these numbers, ascending; the draws of the others are passed over."""
     generator = generator_from(generator)
     facts = f"{operator.size} {operator.dtype} {steps} {probes}"
-    known = PartialDensity(checkpointing, lambda: [facts, generator.get_state(), *operator.identity()])
+    known = PartialDensity(checkpointing, lambda: [facts, generator.get_state(), *operator.fingerprint()])
     for number in range(numbers[-1] + 1 if numbers else 0):
         start = probe(operator, probes, generator) if probes == "rademacher" else spherical(operator, generator)
         known.check(operator, number, start)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loss_landscape.nested import as_tensor
 from loss_landscape.operators.base import CurvatureOperator, as_operator
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.eigenpairs import Eigenpairs
@@ -201,8 +202,7 @@ def _rows(operator: CurvatureOperator, count: int, memory_budget_mb: float | Non
 
 def _summed(operator: CurvatureOperator, start: Tensor | np.ndarray) -> Tensor:
     """One vector [P] with as much of each column."""
-    if isinstance(start, np.ndarray):
-        start = torch.from_numpy(np.array(start))
+    start = as_tensor(start)
     if not isinstance(start, Tensor):
         hint = "; give its .vectors" if isinstance(start, Eigenpairs) else ""
         raise TypeError(f"start must be a tensor [P] or [P, k], got {type(start).__name__}{hint}")

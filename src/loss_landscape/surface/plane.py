@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape.graphs.tracing import UntraceableError
+from loss_landscape.nested import as_tensor
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.objective.layout import ParameterLayout
 from loss_landscape.objective.objective import Objective
@@ -105,7 +106,7 @@ class Plane:
         return Plane(self.objective.in_dtype(dtype), self.layout, self.origin.to(dtype), self.directions, traced=untraced)
 
     def _checked(self, coordinates: Tensor | np.ndarray) -> Tensor:
-        coordinates = torch.as_tensor(coordinates)
+        coordinates = torch.as_tensor(as_tensor(coordinates))
         if coordinates.dim() != 2 or coordinates.shape[1] != len(self.directions):
             raise ValueError(
                 f"expected coordinates [K, {len(self.directions)}], a column a direction, got {list(coordinates.shape)}"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from loss_landscape.nested import as_tensor
 from loss_landscape.objective.criterion import LossFunction
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.objective.layout import ParameterLayout
@@ -162,12 +163,14 @@ class LossSurface:
 
     def in_dtype(self, dtype: torch.dtype) -> LossSurface:
         """The same surface, evaluated in another dtype."""
-        return self._twin(self.objective.in_dtype(dtype), self.origin.to(dtype))
+        with undisturbed(self.device):
+            return self._twin(self.objective.in_dtype(dtype), self.origin.to(dtype))
 
     def on(self, device: torch.device | str) -> LossSurface:
         """The same surface on another device."""
         device = torch.device(device)
-        return self._twin(self.objective.on(device), self.origin.to(device))
+        with undisturbed(self.device):
+            return self._twin(self.objective.on(device), self.origin.to(device))
 
     def moved_to(self, point: Vectors) -> LossSurface:
         """The same surface with its origin at `point` [P]; the parameters that don't move stay as they are."""
@@ -210,10 +213,7 @@ class LossSurface:
 
     def _checked(self, vectors: Vectors | None, dims: int) -> Tensor:
         wanted = "[K, P]" if dims == 2 else "[P]"
-        if isinstance(vectors, np.ndarray):
-            vectors = torch.from_numpy(
-                np.array(vectors)
-            )  # a copy: views of negative strides are refused, read-only ones warned of
+        vectors = as_tensor(vectors)
         if not isinstance(vectors, Tensor) or vectors.dim() != dims or vectors.shape[-1] != self.size:
             got = list(vectors.shape) if isinstance(vectors, Tensor) else type(vectors).__name__
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def landscape_figure(record: LandscapeRecord) -> Figure:
         return volume_figure(grid, title=title)
     paths = record.paths_on(grid)
     figure = contour_figure(grid, title=title, trajectory=_points(paths[0]) if paths else None)
-    for colour, path in zip(PATH_COLOURS, paths[1:], strict=False):
+    for colour, path in zip(itertools.cycle(PATH_COLOURS), paths[1:], strict=False):
         _draw_path(figure.axes[0], path, colour)
     if len(paths) > 1:
         figure.axes[0].legend(fontsize=8, loc="upper left", framealpha=0.8)

@@ -506,3 +506,12 @@ def test_the_librarys_own_calls_agree():
     from loss_landscape import HessianOperator
 
     assert metrics.trace.value == trace(HessianOperator(explorer.surface), num_products=10, generator=42).value
+
+
+def test_a_result_is_itself_and_no_other():
+    """Their entries are arrays, whose equality has no one answer."""
+    with Explorer(user_net(), F.cross_entropy, loader_of()) as explorer:
+        one, other = (explorer.build_line(grid_size=3) for _ in range(2))
+    assert one == one
+    assert one != other
+    assert {one: 1}[one] == 1

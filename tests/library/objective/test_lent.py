@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -340,3 +341,24 @@ def test_a_checkpointed_block_has_the_derivatives_of_the_plain_one(reentrant, dt
     )
     x = INPUTS.clone().requires_grad_()
     assert torch.utils.checkpoint.checkpoint(torch.tanh, x, use_reentrant=True).grad_fn.name() == "CheckpointFunctionBackward"
+
+
+class CachesWeights(Head):
+    """Keeps what its first call computed of the weights, as a net that is faster the second time does."""
+
+    kept: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kept is None:
+            self.kept = self.hidden.weight * 1
+        return self.head(torch.tanh(F.linear(x, self.kept, self.hidden.bias)))
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda surface: pickle.loads(pickle.dumps(surface))])
+def test_a_surface_that_was_copied_still_forgets_what_a_call_keeps(again):
+    surface = LossSurface(CachesWeights(), nn.CrossEntropyLoss(), [(INPUTS, LABELS)])
+    twin, step = again(surface), torch.full((surface.size,), 0.3)
+    expected = surface.losses(displacements=torch.stack([0 * step, step]))
+    assert abs(expected[1] - expected[0]) > 1e-3
+    for _ in range(2):
+        assert torch.equal(twin.losses(displacements=torch.stack([0 * step, step])), expected)

@@ -208,3 +208,55 @@ def test_gauss_newton_and_fisher_take_the_next_way_where_a_derivative_is_missing
         torch.testing.assert_close(found @ step, expected @ step, rtol=1e-4, atol=1e-6)
     with pytest.raises(ValueError, match="not retained: .*; give method='auto'"):
         GaussNewtonOperator(LossSurface(net, loss, batches), method="retained")
+
+
+def slope_norm(model: nn.Module) -> torch.Tensor:
+    """½ ‖∇f‖² of f = Σ tanh w, by autograd on the model's own parameters."""
+    weight = next(model.parameters())
+    (slope,) = torch.autograd.grad(torch.tanh(weight).sum(), weight, create_graph=True)
+    return slope.square().sum() / 2
+
+
+@pytest.mark.parametrize("under", [torch.enable_grad, torch.no_grad])
+def test_a_regularizer_that_differentiates_the_parameters(under):
+    net = nn.Linear(3, 2, bias=False).double()
+    batch = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+    with under():
+        surface = LossSurface(net, nn.MSELoss(), [batch], regularizer=slope_norm)
+        loss = surface.loss()
+    with torch.no_grad():
+        expected = nn.functional.mse_loss(net(batch[0]), batch[1]) + (1 - torch.tanh(net.weight) ** 2).square().sum() / 2
+    assert loss == pytest.approx(float(expected), rel=1e-12)
+
+
+class Edges(nn.Module):
+    """Sums along the edges of a graph: its batch's tensors have no rows in common."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).index_add(0, edges[1], self.layer(x)[edges[0]])
+
+
+def test_a_graphs_batch_is_not_cut_into_rows_to_try_a_derivative():
+    torch.manual_seed(0)
+    net = Edges().double()
+    inputs = torch.randn(6, 3, dtype=torch.float64), torch.tensor([[0, 5, 2], [4, 1, 3]])
+    surface = LossSurface(net, nn.CrossEntropyLoss(), [(inputs, torch.arange(6) % 2)], dtype=torch.float64)
+
+    def outputs(point: Tensor) -> Tensor:
+        return torch.func.functional_call(net, surface.layout.unflatten(point), inputs)
+
+    slopes, shares = torch.func.jacrev(outputs)(surface.origin), outputs(surface.origin).softmax(dim=1)
+    middle = torch.stack([torch.diag(p) - torch.outer(p, p) for p in shares]) / 6
+    dense = GaussNewtonOperator(surface) @ torch.eye(surface.size, dtype=torch.float64)
+    torch.testing.assert_close(dense, torch.einsum("bkp,bkl,blq->pq", slopes, middle, slopes).detach())
+
+
+def test_a_surface_changes_its_dtype_in_inference_mode():
+    surface = LossSurface(nn.Linear(3, 2), nn.CrossEntropyLoss(), [(torch.randn(4, 3), torch.arange(4) % 2)])
+    with torch.inference_mode():
+        assert surface.in_dtype(torch.float64).loss() == pytest.approx(surface.loss(), rel=1e-6)
+        assert surface.on("cpu").loss() == surface.loss()
