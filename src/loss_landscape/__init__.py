@@ -15,6 +15,7 @@ The examples in the docstrings go on from this one, whose loss is 2w₁² + w₂
 
 from typing import TYPE_CHECKING, Any
 
+from loss_landscape.callbacks.recorder import TrainingRecorder
 from loss_landscape.checkpointing import Checkpointing
 from loss_landscape.directions.custom import as_directions, custom_directions
 from loss_landscape.directions.directions import (
@@ -116,6 +117,7 @@ __all__ = [
     "SampledFisherOperator",
     "Shard",
     "Slot",
+    "TrainingRecorder",
     "Trajectory",
     "UnitFlow",
     "UnitGroups",
@@ -184,10 +186,13 @@ _SHOWN: tuple[Any, ...] = (
     Eigenpairs,
     Estimate,
     Grid,
+    HessianMetrics,
+    Landscape,
     LayerCurvature,
     LayerCurvatures,
     MergeTree,
     PathLosses,
+    Trajectory,
 )
 for _shown in _SHOWN:
     _shown._repr_html_ = _in_notebooks  # here, as no room may import the pictures above it

@@ -18,8 +18,11 @@ from loss_landscape.results.directions import Directions
 from loss_landscape.results.eigenpairs import Eigenpairs
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.hessian_metrics import HessianMetrics
+from loss_landscape.results.landscape import Landscape
 from loss_landscape.results.layers import LayerCurvature, LayerCurvatures
 from loss_landscape.results.path_losses import PathLosses
+from loss_landscape.results.trajectory import Trajectory
 from loss_landscape.topology import MergeTree
 from loss_landscape.units.alignment import Alignment
 from loss_landscape.viewing.colour_scale import ColourScale
@@ -28,6 +31,7 @@ from loss_landscape.viewing.labels import notes_on
 from loss_landscape.viewing.lines import line_figure, path_figure
 from loss_landscape.viewing.planes import contour_figure, volume_figure
 from loss_landscape.viewing.spectra import eigenpairs_figure, spectrum_figure
+from loss_landscape.viewing.trajectories import trajectory_figure
 from loss_landscape.viewing.trees import merge_tree_figure
 
 if TYPE_CHECKING:
@@ -55,8 +59,55 @@ def _(grid: Grid) -> str:
         "notes": "; ".join(notes_on(grid, ColourScale.of(grid.losses))) if grid.losses.size else "",
     }
     draw = GRID_FIGURES.get(grid.losses.ndim) if grid.losses.size else None
-    cells = " × ".join(str(size) for size in grid.losses.shape)
-    return _page(f"Grid, {cells} cells", list(facts.items()), draw(grid, title="") if draw else None)
+    return _page(f"Grid, {_cells(grid)}", list(facts.items()), draw(grid, title="") if draw else None)
+
+
+@html_of.register
+def _(landscape: Landscape) -> str:
+    grid = landscape.grid
+    rows = [
+        ("of", grid.info.extra.get("model")),
+        ("loss", grid.info.extra.get("loss")),
+        ("notes", "; ".join(landscape.notes)),
+    ]
+    return _page(f"Landscape, {landscape.mode}, {_cells(grid)}", rows) + html_of(grid)
+
+
+@html_of.register
+def _(path: Trajectory) -> str:
+    first, last, shares = path.points[0], path.points[-1], path.directions.explained_variance
+    apart = max(abs(point.plane_loss - point.loss) for point in path.points)
+    rows = [
+        ("checkpoints", len(path.points)),
+        ("loss", f"{first.loss:.4g} → {last.loss:.4g}"),
+        ("plane", path.mode),
+        ("explained variance", "" if shares is None else ", ".join(f"{share:.1%}" for share in shares)),
+        ("largest distance from the plane", _number(max(path.residuals))),
+        ("plane's loss and own differ by up to", _number(apart)),
+    ]
+    return _page(f"Trajectory {path.name}", rows, trajectory_figure(path, title=""))
+
+
+@html_of.register
+def _(metrics: HessianMetrics) -> str:
+    rows = [
+        ("λ_max", _solved(metrics, 0)),
+        ("λ_min", "" if metrics.min_eigenvalue is None else _solved(metrics, metrics.num_top)),
+        ("trace", _estimate(metrics.trace)),
+        ("parameters", metrics.size),
+        ("epoch", f"{metrics.epoch:g}"),
+        ("notes", "; ".join(metrics.notes)),
+    ]
+    return _page("HessianMetrics", rows, None if metrics.pairs is None else eigenpairs_figure(metrics.pairs, title=""))
+
+
+def _solved(metrics: HessianMetrics, at: int) -> str:
+    state = "" if metrics.converged[at] else ", not converged"
+    return f"{metrics.eigenvalues[at]:.6g}, residual {metrics.residuals[at]:.1e}{state}"
+
+
+def _cells(grid: Grid) -> str:
+    return " × ".join(str(size) for size in grid.losses.shape) + " cells"
 
 
 @html_of.register

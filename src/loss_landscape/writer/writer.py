@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 from torch import Tensor, nn
 
@@ -20,8 +20,10 @@ from loss_landscape.storage.records import Checkpoint, LandscapeRecord
 from loss_landscape.writer.checkpoint_files import number_or_none, write_checkpoint
 from loss_landscape.writer.export import export_record
 from loss_landscape.writer.metadata import full_record
+from loss_landscape.writer.mirror import LogFunction, Mirror, numbers_of
 
 DirectionMode = Literal["random", "pca"]
+Found = TypeVar("Found", Landscape, Trajectory, HessianMetrics)
 
 
 class LossLandscapeWriter:
@@ -29,18 +31,20 @@ class LossLandscapeWriter:
 
     `log_dir` holds landscape.duckdb, the checkpoints, and landscape.json, which `close` writes unless `auto_export` is False.
     Opened again, a folder has all that was in it, and goes on with what was interrupted. `seed` draws directions and probes from
-    generators of its own; the user's net and random numbers stay as they were.
+    generators of its own; the user's net and random numbers stay as they were. `mirror` is handed the numbers that are found:
+    `wandb.log` or another function of a dict, `SummaryWriter.add_scalar` or another one of a name and a number.
 
-    Raises ImportError without duckdb, StorageInUseError where somebody writes to the folder, and UnreadableFileError for a
-    damaged one.
+    Raises ValueError for a mirror that takes neither, ImportError without duckdb, StorageInUseError where somebody writes to the
+    folder, and UnreadableFileError for a damaged one.
 
     >>> with LossLandscapeWriter("runs/exp1") as writer:
     ...     writer.sample_landscape(model, batches, nn.MSELoss(), grid_size=3, directions=torch.eye(2), range_scale=1.0)
     Landscape(Grid(3×3, loss 0…10, centre 2.5, custom, noise 0))
     """
 
-    def __init__(self, log_dir: str | Path, *, seed: int = 42, auto_export: bool = True):
+    def __init__(self, log_dir: str | Path, *, seed: int = 42, auto_export: bool = True, mirror: LogFunction | None = None):
         self.log_dir, self.seed, self.auto_export = Path(log_dir), seed, auto_export
+        self._mirror = Mirror(mirror)
         self.storage = LandscapeStorage(self.log_dir / "landscape.duckdb")
         if "created_at" not in self.storage.facts():
             self.storage.save_fact("created_at", now())
@@ -89,7 +93,8 @@ class LossLandscapeWriter:
         with self._explorer(model, data_loader, loss_fn, loss_options) as explorer:
             if directions is None and direction_mode == "pca":
                 directions = explorer.path_directions(self._recorded(), dimensions)
-            return explorer.build(dimensions, grid_size=grid_size, range_scale=range_scale, directions=directions)
+            landscape = explorer.build(dimensions, grid_size=grid_size, range_scale=range_scale, directions=directions)
+        return self._told(landscape, self._last_epoch())
 
     def record_checkpoint(
         self,
@@ -110,6 +115,18 @@ class LossLandscapeWriter:
         recorded = (number_or_none(value) for value in (train_loss, val_loss, learning_rate))
         self.storage.save_checkpoint(Checkpoint(float(epoch), file, *recorded))
         return file
+
+    def add_losses(self, *, train_loss: float | Tensor | None = None, val_loss: float | Tensor | None = None) -> None:
+        """Keep losses that came to be known only after the last checkpoint was recorded: `train_loss`, `val_loss` of its epoch.
+
+        Raises ValueError where there is no checkpoint yet.
+        """
+        recorded = self.storage.checkpoints()
+        if not recorded:
+            raise ValueError("no checkpoint was recorded yet, so there is none to add losses to; call record_checkpoint first")
+        last, train, val = recorded[-1], number_or_none(train_loss), number_or_none(val_loss)
+        losses = (last.train_loss if train is None else train, last.val_loss if val is None else val)
+        self.storage.save_checkpoint(Checkpoint(last.epoch, last.file, *losses, last.learning_rate))
 
     def checkpoints(self) -> Sequence[Checkpoint]:
         """What was recorded, first to last."""
@@ -137,7 +154,8 @@ class LossLandscapeWriter:
         if mode == "fixed" and directions is None:
             directions = self.get_directions()
         with self._explorer(model, data_loader, loss_fn, loss_options) as explorer:
-            return explorer.build_trajectory(path, mode=mode, directions=directions, name=name)
+            trajectory = explorer.build_trajectory(path, mode=mode, directions=directions, name=name)
+        return self._told(trajectory, trajectory.points[-1].epoch)
 
     def compute_hessian_metrics(
         self,
@@ -154,7 +172,7 @@ class LossLandscapeWriter:
         `model`, `data_loader`, `loss_fn` and the `loss_options` are as in `sample_landscape`.
         """
         with self._explorer(model, data_loader, loss_fn, loss_options) as explorer:
-            return explorer.compute_hessian_metrics(top_k=top_k, epoch=epoch)
+            return self._told(explorer.compute_hessian_metrics(top_k=top_k, epoch=epoch), epoch)
 
     def get_directions(self) -> Directions:
         """The directions that the last landscape was really sampled along, for another Writer's `directions=`."""
@@ -187,6 +205,14 @@ class LossLandscapeWriter:
         self, model: nn.Module, data_loader: Any, loss_fn: Callable[..., Tensor] | None, loss_options: LossKeywords
     ) -> Explorer:
         return Explorer(model, loss_fn, data_loader, storage=self.storage, seed=self.seed, **loss_options)
+
+    def _told(self, found: Found, epoch: float) -> Found:
+        self._mirror.tell(*numbers_of(found), epoch)
+        return found
+
+    def _last_epoch(self) -> float:
+        recorded = self.storage.checkpoints()
+        return recorded[-1].epoch if recorded else 0.0
 
     def _recorded(self) -> Sequence[Checkpoint]:
         recorded = self.storage.checkpoints()

@@ -1,0 +1,96 @@
+"""A callback for the Trainer of transformers, which must be installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Unpack
+
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from loss_landscape.callbacks.recorder import Finding, TrainingRecorder
+from loss_landscape.explorer.loss_options import LossKeywords
+from loss_landscape.writer.writer import LossLandscapeWriter
+
+IGNORED = -100
+"""The label that a loss of transformers leaves out."""
+CAUSAL = "ForCausalLMLoss"
+"""What transformers calls a loss of each sequence's next tokens."""
+LOGGED = {"loss": "train_loss", "eval_loss": "val_loss"}
+"""The Trainer's names for an epoch's losses, and ours."""
+
+
+def own_loss(model: nn.Module, batch: Any) -> Tensor:
+    """The loss that a model of transformers gives when the batch has labels."""
+    loss: Tensor | None = model(**batch).loss
+    if loss is None:
+        raise ValueError(f"{type(model).__name__} gives no loss for a batch of {', '.join(batch)}; give custom_loss_fn=")
+    return loss
+
+
+def num_labels_counted(batch: Any, *, next_token: bool) -> float:
+    """How many labels a batch's loss is the mean over; with `next_token` the first of each sequence is nobody's target."""
+    labels = batch["labels"]
+    return float((labels[..., 1:] if next_token else labels).ne(IGNORED).sum())
+
+
+class LandscapeCallback(TrainerCallback):
+    """Records a model of transformers while its Trainer trains it, and measures it when the training is over.
+
+    `writer`, `every`, `hessian_every`, `at_end` and the `loss_options` are as in `TrainingRecorder`. The loss is the model's own,
+    which it gives for batches with labels, each batch weighing as many labels as it has, unless a `custom_loss_fn` of (model,
+    batch) is among the options. `data_loader` is what the landscapes are of, the Trainer's training data unless given. The loss
+    is tried on one batch before the first step. Of several processes the first one alone records and measures.
+
+    >>> from transformers import Trainer  # doctest: +SKIP
+    >>> Trainer(model, arguments, train_dataset=examples, callbacks=[LandscapeCallback("runs/exp1")])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        writer: LossLandscapeWriter | str | Path,
+        *,
+        data_loader: Any = None,
+        every: int = 1,
+        hessian_every: int | None = None,
+        at_end: Sequence[Finding] = ("2d", "trajectory", "hessian"),
+        **loss_options: Unpack[LossKeywords],
+    ):
+        self._writer, self._data = writer, data_loader
+        self._options: dict[str, Any] = {"every": every, "hessian_every": hessian_every, "at_end": at_end, **loss_options}
+        self._options.setdefault("custom_loss_fn", own_loss)
+        self._recorder: TrainingRecorder | None = None
+        self._rate: float | None = None  # of the last step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Open the folder, and try the loss."""
+        if not state.is_world_process_zero:
+            return
+        model, data = given["model"], given["train_dataloader"] if self._data is None else self._data
+        if self._options["custom_loss_fn"] is own_loss:
+            is_causal = getattr(getattr(model, "loss_function", None), "__name__", None) == CAUSAL
+            self._options.setdefault("batch_weight", partial(num_labels_counted, next_token=is_causal))
+        self._recorder = TrainingRecorder(self._writer, model, data, **self._options).__enter__()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Note the step's learning rate: at the epoch's end the schedule has moved it on."""
+        self._rate = given["lr_scheduler"].get_last_lr()[0]
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Keep the net of this epoch."""
+        if self._recorder is not None:
+            self._recorder.record(state.epoch, learning_rate=self._rate)
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Keep the losses of the recorded epoch, which the Trainer tells after its end."""
+        losses = {name: given["logs"][logged] for logged, name in LOGGED.items() if logged in given["logs"]}
+        if self._recorder is not None and losses and state.epoch == self._recorder.last_recorded:
+            self._recorder.writer.add_losses(**losses)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Measure what the training came to."""
+        if self._recorder is not None:
+            recorder, self._recorder = self._recorder, None
+            recorder.__exit__(None)
