@@ -44,6 +44,7 @@ MORE_POSITIONAL = {
     "adam_directions": "adam_directions(surface, model, optimizer): an optimizer knows its parameters by the model alone",
     "Explorer": "Explorer(model, loss_fn, data_loader): as LossSurface",
     "sample_landscape": "sample_landscape(model, data_loader, loss_fn, path) is the first call of everyone",
+    "TrainingRecorder": "TrainingRecorder(writer, model, data_loader, loss_fn): a writer, and its sample_landscape's words",
     "adam_preconditioner": "adam_preconditioner(surface, model, optimizer): as adam_directions",
     "LossSurface": "LossSurface(model, loss_fn, batches) is the first call of everyone",
     "barrier": "barrier(surface, start, end): two ends are one thing",

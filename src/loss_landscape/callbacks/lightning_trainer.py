@@ -24,11 +24,11 @@ else:
 class LandscapeCallback(Callback):
     """Records a LightningModule while it trains, and measures it when the training is over.
 
-    `writer`, `loss_fn`, `every`, `hessian_every`, `at_end` and the `loss_options` are as in `TrainingRecorder`; the loss is of what
-    the module's `forward` gives, or a `custom_loss_fn` of (module, inputs, targets) or (module, batch). `data_loader` is
-    what the landscapes are of, the Trainer's own training data unless given. `train_loss` and `val_loss` are the names under
-    which the module logs these. The loss is tried on one batch before the first epoch. Of several processes the first one alone
-    records and measures, while the others wait.
+    `writer`, `loss_fn`, `every`, `hessian_every`, `at_end` and the `loss_options` are as in `TrainingRecorder`; the loss is one
+    of what the module's `forward` gives, or a `custom_loss_fn` of (module, inputs, targets) or (module, batch). `data_loader` is
+    what the landscapes are of, the Trainer's own training data unless given; `logged` has the names under which the module logs
+    its losses in training and in validation. The loss is tried on one batch before the first epoch. Of several processes the
+    first one alone records and measures, while the others wait.
 
     >>> from lightning.pytorch import Trainer  # doctest: +SKIP
     >>> Trainer(callbacks=[LandscapeCallback("runs/exp1", nn.CrossEntropyLoss())])  # doctest: +SKIP
