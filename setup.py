@@ -22,6 +22,7 @@ EXTRAS = {
     "sweepers": ["hydra-optuna-sweeper>=1.3,<1.4"],
     "writer": ["duckdb>=1.0"],
     "callbacks": ["duckdb>=1.0", "lightning>=2.4", "transformers>=4.56", "accelerate>=1.1"],
+    "optimizers": ["pytorch_optimizer>=3.5"],
     "curvature": ["curvlinops-for-pytorch>=3.0,<4"],
     "bench": ["loss-landscapes>=3.0.6,<4", "pyhessian>=0.1", "hessian-eigenthings>=1.0.0a5", "curvlinops-for-pytorch>=3.0,<4"],
     "docs": ["jupytext>=1.16", "nbformat>=5.9", "nbclient>=0.10", "ipykernel>=6.29"],

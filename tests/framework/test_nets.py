@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from taskshift.nets.activations import ACTIVATIONS, ActivationName, CReLU, MaxOut, activation_module
+from taskshift.nets.activations import ACTIVATIONS, ActivationName, CReLU, FourierFeatures, MaxOut, activation_module
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.deep_linear import DeepLinear
 from taskshift.nets.layer_kinds import LayerName, convolution, linear
@@ -121,7 +121,7 @@ def test_layers_written_by_other_parameters_are_the_same_function_at_first(layer
     torch.testing.assert_close(nets[1](images(8)), nets[0](images(8)), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("activation", "kind"), [("crelu", CReLU), ("maxout", MaxOut)])
+@pytest.mark.parametrize(("activation", "kind"), [("crelu", CReLU), ("fourier", FourierFeatures), ("maxout", MaxOut)])
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "deep_linear"])
 def test_an_activation_that_widens_feeds_the_next_layer(name, activation, kind):
     side = max(SMALL[name].func.smallest_side, 8)
@@ -276,6 +276,7 @@ def test_activations_compute_what_their_names_say():
         "prelu": torch.where(z > 0, z, 0.25 * z),
         "crelu": torch.cat([z.clamp(min=0), (-z).clamp(min=0)], dim=1),
         "maxout": torch.stack([torch.maximum(z[:, 0], z[:, 1]), torch.maximum(z[:, 2], z[:, 3])], dim=1),
+        "fourier": torch.cat([z.mul(1j).exp().imag, z.mul(1j).exp().real], dim=1),
         "tanh": (z.exp() - (-z).exp()) / (z.exp() + (-z).exp()),
         "sigmoid": 1 / (1 + (-z).exp()),
         "elu": torch.where(z > 0, z, z.exp() - 1),

@@ -10,6 +10,8 @@ from torch.optim import SGD, Adam, AdamW, RMSprop
 
 from taskshift.learners.part import Context, Subject, setting
 from taskshift.learners.rules.adam import Adam as AdamRule
+from taskshift.learners.rules.muon import Muon as MuonRule
+from taskshift.learners.rules.muon import orthogonalised
 from taskshift.learners.rules.torch_rules import pure_rule
 
 CASES = {
@@ -163,3 +165,49 @@ def test_a_subclass_and_several_groups_are_torchs_own_affair():
     assert pure_rule(Own(leaves, lr=0.1)) is None
     assert pure_rule(SGD([{"params": leaves[:1]}, {"params": leaves[1:], "lr": 0.2}], lr=0.1)) is None
     assert pure_rule(torch.optim.Adagrad(leaves)) is None
+
+
+# -- Muon
+
+
+@pytest.mark.parametrize("options", [{}, {"nesterov": False, "weight_decay": 0.1}, {"scale": "match_rms_adamw", "iterations": 3}])
+def test_muon_steps_as_torchs_muon_and_adamw_do(options):
+    """A kernel steps as the matrix [units, fan-in] that it is; torch's own takes no kernel."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"wide": (3, 8), "tall": (9, 4), "kernel": (6, 2, 3, 3), "vector": (5,)}
+    ours = {name: torch.randn(shape, generator=draw, dtype=torch.float64) for name, shape in shapes.items()}
+    leaves = {name: torch.nn.Parameter(p.clone().flatten(1) if p.dim() > 1 else p.clone()) for name, p in ours.items()}
+    decay, matrices = options.get("weight_decay", 0.0), [leaf for leaf in leaves.values() if leaf.dim() > 1]
+    torchs = [
+        torch.optim.Muon(
+            matrices, lr=0.02, weight_decay=decay, nesterov=options.get("nesterov", True), ns_steps=options.get("iterations", 5),
+            adjust_lr_fn=options.get("scale", "original"),
+        ),
+        AdamW([leaves["vector"]], lr=0.02 * 0.1, weight_decay=decay),
+    ]  # fmt: skip
+    rule = MuonRule(lr=0.02, **options)
+    slots, settings = rule.first_slots(ours), settings_of(rule)
+    for _ in range(20):
+        gradients = {name: torch.randn(p.shape, generator=draw, dtype=torch.float64) for name, p in ours.items()}
+        for name, leaf in leaves.items():
+            leaf.grad = gradients[name].view_as(leaf).clone()
+        for optimizer in torchs:
+            optimizer.step()
+        ours, slots = stepped(rule, settings, ours, slots, gradients)
+        for name, leaf in leaves.items():
+            torch.testing.assert_close(ours[name].view_as(leaf), leaf.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_muon_makes_directions_nearly_orthogonal():
+    draw = torch.Generator().manual_seed(0)
+    for shape in ((6, 20), (20, 6)):
+        matrix = torch.randn(shape, generator=draw, dtype=torch.float64)
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        found = orthogonalised(matrix, 5).double()
+        assert torch.linalg.svdvals(found).sub(1).abs().max() < 0.35  # Jordan 2024: 0.7 … 1.2 after five iterations
+        assert (found * (left @ right)).sum() / found.norm() / (left @ right).norm() > 0.97
+
+
+def test_nonsense_of_muon_is_one_sentence():
+    with pytest.raises(ValueError, match="scale='none' is not known; choose one of original, match_rms_adamw"):
+        MuonRule(scale="none")

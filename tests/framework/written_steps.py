@@ -7,6 +7,7 @@ optimizer steps, what happens after, and which net is measured. The yamls' own h
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,6 +96,23 @@ def utility_step(twin: Twin, slopes: Mapping[str, Tensor], batch) -> None:
         held = 1 / (1 + torch.exp(-unbiased[name] / largest))
         parameter -= 0.01 * (slopes[name] + 0.001 * twin.draws["optimizer"][name]) * (1 - held)
     twin.memory["count"] = count
+
+
+def by_depth(lr: Callable[[float, int], float], interval: int = 1) -> Callable[[Twin, Mapping[str, Tensor], Any], None]:
+    """Momentum with a learning rate by depth and step; a layer's momentum and it step once in 1 + (interval − 1)(1 − d)."""
+
+    def step(twin: Twin, slopes: Mapping[str, Tensor], batch) -> None:
+        count = twin.memory["count"] = twin.memory.get("count", 0) + 1
+        layers = [name.rpartition(".")[0] for name, p in twin.net.named_parameters() if p.dim() > 1]
+        number = -1
+        for name, parameter in twin.net.named_parameters():
+            number += parameter.dim() > 1
+            depth = number / (len(layers) - 1)
+            if count % round(1 + (interval - 1) * (1 - depth)) == 0:
+                twin.speed[name] = MOMENTUM * twin.speed[name] + slopes[name]
+                parameter -= lr(depth, count - 1) * twin.speed[name]
+
+    return step
 
 
 def nothing(twin: Twin) -> None: ...
@@ -186,6 +204,9 @@ STEPS: Mapping[str, Written] = {
     "cbp": Written(),  # it begins to act at its hundredth step; tests/framework/test_cbp.py has the rest
     "weight_clipping": Written(after=clipped),
     "normalize_and_project": Written(after=projected),
+    "rising_rates": Written(step=by_depth(lambda depth, t: LR * 10 ** (depth - 1))),
+    "decaying_rates": Written(step=by_depth(lambda depth, t: LR * math.exp(-1e-5 * (1 - depth) * t))),
+    "later_layers_more_often": Written(step=by_depth(lambda depth, t: LR, interval=4)),
     "hare_and_tortoise": Written(after=followed, measured=lambda twin: twin.memory["tortoise"]),
     "upgd": Written(step=utility_step),
 } | dict.fromkeys(("shrink_and_perturb_at_switch", "head_reset", "full_reset", "reset_optimizer", "dash", "fire"), Written())

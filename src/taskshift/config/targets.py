@@ -16,7 +16,7 @@ from taskshift.config.words import either, shown
 from taskshift.faults import Fault
 
 OURS = ("taskshift", "loss_landscape")
-TRUSTED = (*OURS, "torch", "torchvision")
+TRUSTED = (*OURS, "torch", "torchvision", "pytorch_optimizer")
 Kind = type | UnionType
 """What a block's object must be an instance of."""
 

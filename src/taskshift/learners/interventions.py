@@ -25,6 +25,13 @@ class AfterStep(Intervention, ABC):
         """The net, slots and memory after it; features and gradients in `context` are from before the step. Pure."""
 
 
+class StepScaling(AfterStep, ABC):
+    """Changes how far the optimizer's own step goes, and so acts before all other interventions, in every step.
+
+    `context.net_before` and `context.slots_before` are what the step began with.
+    """
+
+
 class AfterEpoch(Intervention, ABC):
     """Acts at each epoch's end, before the test."""
 

@@ -23,7 +23,7 @@ from taskshift.learners.eager import (
 )
 from taskshift.learners.forward import Forward, detached, tensors_of
 from taskshift.learners.gradient import Found, Gradient, Objective, Pass, Plain, norm
-from taskshift.learners.interventions import AfterEpoch, AfterStep, AtSwitch, Intervention
+from taskshift.learners.interventions import AfterEpoch, AfterStep, AtSwitch, Intervention, StepScaling
 from taskshift.learners.part import INPUT_OF, Part, Start, Subject, Switch, Tensors, setting
 from taskshift.learners.regularizers import Regularizer
 from taskshift.learners.rule import Rule
@@ -122,7 +122,8 @@ class Learner:
         self.rule, self.optimizer = _rule_of(optimizer, leaves, in_place=in_place)
         self.regularizers = {name: _adapted(part) for name, part in (regularizers or {}).items()}
         self.interventions = {name: self._intervention(name, part) for name, part in (interventions or {}).items()}
-        self._after_step = tuple(name for name, part in self.interventions.items() if isinstance(part, AfterStep))
+        after = [name for name, part in self.interventions.items() if isinstance(part, AfterStep)]
+        self._after_step = tuple(sorted(after, key=lambda name: not isinstance(self.interventions[name], StepScaling)))
         self._act_always = all(self.interventions[name].every == 1 for name in self._after_step)
         self.parts = _named_apart(self.rule, self.gradient, self.regularizers, self.interventions)
         self.reads: tuple[str, ...] = ()  # known after `init`

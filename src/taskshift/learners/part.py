@@ -57,6 +57,8 @@ class Context(NamedTuple):
     features: Tensors = {}  # outputs or inputs [B, …] of the modules in `reads`, from before the step
     draws: Tensors = {}  # see `Part.draws`
     taken: Tensors = {}  # rows used so far of each of its `FreshRows`
+    net_before: Tensors = {}  # every parameter and buffer as the step began
+    slots_before: Slots = {}  # the optimizer's, as the step began
 
     def reading(self, features: Tensors) -> Context:
         """The same with these features."""

@@ -40,6 +40,8 @@ class Turn:
             {module: self._features[module] for module in self._parts[name].reads} if self._features else self._features,
             self._draws.get(name, {}),
             self._taken.get(name, {}),
+            self._before["net"],
+            self._before["slots"],
         )
 
     def memory(self, name: str) -> Memory:

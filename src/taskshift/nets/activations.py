@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 ActivationName = Literal[
-    "relu", "leaky_relu", "prelu", "crelu", "maxout", "tanh", "sigmoid", "elu", "selu", "gelu", "silu", "identity"
+    "relu", "leaky_relu", "prelu", "crelu", "maxout", "fourier", "tanh", "sigmoid", "elu", "selu", "gelu", "silu", "identity"
 ]
 
 
@@ -48,12 +48,24 @@ class MaxOut(nn.Module):
         return inputs.unflatten(1, (-1, 2)).amax(dim=2)
 
 
+class FourierFeatures(nn.Module):
+    """Sine and cosine of the inputs, side by side along axis 1 (Lewandowski et al. 2024): [B, C, …] → [B, 2C, …].
+
+    Wherever one of the two is flat, the other is steep, so that no unit saturates.
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The cosines' half comes second."""
+        return torch.cat([inputs.sin(), inputs.cos()], dim=1)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(lambda _: nn.ReLU(), sqrt(2)),
     "leaky_relu": Activation(lambda _: nn.LeakyReLU(), sqrt(2 / (1 + 0.01**2))),  # slope 0.01 below zero
     "prelu": Activation(nn.PReLU, sqrt(2 / (1 + 0.25**2))),  # a slope for each unit or channel, 0.25 at first (He et al. 2015)
     "crelu": Activation(lambda _: CReLU(), sqrt(2), widening=Fraction(2)),
     "maxout": Activation(lambda _: MaxOut(), 1.0, widening=Fraction(1, 2)),
+    "fourier": Activation(lambda _: FourierFeatures(), sqrt(2), widening=Fraction(2)),  # sin² + cos² is 1 over two units
     "tanh": Activation(lambda _: nn.Tanh(), 5 / 3),
     "sigmoid": Activation(lambda _: nn.Sigmoid(), 1.0),
     "elu": Activation(lambda _: nn.ELU(), 1.2451983),

@@ -1,0 +1,50 @@
+"""How deep in a net a parameter lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from taskshift.learners.forward import eval_mode
+
+
+def depths_of(net: nn.Module, inputs: Tensor, names: tuple[str, ...]) -> Mapping[str, float]:
+    """The parameters `names` → how deep they lie, from 0 in the first layer to 1 in the last.
+
+    A layer begins with a module that has a matrix or a kernel, in the order in which a forward pass enters them; norms and other
+    vectors after it belong to it. What the pass never enters belongs to the first layer. Of one layer alone the depth is 1.
+    """
+    order = _entered(net, inputs)
+    numbers: dict[str, int] = {}
+    layer = -1
+    for module in order:
+        own = [name for name in names if _holder(name) == module]
+        if any(net.get_parameter(name).dim() > 1 for name in own):
+            layer += 1
+        numbers |= {name: max(layer, 0) for name in own}
+    last = max(layer, 0)
+    return {name: numbers.get(name, 0) / last if last else 1.0 for name in names}
+
+
+def _holder(name: str) -> str:
+    """The layer that a parameter makes, also where it does by a parametrisation."""
+    return name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
+
+
+def _entered(net: nn.Module, inputs: Tensor) -> list[str]:
+    """The names of the modules in the order in which a forward pass first enters them."""
+    order: dict[str, None] = {}
+
+    def noting(name: str) -> Callable[..., None]:
+        return lambda *_: order.setdefault(name, None)
+
+    handles = [module.register_forward_pre_hook(noting(name)) for name, module in net.named_modules()]
+    try:
+        with torch.no_grad(), eval_mode(net):
+            net(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(order)
