@@ -1,4 +1,4 @@
-"""Write docs/METRICS.md's tables anew, from what a run, its evaluators and the parts of its learner declare.
+"""Write docs/METRICS.md's tables anew, from what a run, its evaluators, its watchers and the parts of its learner declare.
 
     python scripts/metrics_page.py
 
@@ -21,6 +21,7 @@ from taskshift.config.construct import construct
 from taskshift.config.targets import resolve
 from taskshift.config.words import MISSING
 from taskshift.evaluators.evaluator import Evaluator
+from taskshift.evaluators.watcher import Watcher
 from taskshift.learners.learner import CLIPPED
 from taskshift.learners.part import Part
 from taskshift.quantities import Quantity
@@ -47,12 +48,20 @@ def with_tables(page: str, tables: Mapping[str, Iterable[Quantity]]) -> str:
 
 
 def declared() -> dict[str, list[Quantity]]:
-    """Table → its quantities, as the record calls them; an evaluator's table has its name."""
+    """Table → its quantities, as the record calls them; an evaluator's table has its name, and a watcher's."""
     blocks = evaluator_blocks(compose()["lla"])
     evaluators = {name: construct(block, Evaluator, where=f"lla.{name}", seed=0) for name, block in blocks.items()}
     of_evaluators = {name: [one.below(name) for one in evaluator.quantities] for name, evaluator in evaluators.items()}
+    of_evaluators |= {name: [one.below(name) for one in watcher.quantities] for name, watcher in _watchers()}
     learner = [one.below("learner") for one in (CLIPPED, *_of_parts())]
     return {"training": [*TRAINING], "learner": learner, "cost": [*COST], **of_evaluators}
+
+
+def _watchers() -> Iterator[tuple[str, Watcher]]:
+    for path in sorted((conf_folder() / "watch").glob("*.yaml")):
+        for name, block in yaml.safe_load(path.read_text()).items():
+            if block["_target_"] != MISSING:
+                yield name, construct(block, Watcher, where=f"watch.{name}", seed=0)
 
 
 def _of_parts() -> Iterator[Quantity]:

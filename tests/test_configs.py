@@ -19,6 +19,7 @@ from taskshift.config.schema import LlaHead, Top
 from taskshift.config.targets import resolve
 from taskshift.data.labelled_data import LabelledData
 from taskshift.evaluators.evaluator import Evaluator
+from taskshift.evaluators.watcher import Watcher
 from taskshift.faults import Fault
 from taskshift.learners.learner import Learner
 from taskshift.recorders.recorder import Recorder
@@ -30,7 +31,7 @@ FILES = {str(path.relative_to(CONF).with_suffix("")): path for path in sorted(CO
 OWN = sorted(name for name in FILES if name.endswith("/own"))
 PRESETS = [name for name in FILES if name.startswith(("experiment/", "debug/"))]
 MODES = [name for name in FILES if name.startswith("task_shift_mode/")]
-LISTS = ("lla", "recorder", "learner/regularizers", "learner/interventions")
+LISTS = ("lla", "watch", "recorder", "learner/regularizers", "learner/interventions")
 CHOICES = [name for name in FILES if name != "config" and not name.startswith("hydra/") and name not in OWN]
 GROUPS = {
     group: [name for name in CHOICES if name.rpartition("/")[0] == group] for group in {n.rpartition("/")[0] for n in CHOICES}
@@ -66,6 +67,7 @@ def _top_blocks(config):
     yield "net", config["net"], nn.Module
     yield "learner", config["learner"], Learner
     yield from ((f"lla.{name}", block, Evaluator) for name, block in evaluator_blocks(config["lla"]).items())
+    yield from ((f"watch.{name}", block, Watcher) for name, block in config["watch"].items())
     yield from ((f"recorder.{name}", block, Recorder) for name, block in config["recorder"].items())
 
 

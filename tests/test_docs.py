@@ -44,6 +44,7 @@ from taskshift.config.construct import own_keys, read_block
 from taskshift.config.targets import import_plugins, resolve
 from taskshift.data.labelled_data import LabelledData
 from taskshift.evaluators.evaluator import Evaluator
+from taskshift.evaluators.watcher import Watcher
 from taskshift.learners.learner import Learner
 from taskshift.recorders.recorder import Recorder
 from taskshift.run_folder import read_quantities, read_rows
@@ -119,6 +120,7 @@ def _blocks_of(config):
     yield "net", config["net"], nn.Module
     yield "learner", config["learner"], Learner
     yield from ((f"lla.{name}", block, Evaluator) for name, block in evaluator_blocks(config["lla"]).items())
+    yield from ((f"watch.{name}", block, Watcher) for name, block in config["watch"].items())
     yield from ((f"recorder.{name}", block, Recorder) for name, block in config["recorder"].items())
 
 
@@ -129,6 +131,11 @@ def ran(words: list[str], folder: Path, conf: Path | None = None) -> Path:
     makes_its_own = compose(*words, conf=conf)["data"] is None
     small += [] if said & {"data", "experiment"} or makes_its_own else ["data=synthetic_images"]
     return run_in(folder, checked([*small, *words, "run_name=example"], conf))
+
+
+def num_rows(folder: Path) -> int:
+    """How many rows a run has logged of epochs and of tasks' ends."""
+    return sum("epoch_loss" in row or "task_last_epoch_loss" in row for row in read_rows(folder))
 
 
 # -- commands ---------------------------------------------------------------------------------------------------
@@ -199,7 +206,7 @@ def test_every_key_that_the_prose_names_exists(name, known_keys):
     assert keys <= known_keys | {"net._target_", "data._target_"}
 
 
-@pytest.mark.parametrize("group", ["data", "net", "learner", "task_shift_mode", "recorder"])
+@pytest.mark.parametrize("group", ["data", "net", "learner", "task_shift_mode", "watch", "recorder"])
 def test_readme_lists_every_choice(group):
     choices = {path.stem for path in (conf_folder() / group).glob("*.yaml")} - {"own", "default"}
     [listed] = [code.partition("=")[2].split("|") for code in inline("README.md") if re.match(rf"{group}=\w+\|", code)]
@@ -221,13 +228,13 @@ def test_a_users_own_net_and_data_run(name, words, working_directory):
 
 @pytest.mark.parametrize("words", put_together(IN_REPOSITORY)[1:], ids=" ".join)
 def test_examples_of_extending_run_in_the_repository(words, repository, tmp_path):
-    assert len(read_rows(ran(words, tmp_path, repository))) == 4
+    assert num_rows(ran(words, tmp_path, repository)) == 4
 
 
 @pytest.mark.parametrize("words", put_together(PLUGINS), ids=" ".join)
 def test_examples_of_extending_run_as_plugins(words, working_directory):
     write_plugins(working_directory, "EXTENDING.md")
-    assert len(read_rows(ran(words, working_directory))) == 4
+    assert num_rows(ran(words, working_directory)) == 4
 
 
 def test_most_examples_in_one_run_then_extended(repository, tmp_path):
@@ -236,7 +243,7 @@ def test_most_examples_in_one_run_then_extended(repository, tmp_path):
     folder = ran([*words, "num_tasks=1"], tmp_path, repository)
     folder = ran([*words, "num_tasks=3"], tmp_path, repository)
     names, said = sorted({name for row in read_rows(folder) for name in row}), read_quantities(folder)
-    assert undocumented(names) == ["learner/gradient/norm", "top_subspace/share"]
+    assert undocumented(names) == ["churn/seconds", "churn/share", "learner/gradient/norm", "top_subspace/share"]
     assert [name for name in names if said.of(name) is None] == []
     assert [line.split(",")[0] for line in (folder / "epochs.csv").read_text().splitlines()] == ["global_epoch", "0", "1", "2"]
 

@@ -268,14 +268,14 @@ def test_findings_that_are_no_numbers_are_refused(tmp_path, monkeypatch):
 
 def test_the_same_examples_for_every_evaluator_and_the_asked_for_number(tmp_path, monkeypatch):
     seen = []
-    original = analysis._evaluation_batches
+    original = analysis.evaluation_batches
 
     def watched(job, task):
         batches = original(job, task)
         seen.append([len(batch.targets) for batch in batches])
         return batches
 
-    monkeypatch.setattr(analysis, "_evaluation_batches", watched)
+    monkeypatch.setattr(analysis, "evaluation_batches", watched)
     options = ("lla.evaluation_data.eval_batch_size=30", "lla.evaluation_data.num_batches=null")
     run_in(
         tmp_path, compose(*FAST, "run_name=x", "num_tasks=1", *options, "lla.evaluation_data.dataset_fraction_for_landscape=0.5")

@@ -11,7 +11,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,9 @@ from taskshift.faults import Fault
 from taskshift.intact import Damaged, read_json, write_json
 from taskshift.randomness import generator, random_state_kept, seed_from
 from taskshift.recorders.numeric_rows import scalar
+from taskshift.shifts.source import Source
 from taskshift.shifts.task import Batch, Task
+from taskshift.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class Analysis:
             for name, evaluator in self.missing().items():
                 own = self.measurement.for_evaluator(name)
                 own.scratch.mkdir(parents=True, exist_ok=True)
-                with _seeded(own, name), _unchanged(own, name):
+                with _seeded(own, name), _nothing_changed(own, name):
                     evaluator.compute_share(own, shard)
 
     @cached_property
@@ -100,13 +102,13 @@ class Analysis:
             phase=self.phase,
             training=parts.training,
             stream=parts.stream,
-            batches=_evaluation_batches(parts, self.task),
+            batches=evaluation_batches(parts, self.task),
             trajectory=_intact(self.trajectory),
             rows=self.rows,
             kept=Kept(checkpoint.load(self.initial, parts.device), self.earlier, self.second_run),
             scratch=self.folder / ".scratch",
             seed=parts.top.seed,
-            settings=_settings(parts.lla),
+            settings=settings_of(parts.lla),
             solve=self._solved,
             make_training=parts.make_training,
             optimizer_known=self.optimizer_known,
@@ -119,14 +121,8 @@ class Analysis:
     @contextmanager
     def naming(self, name: str, advice: str) -> Iterator[None]:
         """Inside, whatever an evaluator raises goes on with the evaluator's name and the advice."""
-        where = f"in {self.at(name)}; {advice}"
-        try:
+        with told_where(f"in {self.at(name)}; {advice}"):
             yield
-        except Fault as fault:  # what the user can mend is told in sentences, without a traceback
-            raise Fault(*fault.sentences, where) from fault
-        except Exception as error:
-            error.add_note(where)
-            raise
 
     def _found(self) -> dict[str, float]:
         """What the evaluators wrote; one that failed and was marked wrote nothing."""
@@ -169,7 +165,19 @@ class Analysis:
         return {"eigenpairs/seconds": kept["seconds"], "eigenpairs/products": kept["pairs"]["num_products"]}
 
 
-def _settings(lla: LlaHead) -> Settings:
+@contextmanager
+def told_where(where: str) -> Iterator[None]:
+    """Inside, whatever is raised goes on with the words `where`."""
+    try:
+        yield
+    except Fault as fault:  # what the user can mend is told in sentences, without a traceback
+        raise Fault(*fault.sentences, where) from fault
+    except Exception as error:
+        error.add_note(where)
+        raise
+
+
+def settings_of(lla: LlaHead) -> Settings:
     hours = lla.runtime.abort_if_estimated_hours_over
     return Settings(getattr(torch, lla.dtype), lla.memory_budget_mb, lla.tolerance, lla.compile, hours)
 
@@ -205,7 +213,7 @@ def _kept_pairs(path: Path, device: torch.device, instead: str) -> Eigenpairs | 
         return None
 
 
-def _evaluation_batches(parts: Parts, task: Task) -> list[Batch]:
+def evaluation_batches(parts: Parts, task: Task) -> list[Batch]:
     """The same batches for every evaluator of a task: a seeded subset of its training examples, never augmented."""
     options = parts.lla.evaluation_data
     order = torch.randperm(len(task.train), generator=generator(options.fixed_eval_seed, "evaluation data"))
@@ -219,7 +227,7 @@ def _evaluation_batches(parts: Parts, task: Task) -> list[Batch]:
 def _run_one(name: str, evaluator: Evaluator, measurement: Measurement, folder: Path) -> None:
     own = measurement.for_evaluator(name)
     own.scratch.mkdir(parents=True, exist_ok=True)
-    with _unchanged(own, name), stopwatch(own.stream.device) as watch:
+    with _nothing_changed(own, name), stopwatch(own.stream.device) as watch:
         findings = _evaluated(name, evaluator, own)
         own.training.net.zero_grad(set_to_none=True)
     _write(folder / name, findings, watch.seconds)
@@ -270,20 +278,22 @@ def _seeded(measurement: Measurement, name: str) -> Iterator[None]:
         yield
 
 
+def _nothing_changed(measurement: Measurement, name: str) -> AbstractContextManager[None]:
+    instead = "it may change copies only, see fresh_training()"
+    return unchanged(measurement.training, measurement.stream, who=f"the evaluator {name}", instead=instead)
+
+
 @contextmanager
-def _unchanged(measurement: Measurement, name: str) -> Iterator[None]:
-    """Compare the training and the source before and after; put them back and name the evaluator where one was changed."""
-    training, source = measurement.training, measurement.stream
+def unchanged(training: Training, source: Source, *, who: str, instead: str) -> Iterator[None]:
+    """Compare both before and after; where one was changed, put it back, and raise RuntimeError that says `who` did it."""
     before, standing = checkpoint.cloned(training.state_dict()), checkpoint.cloned(source.state_dict())
     yield
     moved = checkpoint.first_difference(standing, source.state_dict())
     if moved is not None:
         source.load_state_dict(standing)
-        raise RuntimeError(f"the evaluator {name} changed the source's {moved}; it may roll out a copy only, see Source.apart()")
+        raise RuntimeError(f"{who} changed the source's {moved}; it may roll out a copy only, see Source.apart()")
     training.hide()
     changed = checkpoint.first_difference(before, training.state_dict())
     if changed is not None:
         training.load_state_dict(before)
-        raise RuntimeError(
-            f"the evaluator {name} changed the training's {changed}; it may change copies only, see fresh_training()"
-        )
+        raise RuntimeError(f"{who} changed the training's {changed}; {instead}")

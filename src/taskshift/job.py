@@ -153,6 +153,8 @@ class Job:
         self.failed, self.last_eigenpairs, self.first_net = state["failed"], state["last_eigenpairs"], state["first_net"]
         self.parts.training.load_state_dict(state["training"])
         self.parts.stream.load_state_dict(state["source"])
+        for name, watcher in self.parts.watchers.items():
+            watcher.load_state_dict(state["watchers"][name])
         checkpoint.set_random_state(state["random"], self.parts.device)
         rows = self.folder.cut_rows(self.written)
         self.task_rows = [row for row in rows if row["task_idx"] == self.progress.task and "epoch_loss" in row]
@@ -160,9 +162,8 @@ class Job:
 
     def _state_of_latest(self) -> dict[str, Any]:
         state = checkpoint.load(self.folder.latest, self.parts.device)
-        if lacking := sorted(
-            {"progress", "sums", "num_rows", "rows_checksum", "training", "source", "random", "first_net", "bin"} - state.keys()
-        ):
+        wanted = {"progress", "sums", "num_rows", "rows_checksum", "training", "source", "random", "first_net", "bin", "watchers"}
+        if lacking := sorted(wanted - state.keys()):
             raise Fault(
                 f"{self.folder.latest} was saved by other code than this: it lacks {', '.join(lacking)}; go on with that code "
                 "(run.json says which), or give another run_name"
@@ -184,6 +185,7 @@ class Job:
             "source": self.parts.stream.state_dict(),
             "random": checkpoint.random_state(self.parts.device),
             "first_net": self.first_net,
+            "watchers": {name: watcher.state_dict() for name, watcher in self.parts.watchers.items()},
         }
         checkpoint.save(self.folder.latest, state)
         self._clock.restart()

@@ -6,9 +6,10 @@ import functools
 import logging
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from taskshift import estimate
-from taskshift.analysis import Analysis
+from taskshift.analysis import Analysis, told_where
 from taskshift.clock import peak_memory_mb
 from taskshift.evaluators.evaluator import MeasuredPhase
 from taskshift.intact import write_text
@@ -62,23 +63,29 @@ def _analysed(job: Job, task: Task, phase: MeasuredPhase) -> dict[str, float]:
         earlier=job.earlier_nets(task),
         tick=functools.partial(job.tick, task),
     )
-    return analysis.run(functools.partial(_guarded, job, analysis))
+    return analysis.run(functools.partial(_evaluated, job, analysis))
 
 
-def _guarded(job: Job, analysis: Analysis, name: str, evaluate: Callable[[], None]) -> None:
-    """Run one evaluator; where it fails, name it, and stop or mark as `lla.on_error` says."""
+def _evaluated(job: Job, analysis: Analysis, name: str, evaluate: Callable[[], None]) -> None:
+    guarded(job, analysis.folder / name / "FAILED", analysis.at(name), f"lla.enable_{name}=false", evaluate)
+
+
+def guarded(job: Job, failed: Path, who: str, without: str, measure_it: Callable[[], None]) -> None:
+    """Let an evaluator or a watcher measure; where it fails, say `who` it was, and stop or mark as `lla.on_error` says.
+
+    A stopped run goes on `without` it, a word of the command; a mark is the file `failed`.
+    """
     if job.parts.lla.on_error == "stop":
-        with analysis.naming(name, f"to go on without it: {job.resume_command} lla.enable_{name}=false"):
-            evaluate()
+        with told_where(f"in {who}; to go on without it: {job.resume_command} {without}"):
+            measure_it()
         return
     try:
-        evaluate()
+        measure_it()
     except Exception as error:
-        failed = analysis.folder / name / "FAILED"
         failed.parent.mkdir(parents=True, exist_ok=True)
         write_text(failed, traceback.format_exc())
         job.failed.append(str(failed.relative_to(job.folder.path)))
-        log.error("%s failed (%s: %s); marked, going on", analysis.at(name), type(error).__name__, error)
+        log.error("%s failed (%s: %s); marked, going on", who, type(error).__name__, error)
 
 
 def _kept_eigenpairs(job: Job, task: Task, phase: MeasuredPhase) -> str | None:

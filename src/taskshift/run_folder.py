@@ -31,7 +31,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPER
 
 IDENTITY = (
     "seed", "arch", "data", "validation", "net", "learner", "task_shift_mode", "task_shift",
-    "epochs", "batch_size", "evaluate_every", "log_every", "plugins", "lla",
+    "epochs", "batch_size", "evaluate_every", "log_every", "plugins", "lla", "watch",
 )  # fmt: skip
 """The keys that make a run what it is; all others may change when it is resumed."""
 
@@ -356,7 +356,7 @@ def _numbered_before(task: int, paths: Iterable[Path]) -> list[Path]:
 def refuse_another_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
     """Raise a Fault naming the differing keys where `new` is not the run that `old` describes.
 
-    Evaluators may be switched off, never on: earlier tasks lack their numbers. `num_tasks` may grow.
+    Evaluators may be switched off and watchers left out, never taken in: earlier tasks lack their numbers. `num_tasks` may grow.
     """
     before, after = identity(old), identity(new)
     sentences = [
@@ -376,12 +376,14 @@ _ABSENT = object()
 
 
 def _switched_off(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    if key.startswith("watch."):
+        return ".".join([*key.split(".")[:2], "_target_"]) not in after
     return key.startswith("lla.enable_") and before.get(key) is True and after.get(key) is False
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run what it is, as dotted keys."""
-    flat = dict(flattened({key: config.get(key) for key in IDENTITY}))
+    """What makes a run what it is, as dotted keys; without watchers there is no word of them."""
+    flat = dict(flattened({key: config.get(key) for key in IDENTITY if key != "watch" or config.get(key)}))
     return {key: value for key, value in flat.items() if not any(key == free or key.startswith(f"{free}.") for free in FREE)}
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from taskshift import checkpoint, trajectory
+from taskshift import checkpoint, trajectory, watching
 from taskshift.evaluation import averages
 from taskshift.job import Job
 from taskshift.learners.learner import Steps
@@ -36,9 +36,13 @@ def _train_epoch(job: Job, task: Task, epoch: int) -> None:
     training, snapshots = job.parts.training, job.trajectory_steps(task)
     first = epoch * job.parts.stream.num_batches(task)
     for batches in _in_a_row(job, task, epoch, snapshots):
-        if first + job.progress.batch in snapshots:
-            trajectory.keep_point(job.folder, task.index, first + job.progress.batch, training.net)
+        number = first + job.progress.batch
+        if number in snapshots:
+            trajectory.keep_point(job.folder, task.index, number, training.net)
+        before = watching.state_before(job, number)
         _count(job, task, training.learn_all(task, batches), batches.targets)
+        if before is not None:
+            watching.watch(job, task, number=number, before=before, batch=Batch(batches.inputs[0], batches.targets[0]))
         job.move(batch=job.progress.batch + len(batches.targets))
         job.tick(task)
         job.save_if_due()
@@ -53,15 +57,17 @@ def _in_a_row(job: Job, task: Task, epoch: int, snapshots: Collection[int]) -> I
         return
     at = epoch * stream.num_batches(task) + start
     for chunk in stream.chunks(task, epoch, start=start, length=training.steps_ahead(stream), actor=training):
-        yield from _cut(chunk, at, snapshots, job.parts.top.log_every)
+        last = at + len(chunk.targets)
+        borders = {step for step in snapshots if at < step < last} | watching.borders(job.parts.watchers.values(), at, last)
+        yield from _cut(chunk, at, borders, job.parts.top.log_every)
         at += len(chunk.targets)
 
 
-def _cut(chunk: Batch, first: int, snapshots: Collection[int], log_every: int | None) -> Iterator[Batch]:
-    """The batches of a chunk that begins at step `first` of the task, cut where a snapshot is taken or a row is due."""
-    count = len(chunk.targets)
-    ends = {step for step in range(first + 1, first + count) if step in snapshots or (log_every and step % log_every == 0)}
-    sizes = [last - begin for begin, last in pairwise([first, *sorted(ends), first + count])]
+def _cut(chunk: Batch, first: int, borders: Collection[int], log_every: int | None) -> Iterator[Batch]:
+    """The batches of a chunk that begins at step `first` of the task, cut before the steps `borders` and where a row is due."""
+    last = first + len(chunk.targets)
+    due = range(first - first % log_every + log_every, last, log_every) if log_every else ()
+    sizes = [end - begin for begin, end in pairwise([first, *sorted({*borders, *due}), last])]
     yield from map(Batch, chunk.inputs.split(sizes), chunk.targets.split(sizes))
 
 

@@ -19,6 +19,7 @@ from taskshift.data.labelled_data import LabelledData
 from taskshift.data.resize import enlarged
 from taskshift.data.validation import with_validation
 from taskshift.evaluators.evaluator import Evaluator
+from taskshift.evaluators.watcher import Watcher
 from taskshift.faults import Fault
 from taskshift.learners.learner import Learner
 from taskshift.learners.schedule import Length
@@ -47,6 +48,7 @@ class Parts:
     stream: Source
     training: Training
     evaluators: Mapping[str, Evaluator]  # those switched on, by name
+    watchers: Mapping[str, Watcher]  # of single steps
     recorders: Mapping[str, Recorder]
     make_training: Callable[[int], Training]  # another one, its net drawn from this seed; leaves no trace in the random state
     quantities: Quantities  # all that may be logged, by evaluators that are switched off as well
@@ -59,6 +61,7 @@ class _Recipes:
     net: Recipe
     learner: Recipe
     evaluators: Mapping[str, Recipe]
+    watchers: Mapping[str, Recipe]
     recorders: Mapping[str, Recipe]
 
 
@@ -71,6 +74,7 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
     import_plugins(top.plugins)
     recipes, attempt = _read(config, top), _Attempts()
     evaluators = {name: attempt(recipe.make, seed=top.seed) for name, recipe in recipes.evaluators.items()}
+    watchers = {name: attempt(recipe.make, seed=top.seed) for name, recipe in recipes.watchers.items()}
     recorders = {name: attempt(recipe.make) for name, recipe in recipes.recorders.items()}
     training = make_training = None
     if (stream := attempt(_make_stream, recipes, top, device, attempt)) is not None:
@@ -78,12 +82,12 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
     attempt.settle()
     on = {name: evaluator for name, evaluator in evaluators.items() if enabled(config["lla"], name)}
     mirrors = {name: one for name, one in recorders.items() if top.use_wandb or type(one).__module__ != WANDB}
-    declared = Quantities([*TRAINING, *COST, *_told_by(evaluators), *training.learner.quantities])
-    return Parts(top, lla, device, stream, training, on, mirrors, make_training, declared)
+    declared = Quantities([*TRAINING, *COST, *_told_by(evaluators), *_told_by(watchers), *training.learner.quantities])
+    return Parts(top, lla, device, stream, training, on, watchers, mirrors, make_training, declared)
 
 
-def _told_by(evaluators: Mapping[str, Evaluator]) -> Iterator[Quantity]:
-    """What evaluators declare, as the record calls it."""
+def _told_by(evaluators: Mapping[str, Evaluator] | Mapping[str, Watcher]) -> Iterator[Quantity]:
+    """What evaluators or watchers declare, as the record calls it."""
     for name, evaluator in evaluators.items():
         yield from (quantity.below(name) for quantity in evaluator.quantities)
 
@@ -122,6 +126,7 @@ def _read(config: Mapping[str, Any], top: Top) -> _Recipes:
         one("net", nn.Module),
         one("learner", Learner),
         many("lla", evaluator_blocks(config["lla"]), Evaluator),
+        many("watch", config["watch"], Watcher),
         many("recorder", config["recorder"], Recorder),
     )
     if faults:

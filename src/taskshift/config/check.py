@@ -28,7 +28,8 @@ def check_quick(config: Mapping[str, Any]) -> tuple[Top, LlaHead]:
             faults.append(no_value(f"{name}._target_"))
     plugins = tuple(map(str, config["plugins"])) if isinstance(config.get("plugins"), list) else ()
     faults += find_plugins(plugins)
-    for name in (*BLOCKS, "lla", "recorder"):
+    faults += _taken_names(_block(config, "watch"), _block(config, "lla"))
+    for name in (*BLOCKS, "lla", "recorder", "watch"):
         faults += _targets(f"{name}.", _block(config, name), plugins)
     if faults:
         raise Fault(*faults)
@@ -71,6 +72,13 @@ def _check_lla(lla: Mapping[str, Any], faults: list[str]) -> LlaHead | None:
             f"`taskshift measure FOLDER lla.shards={checked.shards}` does"
         )
     return checked
+
+
+def _taken_names(watch: Mapping[str, Any], lla: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each watcher whose numbers would be called as an evaluator's."""
+    for name in watch:
+        if name in evaluator_blocks(lla) or name == "learner":
+            yield f"watch.{name}: this name is taken, its numbers would be called {name}/… as others are; give it another"
 
 
 def _block(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -101,6 +101,7 @@ class Top:
     learner: dict[str, Any]
     lla: dict[str, Any]
     recorder: dict[str, Any]
+    watch: dict[str, Any]
 
 
 @dataclass(frozen=True)

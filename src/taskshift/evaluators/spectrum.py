@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam
 
 from loss_landscape import (
     Checkpointing,
@@ -18,17 +17,14 @@ from loss_landscape import (
     Eigenpairs,
     Estimate,
     HessianOperator,
-    PreconditionedOperator,
     Shard,
-    adam_preconditioner,
     density_share,
-    eigenpairs,
     layer_curvature,
     spectral_density,
-    stability_thresholds,
     trace,
 )
 from taskshift.evaluators.evaluator import Artifact, Evaluator, Findings, Measurement, Request, arrays_file, json_file
+from taskshift.evaluators.stability import THRESHOLD, TO_THRESHOLD, preconditioned_sharpness, stability
 from taskshift.metrics.signed_spectrum import SignedSpectrum
 from taskshift.quantities import OF_THE_VALUE, Column, Quantity
 
@@ -88,16 +84,13 @@ QUANTITIES = (
     ),
     Quantity(
         "stability_threshold",
-        "curvature above which the optimizer's steps diverge on a quadratic: SGD 2/η, with momentum β (2 + 2β)/η, over 1 "
-        "− dampening, with Nesterov's (2 + 2β)/((1 + 2β)η); Adam, AdamW (2 + 2β₁)/((1 − β₁)η), AdamW's 2 being 2 − ηλ; "
-        "infinite where η is 0, absent for others",
+        THRESHOLD,
         "loss / θ²",
         "Cohen et al. 2021, 2022",
     ),
     Quantity(
         "sharpness_to_threshold",
-        "largest λ / `stability_threshold`, for Adam and AdamW the largest λ of D^(−1/2) H D^(−1/2), D = (1 − β₁ᵗ)(√v̂ + "
-        "ε); about 1 at the edge of stability; absent before Adam's first step",
+        TO_THRESHOLD,
         "ratio",
         "Cohen et al. 2021, 2022",
     ),
@@ -222,33 +215,24 @@ class Spectrum(Evaluator):
         }
 
     def _stability(self, measurement: Measurement, hessian: HessianOperator, pairs: Eigenpairs) -> dict[str, float]:
-        """How much curvature the optimizer bears, and how near to that it is; nothing where no bound is known.
-
-        Parameter groups with several thresholds have no single one. Before Adam's first step there is nothing to divide by.
-        """
-        optimizer = measurement.training.learner.optimizer
-        if not measurement.optimizer_known or not isinstance(optimizer, SGD | Adam):
+        """How near the optimizer is to the edge of stability; nothing where it is not as it was then."""
+        if not measurement.optimizer_known:
             return {}
-        thresholds = set(stability_thresholds(optimizer))
-        if len(thresholds) > 1:
-            return {}
-        found = {"stability_threshold": thresholds.pop()}
-        if isinstance(optimizer, SGD):
-            sharpness = pairs.values[0].item()
-        elif measurement.training.torch_optimizer is not None:
-            sharpness = self._preconditioned_sharpness(measurement, hessian)
-        else:
-            return found
-        return found | {"sharpness_to_threshold": sharpness / found["stability_threshold"]}
-
-    def _preconditioned_sharpness(self, measurement: Measurement, hessian: HessianOperator) -> float:
-        """The largest eigenvalue of the Hessian as Adam sees it; NaN where its moments are not finite."""
-        diagonal = adam_preconditioner(measurement.surface, measurement.training.net, measurement.training.torch_optimizer)
-        if not (diagonal > 0).all() or not diagonal.isfinite().all():
-            return math.nan
-        draw = measurement.generator("preconditioned eigenpair")
-        scaled = PreconditionedOperator(hessian, diagonal)
-        return eigenpairs(scaled, 1, tolerance=self.tolerance, generator=draw).values[0].item()
+        optimizer = measurement.training.torch_optimizer
+        preconditioned = partial(
+            preconditioned_sharpness,
+            measurement.surface,
+            hessian,
+            net=measurement.training.net,
+            optimizer=optimizer,
+            tolerance=self.tolerance,
+            generator=measurement.generator("preconditioned eigenpair"),
+        )
+        return stability(
+            measurement.training.learner.optimizer,
+            top=pairs.values[0].item(),
+            preconditioned=None if optimizer is None else preconditioned,
+        )
 
     def _layers(self, measurement: Measurement) -> dict[str, float]:
         """The top eigenvalue and the trace of each layer's own block of the Hessian."""

@@ -1,11 +1,11 @@
-"""Panels that quantities declare: curves over a run's tasks or epochs, a family's beside what is of all of them."""
+"""Panels that quantities declare: curves over a run's tasks, epochs or steps, a family's beside what is of all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loss_landscape.viewing.theme import BLUE, GREEN, INK, ORANGE, PURPLE, SKY
 from taskshift.pictures.draw import Curve, Panel, figure_of, shades
@@ -49,8 +49,14 @@ def _panel(run: WrittenRun, title: str, quantities: Sequence[Quantity]) -> Panel
     singles = [quantity for quantity in quantities if not quantity.placeholders]
     of_families = [curve for quantity in families for curve in _family(run, quantity)]
     of_singles = _single(run, *singles) if len(singles) == 1 and not families else _several(run, singles, beside=bool(families))
-    axis = run.epoch_axis if any(run.is_of_epochs(name) for one in quantities for name in run.named(one)) else {}
-    return Panel(title, [*of_families, *of_singles], **axis)
+    return Panel(title, [*of_families, *of_singles], **_axis(run, [name for one in quantities for name in run.named(one)]))
+
+
+def _axis(run: WrittenRun, names: Sequence[str]) -> dict[str, Any]:
+    """What stands below a panel of these names: steps or epochs where some are of those, else tasks."""
+    if any(run.is_of_steps(name) for name in names):
+        return run.step_axis
+    return run.epoch_axis if any(run.is_of_epochs(name) for name in names) else {}
 
 
 def _family(run: WrittenRun, quantity: Quantity) -> Iterator[Curve]:
@@ -70,9 +76,9 @@ def _several(run: WrittenRun, quantities: Sequence[Quantity], *, beside: bool) -
 
 
 def _single(run: WrittenRun, quantity: Quantity) -> list[Curve]:
-    """The quantity at a task's end, and at its start where it was measured there; or after each epoch."""
+    """The quantity at a task's end, and at its start where it was measured there; or after each epoch, or step."""
     name, error = quantity.pattern, quantity.error
-    if run.is_of_epochs(name):
+    if run.is_of_epochs(name) or run.is_of_steps(name):
         return [run.curve(name, BLUE, quantity.label, error=error)]
     end = run.curve(name, BLUE, "at a task's end", error=error)
     start = run.curve(f"start/{name}", ORANGE, "at its start", error=error and f"start/{error}", style="--")

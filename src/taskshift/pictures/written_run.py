@@ -49,6 +49,22 @@ class WrittenRun:
     def _names_of_epochs(self) -> frozenset[str]:
         return frozenset(name for row in self.epochs for name in row)
 
+    def is_of_steps(self, name: str) -> bool:
+        """Whether the record has `name` within tasks, after single steps."""
+        return name in self._names_of_steps
+
+    @cached_property
+    def _names_of_steps(self) -> frozenset[str]:
+        """The names in rows that are no epoch's, no task's start and no task's end."""
+        within = (row for row in self.rows if not {"epoch_loss", "task_last_epoch_loss"} & row.keys())
+        return frozenset(name for row in within if not any(name.startswith("start/") for name in row) for name in row)
+
+    @property
+    def step_axis(self) -> dict[str, Any]:
+        """The x axis of a panel over steps: its name, and the borders between tasks."""
+        ends = {int(row["task_idx"]): row["global_step"] for row in self.epochs}
+        return {"x_name": f"step (tasks {min(ends)}–{max(ends)})", "borders": sorted(ends.values())[:-1]}
+
     @property
     def epoch_axis(self) -> dict[str, Any]:
         """The x axis of a panel over epochs: its name, and the borders between tasks."""
@@ -73,7 +89,9 @@ class WrittenRun:
         return named
 
     def curve(self, name: str, colour: object, label: str | None = None, **look: Any) -> Curve:
-        """What the record calls `name`, over tasks or over epochs, wherever it is."""
+        """What the record calls `name`, over tasks, epochs or steps, wherever it is."""
+        if self.is_of_steps(name):
+            return self.over_steps(name, colour, label, **look)
         return (self.over_epochs if self.is_of_epochs(name) else self.over_tasks)(name, colour, label, **look)
 
     def over_tasks(self, name: str, colour: object, label: str | None = None, *, error: str | None = None, **look: Any) -> Curve:
@@ -84,9 +102,18 @@ class WrittenRun:
 
     def over_epochs(self, name: str, colour: object, label: str | None = None, *, error: str | None = None, **look: Any) -> Curve:
         """What the record calls `name`, after each epoch that has it."""
+        return self._over("global_epoch", 1, name, colour, label, error=error, **look)
+
+    def over_steps(self, name: str, colour: object, label: str | None = None, *, error: str | None = None, **look: Any) -> Curve:
+        """What the record calls `name`, after each step that has it."""
+        return self._over("global_step", 0, name, colour, label, error=error, **look)
+
+    def _over(
+        self, clock: str, later: int, name: str, colour: object, label: str | None, *, error: str | None, **look: Any
+    ) -> Curve:
         found = [row for row in self.rows if name in row]
         y, errors = _values(found, name, error)
-        x = np.array([row["global_epoch"] + 1 for row in found])
+        x = np.array([row[clock] + later for row in found])
         return Curve(x, y, colour, label, error=errors, **{"width": 1.3} | look)
 
 
