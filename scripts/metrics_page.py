@@ -26,6 +26,7 @@ from taskshift.learners.learner import CLIPPED
 from taskshift.learners.part import Part
 from taskshift.quantities import Quantity
 from taskshift.run_quantities import COST, TRAINING
+from taskshift.shifts.source import Source
 
 PAGE = Path(__file__).parents[1] / "docs" / "METRICS.md"
 TABLE = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -54,7 +55,16 @@ def declared() -> dict[str, list[Quantity]]:
     of_evaluators = {name: [one.below(name) for one in evaluator.quantities] for name, evaluator in evaluators.items()}
     of_evaluators |= {name: [one.below(name) for one in watcher.quantities] for name, watcher in _watchers()}
     learner = [one.below("learner") for one in (CLIPPED, *_of_parts())]
-    return {"training": [*TRAINING], "learner": learner, "cost": [*COST], **of_evaluators}
+    return {"training": [*TRAINING, *of_sources(conf_folder())], "learner": learner, "cost": [*COST], **of_evaluators}
+
+
+def of_sources(conf: Path) -> Iterator[Quantity]:
+    """What the sources among the modes judge nets by, as the record calls it."""
+    for path in sorted((conf / "task_shift_mode").glob("*.yaml")):
+        target = yaml.safe_load(path.read_text())["task_shift"]["_target_"]
+        found = None if target == MISSING else resolve(target, object, "_target_")
+        if inspect.isclass(found) and issubclass(found, Source):
+            yield from (one.after("test_") for one in found.quantities)
 
 
 def _watchers() -> Iterator[tuple[str, Watcher]]:

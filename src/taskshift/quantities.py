@@ -38,8 +38,8 @@ class Column:
 class Quantity:
     """A number that a run logs, or a family of them: `<layer>` stands for a layer's name, `<k>` for a number from 1 on.
 
-    Evaluators and parts of a learner declare theirs without their own name, which is put before. Quantities with one `panel`
-    share it: a family's are a thin curve each, beside what has no placeholder.
+    Evaluators, watchers, parts of a learner and sources declare theirs without what is put before every name. Quantities with one
+    `panel` share it: a family's are a thin curve each, beside what has no placeholder.
     """
 
     pattern: str  # the name, placeholders in angle brackets
@@ -77,9 +77,13 @@ class Quantity:
 
     def below(self, prefix: str) -> Quantity:
         """The same with `prefix/` before every name."""
-        error = self.error and f"{prefix}/{self.error}"
-        columns = tuple(replace(one, name=one.name and f"{prefix}/{one.name}") for one in self.columns)
-        return replace(self, pattern=f"{prefix}/{self.pattern}", error=error, columns=columns)
+        return self.after(f"{prefix}/")
+
+    def after(self, prefix: str) -> Quantity:
+        """The same with `prefix` before every name."""
+        error = self.error and f"{prefix}{self.error}"
+        columns = tuple(replace(one, name=one.name and f"{prefix}{one.name}") for one in self.columns)
+        return replace(self, pattern=f"{prefix}{self.pattern}", error=error, columns=columns)
 
     @cached_property
     def _expression(self) -> re.Pattern[str]:

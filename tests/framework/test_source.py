@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
@@ -13,10 +14,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 from runs import TINY, compose, run_in
 from torch import nn
 from toy_environment import Ring
 
+from scripts.metrics_page import of_sources
 from taskshift import checkpoint
 from taskshift.analysis import Analysis
 from taskshift.compare import differences
@@ -24,8 +27,11 @@ from taskshift.config.build import build_parts
 from taskshift.evaluators.evaluator import Evaluator, Findings
 from taskshift.faults import Fault
 from taskshift.job import Job
-from taskshift.run_folder import read_rows
+from taskshift.pictures import summary
+from taskshift.pictures.summary import draw_summary
+from taskshift.run_folder import read_quantities, read_rows
 from taskshift.shifts.source import StreamSettings
+from taskshift.summary import print_table, summary_table
 
 HERE = Path(__file__).parent
 WORDS = (
@@ -113,6 +119,30 @@ def test_a_run_learns_from_an_environment(uninterrupted):
     assert "epoch_accuracy" not in last
     assert {"spectrum/trace", "plasticity/control_test_loss"} <= rows[-1].keys()
     assert checkpoint.load(uninterrupted / "checkpoints" / "latest.pt")["source"]["num_taken"] == 2 * 2 * 9
+
+
+def test_what_an_environment_judges_by_is_declared_drawn_and_printed(uninterrupted, monkeypatch):
+    rows, said = read_rows(uninterrupted), read_quantities(uninterrupted)
+    assert said.unit("test_return", of_classes=False) == "pays"
+    returns = [row["test_return"] for row in rows if "test_return" in row]
+    assert [row["test_return"] for row in summary_table(rows, said)] == [returns[1], returns[3]]
+    console = Console(file=io.StringIO(), width=200)
+    print_table(uninterrupted, console)
+    assert "return" in console.file.getvalue()
+    drawn = {}
+    monkeypatch.setattr(summary, "save_figure", lambda path, figure: drawn.setdefault(path.name, figure))
+    draw_summary(uninterrupted)
+    [axes] = drawn["scores.png"].axes
+    assert (axes.get_title(), axes.get_xlabel()) == ("return of the best actions", "epoch (tasks 0–1)")
+    assert list(axes.lines[0].get_ydata()) == returns
+
+
+def test_what_the_modes_judge_by_is_in_the_table_of_metrics(tmp_path, monkeypatch):
+    folder = tmp_path / "task_shift_mode"
+    folder.mkdir()
+    (folder / "ring.yaml").write_text("task_shift:\n  _target_: toy_environment.Ring\n")
+    monkeypatch.setattr("scripts.metrics_page.resolve", lambda path, wanted, where: {"toy_environment.Ring": Ring}[path])
+    assert [(one.pattern, one.unit) for one in of_sources(tmp_path)] == [("test_return", "pays")]
 
 
 class Wanderer(Evaluator):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from taskshift.learners.forward import eval_mode
+from taskshift.quantities import Column, Quantity
 from taskshift.randomness import generator
 from taskshift.shifts.source import Actor, Source, StreamSettings
 from taskshift.shifts.task import Batch, Task
@@ -19,6 +20,16 @@ class Ring(Source):
 
     The net gives both actions' values; the larger one is taken, or the other by chance. `batch_size` walkers go at a time.
     """
+
+    quantities = (
+        Quantity(
+            "return",
+            "steps of a walk from place 0 along the best actions that are paid",
+            "pays",
+            panel="return of the best actions",
+            columns=(Column("return"),),
+        ),
+    )
 
     def __init__(self, stream_settings: StreamSettings, size: int = 6, num_steps: int = 9, exploration: float = 0.3):
         super().__init__(stream_settings, name="ring", input_shape=(size,), num_outputs=2)

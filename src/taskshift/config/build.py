@@ -82,7 +82,8 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
     attempt.settle()
     on = {name: evaluator for name, evaluator in evaluators.items() if enabled(config["lla"], name)}
     mirrors = {name: one for name, one in recorders.items() if top.use_wandb or type(one).__module__ != WANDB}
-    declared = Quantities([*TRAINING, *COST, *_told_by(evaluators), *_told_by(watchers), *training.learner.quantities])
+    scores = [quantity.after("test_") for quantity in stream.quantities]
+    declared = Quantities([*TRAINING, *scores, *COST, *_told_by(evaluators), *_told_by(watchers), *training.learner.quantities])
     return Parts(top, lla, device, stream, training, on, watchers, mirrors, make_training, declared)
 
 

@@ -21,7 +21,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY)
 
 
 def picture_of(*groups: str) -> Callable[[WrittenRun], Figure | None]:
-    """A picture of the panels that these groups declare; a group is what stands before the first slash of a name."""
+    """A picture of the panels that these groups declare, see `_group`."""
     return partial(_draw, groups=groups)
 
 
@@ -86,4 +86,6 @@ def _single(run: WrittenRun, quantity: Quantity) -> list[Curve]:
 
 
 def _group(quantity: Quantity) -> str:
-    return quantity.pattern.partition("/")[0]
+    """What stands before the first slash of its name; `scores` where there is none, as of what a source judges a net by."""
+    group, slash, _ = quantity.pattern.partition("/")
+    return group if slash else "scores"

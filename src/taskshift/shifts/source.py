@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from taskshift.quantities import Quantity
 from taskshift.shifts.task import Batch, Task
 
 
@@ -41,6 +42,9 @@ class Source(Sequence[Task], ABC):
 
     joins_single = False
     """Whether a last training batch of one example joins the batch before it: batch norm can't learn from one."""
+
+    quantities: Sequence[Quantity] = ()
+    """What `scores` tells, without `test_`: its meaning, unit, panel among the summary pictures, column of the closing table."""
 
     note = ""
     """What its reader should know of the examples; a run says it once."""
@@ -111,7 +115,7 @@ class Source(Sequence[Task], ABC):
     def scores(self, task: Task, net: nn.Module) -> Mapping[str, float]:
         """What a net is judged by besides its loss and metrics on test examples, such as an environment's returns.
 
-        By default nothing. Logged as `test_<name>`. It leaves no trace in the source's state.
+        By default nothing. Logged as `test_<name>`; `quantities` says what these are. It leaves no trace in the source's state.
         """
         return {}
 
