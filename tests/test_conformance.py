@@ -27,6 +27,7 @@ from taskshift.nets.mlp import MLP
 from taskshift.shifts.losses import CrossEntropy
 from taskshift.shifts.task import Batch, Task
 from taskshift.training import Training
+from tests.framework.gradient_terms import terms_before_norms
 from tests.framework.learning import ActivitySquared, Noise, PowerIteration, Redraw, Tortoise, TowardStart
 from tests.framework.written_steps import STEPS, Twin
 
@@ -118,7 +119,10 @@ def by_program(training, shape, *, compiles, size=6):
 
 
 COMPILED = ("backprop", "hare_and_tortoise", "sam", "spectral_regularization", "upgd")
-"""Learners that are compiled on the MLP; the first also on the convnet, in float64: its norms over six examples round by 6e-6."""
+"""Learners that are compiled on the MLP; the first also on the convnet."""
+
+TERMS = 1e-6
+"""What float32 may be off, relative to the terms of a sum: 17 units of rounding."""
 
 
 def programs():
@@ -126,13 +130,13 @@ def programs():
     for name, kind, dtype in product(LEARNERS, NETS, (torch.float64, torch.float32)):
         of = f"{name}-{kind}-{str(dtype).removeprefix('torch.')}"
         yield pytest.param(name, kind, dtype, False, id=f"{of}-replay", marks=[pytest.mark.slow] if kind != "mlp" else [])
-        if name in COMPILED and (kind == "mlp" or (name, dtype) == (COMPILED[0], torch.float64)):
+        if name in COMPILED and (kind == "mlp" or name == COMPILED[0]):
             yield pytest.param(name, kind, dtype, True, id=f"{of}-compiled", marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("name", "kind", "dtype", "compiles"), list(programs()))
 def test_a_program_steps_as_the_learner_does(name, kind, dtype, compiles):
-    """From the same state, step by step."""
+    """From the same state, step by step; in float32 sums that a norm makes small may be off by the size of their terms."""
     make, shape = NETS[kind]
     training = training_of(name, lambda seed: make(seed).to(dtype), shape)
     training, task = by_program(training, shape, compiles=compiles)
@@ -144,17 +148,32 @@ def test_a_program_steps_as_the_learner_does(name, kind, dtype, compiles):
         steps = training.learn_all(task, Batch(batch.inputs[None], targets[None]))
         torch.testing.assert_close(steps.losses[0], step.loss, rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(steps.outputs, step.outputs, rtol=tolerance, atol=tolerance)
-        assert_same_state(training.state, expected, tolerance)
+        rounded = {}
+        if compiles and kind != "mlp" and dtype == torch.float32:
+            terms = terms_before_norms(standing(make, before["net"]), inputs, targets)
+            rounded = {f"state.slots.momentum_buffer.{of}": TERMS * size for of, size in terms.items()}
+        assert_same_state(training.state, expected, tolerance, rounded=rounded)
 
 
-def assert_same_state(ours, theirs, tolerance, at="state"):
+def standing(make, tensors):
+    """The net with these tensors, in float64."""
+    net = make(0)
+    net.load_state_dict({name: tensor.to(net.state_dict()[name].dtype) for name, tensor in tensors.items()})
+    return net
+
+
+def assert_same_state(ours, theirs, tolerance, at="state", *, rounded):
+    """`rounded` has what more single tensors may be off, by their place in the state."""
     assert type(ours) is type(theirs) or isinstance(ours, dict)
+    if at in rounded:
+        assert ((ours - theirs).abs() <= tolerance * (1 + theirs.abs()) + rounded[at]).all(), at
+        return
     if isinstance(ours, torch.Tensor):
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance, msg=lambda words: f"{at}: {words}")
         return
     assert ours.keys() == theirs.keys(), at
     for key in ours:
-        assert_same_state(ours[key], theirs[key], tolerance, f"{at}.{key}")
+        assert_same_state(ours[key], theirs[key], tolerance, f"{at}.{key}", rounded=rounded)
 
 
 # -- a stack ------------------------------------------------------------------------------------------------------
