@@ -31,7 +31,7 @@ SMALL = ("data=synthetic_images", "recorder=none", "num_threads=1")
 TOP_KEYS = (
     "batch_size, checkpoints, data, device, epochs, evaluate_every, execution, learner, lla, log_every, net, num_tasks, "
     "num_threads, objective, output_project, output_root, plugins, recorder, run_name, seed, sweep_name, task_shift, "
-    "task_shift_mode, use_wandb, validation, wandb"
+    "task_shift_mode, use_wandb, validation, wandb, watch"
 )
 HELP = "`python train.py --help` lists the choices"
 OPTIMIZERS = "adadelta, adafactor, adagrad, adam, adamax, adamw, asgd, kron, muon, nadam, own, "
@@ -76,7 +76,7 @@ QUICK = {
     "+lla.enable_smm=true": "lla.enable_smm: there is no such key; did you mean lla.enable_sam?",
     "+epoch=3": "epoch: there is no such key; did you mean epochs?",
     "+foo=3": f"foo: there is no such key; the top level takes {TOP_KEYS}".replace("batch_size", "arch, batch_size", 1),
-    "+arch=mlp": f"arch: there is no such key; the top level takes {TOP_KEYS}",
+    "+arch=mlp": "arch: there is no such key; did you mean watch?",
     "+lla.foo.bar=1": "lla.foo: there is no such key; lla takes at, compile, coupling, dtype, enable_coupling, ",
     "lr=0.1": "lr: there is no such key; did you mean learner.optimizer.lr or lla.mode_connectivity.lr?",
     "optimizer=adam": "optimizer: there is no such key; did you mean learner.optimizer?",

@@ -374,7 +374,7 @@ def signs(tmp_path_factory):
     """A run that a plugin's watcher looked at; the plugin is gone."""
     root = tmp_path_factory.mktemp("signs")
     (root / "signs_plugin.py").write_text(PLUGIN)
-    words = ("plugins=[signs_plugin]", "watch=own", "watch.own._target_=signs_plugin.Signs", "+watch.own.every=6")
+    words = ("plugins=[signs_plugin]", "watch=own", "watch.own_watch._target_=signs_plugin.Signs", "+watch.own_watch.every=6")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setattr(sys, "path", list(sys.path))
@@ -385,28 +385,28 @@ def signs(tmp_path_factory):
 
 
 def test_a_plugin_s_watcher_is_in_the_record_the_table_and_the_quantities(signs):
-    found = [row for row in read_rows(signs) if "own/flipped" in row]
+    found = [row for row in read_rows(signs) if "own_watch/flipped" in row]
     assert [row["global_step"] for row in found] == [1, 7, 13, 17, 23, 29]
-    assert [row["own/flipped"] for row in summary_table(read_rows(signs), read_quantities(signs))] == [
-        found[2]["own/flipped"],
-        found[5]["own/flipped"],
+    assert [row["own_watch/flipped"] for row in summary_table(read_rows(signs), read_quantities(signs))] == [
+        found[2]["own_watch/flipped"],
+        found[5]["own_watch/flipped"],
     ]
-    assert read_quantities(signs).unit("own/head.weight/flipped", of_classes=True) == "weights"
+    assert read_quantities(signs).unit("own_watch/head.weight/flipped", of_classes=True) == "weights"
     console = Console(file=io.StringIO(), width=120)
     print_table(signs, console)
     assert "flipped" in console.file.getvalue()
-    assert json.loads((signs / "quantities.json").read_text())["quantities"][-2]["pattern"] == "own/flipped"
+    assert json.loads((signs / "quantities.json").read_text())["quantities"][-2]["pattern"] == "own_watch/flipped"
 
 
 def test_a_plugin_s_watcher_has_a_panel_over_steps(signs, monkeypatch):
     drawn = {}
     monkeypatch.setattr(summary, "save_figure", lambda path, figure: drawn.setdefault(path.name, figure))
     draw_summary(signs)
-    [axes] = drawn["own.png"].axes
+    [axes] = drawn["own_watch.png"].axes
     assert (axes.get_title(), axes.get_xlabel()) == ("flips", "step (tasks 0–1)")
     handles, labels = axes.get_legend_handles_labels()
     assert set(labels) == {name for name, _ in net_names(signs)} | {"flipped"}
-    logged = [row["own/flipped"] for row in read_rows(signs) if "own/flipped" in row]
+    logged = [row["own_watch/flipped"] for row in read_rows(signs) if "own_watch/flipped" in row]
     [whole] = [handle for handle, label in zip(handles, labels, strict=True) if label == "flipped"]
     np.testing.assert_array_equal(whole[0].get_xdata(), [1, 7, 13, 17, 23, 29])
     np.testing.assert_array_equal(whole[0].get_ydata(), logged)
