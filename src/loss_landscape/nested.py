@@ -80,6 +80,16 @@ def rows_of(batch: Any, rows: slice) -> Any:
     return map_tensors(cut, batch)
 
 
+def few_of(batch: Any, count: int) -> Any:
+    """The first `count` examples of `batch`, or the whole where they can't be told apart."""
+    if not num_rows(batch):
+        return batch
+    try:
+        return rows_of(batch, slice(0, count))
+    except (ValueError, IndexError):
+        return batch
+
+
 def require_rows(batch: Any) -> None:
     """Raise ValueError for a packed sequence, whose rows are no examples."""
     if isinstance(batch, PackedSequence):

@@ -22,7 +22,8 @@ def private_clone(model: nn.Module, *, own_memory: bool = False) -> nn.Module:
     """A copy with its own modules, modes and hooks that shares the parameters and buffers of `model`, or has its `own_memory`.
 
     Run it with every parameter and buffer given, and nothing of the user's is read or written. Its recurrent layers keep off
-    cuDNN, whose kernels have no gradient in eval mode, and never a second one; its embeddings give dense gradients.
+    cuDNN, whose kernels have no gradient in eval mode, and never a second one; its embeddings give
+    dense gradients, those of the loss and not such as are divided by how often a row is read.
     """
     shared = {} if own_memory else {id(t): t for t in chain(model.parameters(), model.buffers())}
     for module in model.modules():
@@ -34,7 +35,7 @@ def private_clone(model: nn.Module, *, own_memory: bool = False) -> nn.Module:
         if isinstance(module, nn.RNNBase):
             module.forward = functools.partial(_without_cudnn, module.forward)
         if isinstance(module, SPARSE):
-            module.sparse = False
+            module.sparse = module.scale_grad_by_freq = False
     return clone
 
 

@@ -12,16 +12,10 @@ from loss_landscape.objective.objective import gradients
 from loss_landscape.operators.batch_sum import BatchMatrix, WeightedTerm
 from loss_landscape.surface.surface import LossSurface
 
-STEPS = {torch.float64: 1e-7, torch.float32: 2e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
 
-
-def difference_terms(surface: LossSurface) -> Iterator[WeightedTerm]:
-    """Each term's central difference of the gradient, (g(θ + hv) − g(θ − hv)) / 2h with h = step · (1 + ‖θ‖) / ‖v‖.
-
-    In float64 the step is smaller than the one of least error on a smooth loss, at which a net with kinks is already wrong: there
-    each kink that is crossed counts with 1/h.
-    """
-    reach = STEPS[surface.dtype] * (1 + surface.origin.double().norm())
+def difference_terms(surface: LossSurface, step: float) -> Iterator[WeightedTerm]:
+    """Each term's central difference of the gradient, (g(θ + hv) − g(θ − hv)) / 2h with h = `step` · (1 + ‖θ‖) / ‖v‖."""
+    reach = step * (1 + surface.origin.double().norm())
     for weight, loss in surface.objective.terms():
 
         def prepared(loss: Callable[[Parameters], Tensor] = loss) -> BatchMatrix:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 
-from loss_landscape.operators.batch_sum import BatchSum, DeviceFallback
+from loss_landscape.operators.batch_sum import BatchSum, DeviceFallback, Terms
+from loss_landscape.operators.derivative_check import NOT_FINITE, DerivativeCheck, WrongDerivativeError, require_symmetry
 from loss_landscape.operators.finite_differences import difference_terms, in_exact_dtype
-from loss_landscape.operators.hessian_products import retained_terms, traced_terms
+from loss_landscape.operators.hessian_products import forward_products, retained_products, retained_terms, traced_terms
 from loss_landscape.operators.surface_operator import SummedOperator, require_surface_alone
-from loss_landscape.operators.symmetry import asymmetry
+from loss_landscape.surface.slopes import STEPS, random_vectors
 from loss_landscape.surface.surface import LossSurface
 
 HessianMethod = Literal["traced", "retained", "finite_differences"]
 MAX_PARAMETERS_TRACED = 1 << 20  # above, weights and not activations make the cost, and tracing saves nothing
-TERMS = {"traced": traced_terms, "retained": retained_terms, "finite_differences": difference_terms}
+LARGE = 1e15  # of a loss or a slope: in float32 their products may overflow
+TERMS = {"traced": traced_terms, "retained": retained_terms}
+EXAMPLE_PRODUCTS = {"traced": forward_products, "retained": retained_products}
+METHODS = (*TERMS, "finite_differences")
 
 
 class HessianOperator(SummedOperator):
@@ -24,13 +29,17 @@ class HessianOperator(SummedOperator):
     `method` is one of `traced` (the gradient's forward derivative, all that does not depend on the vector computed once),
     `retained` (the gradient's graph, differentiated backwards) and `finite_differences` (central ones of the gradient in float64,
     with about 1e-8 of relative error where they cross no kink of the net). `auto` traces small nets with convolutions, where that
-    saves up to half of a product, and falls back where a derivative is missing; `.method` says what it took, and `.note` why
-    it is not what the shapes would choose. What is computed once is kept between products as far as `memory_budget_mb`, in MiB,
-    goes; the other batches' graphs are rebuilt for each product. Out of memory, batches are cut in halves; where that does not
-    help, `on_oom` decides between an `error` and the `cpu`.
+    saves up to half of a product, and falls back where a derivative is missing, not finite, not symmetric, or not that of the
+    gradient, which is judged on a few examples in float64; `.method` says what it took, and `.note` why it is not what the shapes
+    would choose, and where autograd's gradient itself is not the loss's slope, as behind a stop-gradient. There the matrix is
+    that of the loss with what is detached held fixed.
 
-    Raises TypeError for what is no surface, or for something `beside` one, ValueError for an unknown method or a net whose
-    derivatives are not symmetric, and torch.OutOfMemoryError.
+    What is computed once is kept between products as far as `memory_budget_mb`, in MiB, goes; the other batches' graphs are
+    rebuilt for each product. Out of memory, batches are cut in halves; where that does not help, `on_oom` decides between an
+    `error` and the `cpu`.
+
+    Raises TypeError for what is no surface, or for something `beside` one, ValueError for an unknown method or a net for
+    which the method, or each of them, gives wrong second derivatives, and torch.OutOfMemoryError.
 
     >>> hessian = HessianOperator(surface)
     >>> hessian
@@ -48,8 +57,8 @@ class HessianOperator(SummedOperator):
         on_oom: DeviceFallback = "error",
     ):
         require_surface_alone(surface, type(self), *beside)
-        if method != "auto" and method not in TERMS:
-            raise ValueError(f"method must be 'auto', {', '.join(map(repr, TERMS))}, got {method!r}")
+        if method != "auto" and method not in METHODS:
+            raise ValueError(f"method must be 'auto', {', '.join(map(repr, METHODS))}, got {method!r}")
         candidates = _by_rule(surface) if method == "auto" else (method,)
         self.method, products, self._reason = _first_that_works(surface, candidates, memory_budget_mb, on_oom)
         super().__init__(surface, products)
@@ -72,38 +81,51 @@ def _by_rule(surface: LossSurface) -> tuple[HessianMethod, ...]:
 def _first_that_works(
     surface: LossSurface, candidates: tuple[HessianMethod, ...], memory_budget_mb: int, on_oom: DeviceFallback
 ) -> tuple[HessianMethod, BatchSum, str]:
-    """The method, its products, and why it is not an earlier one."""
+    """The method, its products, and why it is not an earlier one; ValueError where none gives the loss's second derivatives."""
     reasons: list[str] = []
+    check = DerivativeCheck(surface)
     for method in candidates:
-        if method == "finite_differences":
-            exact = in_exact_dtype(surface)
-            if exact.dtype != torch.float64:
-                reasons.append(f"differences in {exact.dtype}: wrong where they cross a kink of the net")
-            return method, BatchSum(exact, TERMS[method], memory_budget_mb, on_oom), "; ".join(reasons)
-        products = BatchSum(surface, TERMS[method], memory_budget_mb, on_oom)
-        missing = _missing_derivative(surface, products)
-        if missing is None:
-            return method, products, "; ".join(reasons)
-        reasons.append(f"not {method}: {missing}")
-    raise ValueError(f"{'; '.join(reasons)}; give method='auto'")
+        try:
+            if method == "finite_differences":
+                exact, terms, note = _differences(surface, check)
+                products = BatchSum(exact, terms, memory_budget_mb, on_oom)
+            else:
+                products, note = BatchSum(surface, TERMS[method], memory_budget_mb, on_oom), ""
+                _require_derivatives(surface, products, check, method)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reasons.append(f"not {method}: {str(error).strip().partition(chr(10))[0]}")
+        else:
+            return method, products, "; ".join(filter(None, [*reasons, note, surface.derivative_note]))
+    advice = (
+        "give method='auto'" if len(candidates) == 1 else "this loss has no Hessian here: take another point, or a smooth loss"
+    )
+    raise ValueError(f"{'; '.join(reasons)}; {advice}")
 
 
-def _missing_derivative(surface: LossSurface, products: BatchSum) -> str | None:
-    try:
-        _require_symmetry(surface, products)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        return str(error).strip().partition("\n")[0]
-    return None
+def _differences(surface: LossSurface, check: DerivativeCheck) -> tuple[LossSurface, Terms, str]:
+    """The surface to take differences of, these, and what to know of them."""
+    exact = in_exact_dtype(surface)
+    step, note = check.difference_step() if check.surface.dtype == exact.dtype else (STEPS[exact.dtype], "")
+    if exact.dtype != torch.float64:
+        note = f"differences in {exact.dtype}: wrong where they cross a kink of the net"
+    return exact, partial(difference_terms, step=step), note
 
 
-def _require_symmetry(surface: LossSurface, products: BatchSum) -> None:
-    """Refuse a net with an operation whose second derivative is wrong, as that of torch's own `_weight_norm` is in silence."""
-    there, back, size = asymmetry(products, surface.origin)
-    if abs(there - back) > (1e-6 if surface.dtype == torch.float64 else 1e-2) * size:
-        raise ValueError(
-            f"the Hessian of this net is not symmetric (uᵀHv = {there:.6g}, vᵀHu = {back:.6g} for random u, v): one of its "
-            "operations has a wrong second derivative; torch's weight_norm is known for it, write weight = g·v/‖v‖ out instead, "
-            "or give method='finite_differences'"
-        )
+def _require_derivatives(
+    surface: LossSurface, products: BatchSum, check: DerivativeCheck, method: Literal["traced", "retained"]
+) -> None:
+    """Raise RuntimeError where a derivative is missing, not finite, or not that of the loss."""
+    pair = random_vectors(surface.origin, 2)
+    images = products(pair)
+    if not bool(images.isfinite().all()) and check.is_finite and not _has_overflown(surface):
+        raise WrongDerivativeError(NOT_FINITE)
+    require_symmetry(pair, images)
+    check.require(EXAMPLE_PRODUCTS[method])
+
+
+def _has_overflown(surface: LossSurface) -> bool:
+    """Whether loss or gradient are as those of a net that has diverged; NaN in the gradient of a finite loss is a kink."""
+    largest = float(surface.gradient().abs().max())
+    return not abs(surface.loss()) < LARGE or largest > LARGE

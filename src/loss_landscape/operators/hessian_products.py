@@ -33,6 +33,19 @@ def retained_terms(surface: LossSurface) -> Iterator[WeightedTerm]:
         yield WeightedTerm(weight, prepared, prepared)
 
 
+def forward_products(surface: LossSurface, loss: TermLoss, vectors: Tensor) -> Tensor:
+    """The products of a term's Hessian with `vectors` [P, K], by the derivatives that `traced_terms` records."""
+    point, layout = surface.layout.unflatten(surface.origin), surface.layout
+    columns = [jvp(grad(loss), (point,), (layout.unflatten(vector.contiguous()),))[1] for vector in vectors.T]
+    return torch.stack([layout.flatten(column) for column in columns], dim=1)
+
+
+def retained_products(surface: LossSurface, loss: TermLoss, vectors: Tensor) -> Tensor:
+    """The same by the derivatives of `retained_terms`."""
+    matrix = retained_hessian(surface, loss)
+    return torch.stack([matrix.product(vector.contiguous()) for vector in vectors.T], dim=1)
+
+
 def retained_hessian(surface: LossSurface, loss: TermLoss) -> BatchMatrix:
     """A term's Hessian by the graph of its gradient."""
     leaves = surface.leaves()

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from loss_landscape.nested import num_rows, rows_of
+from loss_landscape.nested import few_of
 from loss_landscape.objective.functional_net import Parameters, undisturbed
 from loss_landscape.operators.batch_sum import TENSORS_KEPT_AN_ACTIVATION, BatchMatrix
-from loss_landscape.operators.finite_differences import STEPS, in_exact_dtype
+from loss_landscape.operators.derivative_check import ROUGH, require_symmetry
+from loss_landscape.operators.finite_differences import in_exact_dtype
 from loss_landscape.operators.hessian_products import flat, require_twice_differentiable, vjp
+from loss_landscape.surface.slopes import STEPS, random_vectors
 from loss_landscape.surface.surface import LossSurface
 
 JacobianMethod = Literal["retained", "streamed", "finite_differences"]
@@ -52,24 +54,20 @@ def first_that_works(
             _, batch = next(exact.objective.weighted_batches())
         try:
             with undisturbed(surface.device):
-                jacobian_product(exact, _few_of(batch), map_of, method).product(torch.ones_like(exact.origin))
-            return method, exact, "; ".join(reasons)
+                matrix = jacobian_product(exact, few_of(batch, 2), map_of, method)
+                pair = random_vectors(exact.origin, 2)
+                require_symmetry(pair, torch.stack([matrix.product(vector.contiguous()) for vector in pair.T], dim=1))
+            return method, exact, _note(reasons, surface)
         except torch.OutOfMemoryError:
-            return method, exact, "; ".join(reasons)  # it is mended where the whole is computed
+            return method, exact, _note(reasons, surface)  # it is mended where the whole is computed
         except RuntimeError as error:
             reasons.append(f"not {method}: {str(error).strip().partition(chr(10))[0]}")
     advice = ["give method='auto'"] if len(candidates) == 1 else []
     raise ValueError("; ".join([*reasons, *advice]))
 
 
-def _few_of(batch: Any) -> Any:
-    """Two examples, or the batch where they can't be told apart."""
-    if not num_rows(batch):
-        return batch
-    try:
-        return rows_of(batch, slice(0, 2))
-    except (ValueError, IndexError):
-        return batch
+def _note(reasons: Sequence[str], surface: LossSurface) -> str:
+    return "; ".join(filter(None, [*reasons, surface.derivative_note]))
 
 
 def retained_product(surface: LossSurface, leaves: Parameters, values: Tensor, middle: Middle) -> BatchMatrix:
@@ -117,16 +115,25 @@ def _along(surface: LossSurface, values: Values, vector: Tensor) -> tuple[Tensor
 
 
 def _along_by_differences(surface: LossSurface, values: Values, vector: Tensor) -> tuple[Tensor, Tensor]:
-    """By a central difference of y, with the step that the Hessian's have."""
+    """By a central difference of y, with the step that the Hessian's have: the one for float32 where y is computed in that."""
     length = vector.double().norm()
     with torch.no_grad():
         here = values(surface.layout.unflatten(surface.origin))
         if length == 0:
             return here, torch.zeros_like(here)
-        step = (STEPS[surface.dtype] * (1 + surface.origin.double().norm()) / length).to(vector)
-        ends = (values(surface.layout.unflatten(surface.origin + sign * step * vector)) for sign in (1, -1))
-        there, back = ends
-    return here, (there - back) / (2 * step)
+        found = torch.zeros_like(here)
+        for own in dict.fromkeys((surface.dtype, torch.float32)):
+            step = (STEPS[own] * (1 + surface.origin.double().norm()) / length).to(vector)
+            found, again = (_change(surface, values, times * step * vector) / (2 * times * step) for times in (1, 3))
+            if bool((found - again).norm() <= ROUGH * found.norm()):
+                break
+    return here, found
+
+
+def _change(surface: LossSurface, values: Values, step: Tensor) -> Tensor:
+    """y at the origin + step, less y at the origin − step."""
+    there, back = (values(surface.layout.unflatten(surface.origin + sign * step)) for sign in (1, -1))
+    return there - back
 
 
 @dataclass

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
+
+from loss_landscape.surface.slopes import random_vectors
 
 
 def asymmetry(product: Callable[[Tensor], Tensor], like: Tensor) -> tuple[float, float, float]:
@@ -13,8 +14,12 @@ def asymmetry(product: Callable[[Tensor], Tensor], like: Tensor) -> tuple[float,
 
     `product` multiplies H with [P, 2].
     """
-    draw = torch.Generator().manual_seed(0)
-    pair = torch.randn(len(like), 2, generator=draw, dtype=torch.float64).to(like)
-    images = product(pair).double()
+    pair = random_vectors(like, 2)
+    return asymmetry_of(pair, product(pair))
+
+
+def asymmetry_of(pair: Tensor, images: Tensor) -> tuple[float, float, float]:
+    """The same of the products `images` [P, 2] with a `pair` [P, 2] of vectors."""
+    images = images.double()
     there, back = pair[:, 0].double() @ images[:, 1], pair[:, 1].double() @ images[:, 0]
-    return float(there), float(back), float(images.norm() * pair.double().norm() / len(like) ** 0.5)
+    return float(there), float(back), float(images.norm() * pair.double().norm() / len(pair) ** 0.5)

@@ -33,6 +33,10 @@ class Estimate(Result):
     note: str = ""
     samples: Tensor | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        if math.isnan(self.value):  # also of a sum over all columns, which has no error
+            object.__setattr__(self, "standard_error", math.nan)
+
     @classmethod
     def from_samples(cls, samples: Tensor) -> Estimate:
         """The mean of independent `samples` [n]; the error of a single one is unknown, NaN."""

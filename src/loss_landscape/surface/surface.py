@@ -21,6 +21,7 @@ from loss_landscape.objective.layout import ParameterLayout
 from loss_landscape.objective.objective import BatchNorm, Objective, objective_of
 from loss_landscape.surface.eager_losses import gradient_at, losses_at
 from loss_landscape.surface.plane import Plane
+from loss_landscape.surface.slopes import slope_objection
 from loss_landscape.surface.strategy import Precision
 from loss_landscape.surface.traced_loss import Kind, TracedLoss
 
@@ -108,6 +109,12 @@ class LossSurface:
     def device(self) -> torch.device:
         """Where the net and the batches lie."""
         return self.objective.device
+
+    @cached_property
+    def derivative_note(self) -> str:
+        """Why autograd's gradient at the origin is not the loss's slope there, judged on a few examples; "" where it is."""
+        with undisturbed(self.device):
+            return slope_objection(self.objective, self.layout, self.origin)
 
     def loss(self) -> float:
         """The loss at the origin."""
@@ -208,7 +215,8 @@ class LossSurface:
         twin = copy.copy(self)
         twin.objective, twin._traced = objective, {}
         twin.origin = self.origin if origin is None else origin
-        twin.__dict__.pop("_baseline", None)
+        for known in ("_baseline", "derivative_note"):
+            twin.__dict__.pop(known, None)
         return twin
 
     def _checked(self, vectors: Vectors | None, dims: int) -> Tensor:
