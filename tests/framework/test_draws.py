@@ -89,6 +89,22 @@ def test_a_run_that_goes_on_elsewhere_has_the_same_rows():
     assert torch.equal(context.rows("rows", 1)[0], row_by_number("w", 1)), "another state was loaded"
 
 
+@pytest.mark.parametrize("length", [1, 5, 8, 30])
+def test_a_part_that_acts_now_and_then_has_its_rows_then(length):
+    """It uses them after every eighth step alone, where the ring is no longer than that needs."""
+    spec = {"rows": FreshRows("w", 4, every=8)}
+    draws, count = draws_of({"part": spec}), 0
+    for first in range(0, 120, length):
+        given = draws.ahead(first, length, {"part": {"rows": torch.tensor(count)}})["part"]
+        assert len(given["rows"]) <= 4 * (1 + -(-length // 8))
+        for step in range(first, first + length):
+            if (step + 1) % 8 == 0:
+                context = Context({}, draws=given, taken={"rows": torch.tensor(count)})
+                for offset, row in enumerate(context.rows("rows", 4)):
+                    assert torch.equal(row, row_by_number("w", count + offset)), step
+                count += 4 if step % 3 else 1
+
+
 def test_a_chunk_ahead_has_the_numbers_of_its_steps():
     """Chunks of any length, one after another, where each step takes some rows of the chunk's ring."""
     specs = {"noise": EveryStep((3,)), "rows": FreshRows("w", 2)}

@@ -30,12 +30,18 @@ class EveryStep:
 class FreshRows:
     """Rows of a parameter as they are drawn before training, used one after another, at most `at_most` a step.
 
-    A step gets a ring of rows, of which `Context.rows` takes the next ones. With another `dim` they are its slices there.
+    A step gets a ring of rows, of which `Context.rows` takes the next ones. With another `dim` they are its slices there. A part
+    that acts after every `every`-th step uses some in these steps alone.
     """
 
     parameter: str
     at_most: int
     dim: int = 0
+    every: int = 1
+
+    def most_in(self, first: int, count: int) -> int:
+        """How many rows the steps `first`, `first` + 1, … take at most, `count` steps in all."""
+        return self.at_most * ((first + count) // self.every - first // self.every)
 
 
 def for_each_parameter(start: Start) -> dict[str, EveryStep]:
@@ -76,19 +82,19 @@ class Draws:
 
     def at(self, step: int, taken: Mapping[str, Tensors]) -> dict[str, dict[str, Tensor]]:
         """What step number `step` of the run needs, where its parts have `taken` so many rows: samples and rings of rows."""
-        return self._for(1, taken, lambda *of: self._sample(*of, step))
+        return self._for(step, 1, taken, lambda *of: self._sample(*of, step))
 
     def ahead(self, step: int, count: int, taken: Mapping[str, Tensors]) -> dict[str, dict[str, Any]]:
         """The same for `count` steps from number `step` on: lists of samples, and rings that last for all of them."""
-        return self._for(count, taken, lambda *of: [self._sample(*of, number) for number in range(step, step + count)])
+        return self._for(step, count, taken, lambda *of: [self._sample(*of, number) for number in range(step, step + count)])
 
-    def _for(self, count: int, taken: Mapping[str, Tensors], sample: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+    def _for(self, first: int, count: int, taken: Mapping[str, Tensors], sample: Callable[..., Any]) -> dict[str, dict[str, Any]]:
         steps = max(count, self.most_steps)
         return {
             part: {
                 name: sample(part, name, spec)
                 if isinstance(spec, EveryStep)
-                else self._ring(part, name, spec, steps).around(taken[part][name])
+                else self._ring(part, name, spec, steps).around(taken[part][name], spec.most_in(first, steps))
                 for name, spec in specs.items()
             }
             for part, specs in self.wanted.items()
@@ -119,7 +125,7 @@ class Draws:
         key = part, name, num_steps
         if key not in self._rings:
             source, like = partial(self._fresh_block, part, spec), self.net[spec.parameter].movedim(spec.dim, 0)
-            self._rings[key] = _Ring(source, like, spec.at_most * num_steps)
+            self._rings[key] = _Ring(source, like, spec.at_most * ceil(num_steps / spec.every))
         return self._rings[key]
 
     def _fresh_block(self, part: str, spec: FreshRows, block: int) -> Tensor:
@@ -130,21 +136,24 @@ class _Ring:
     """Rows by number, those that the next steps can ask for: row r lies at r modulo the ring's length."""
 
     def __init__(self, source: Callable[[int], Tensor], like: Tensor, at_most: int):
-        self.source, self.at_most, self.height = source, at_most, len(like)
+        self.source, self.height = source, len(like)
         self.num_blocks = 1 + ceil(at_most / self.height)
         self.rows = like.new_empty(self.num_blocks * self.height, *like.shape[1:])
         self.last = -1  # the last block that lies in it
         self.reached = None  # no more rows than these can have been taken; None: not looked at yet
 
-    def around(self, taken: Tensor) -> Tensor:
-        """The ring, with the rows `taken`, `taken` + 1, … in it. It waits for the device when it may have run out."""
+    def around(self, taken: Tensor, at_most: int) -> Tensor:
+        """The ring, with the rows `taken`, `taken` + 1, … in it, of which the next steps take `at_most`.
+
+        It waits for the device when it may have run out.
+        """
         end = (self.last + 1) * self.height
-        if self.reached is None or self.reached + self.at_most > end:
+        if self.reached is None or self.reached + at_most > end:
             self.reached = int(taken)
             first = self.reached // self.height
             for block in range(max(first, self.last + 1), first + self.num_blocks):
                 at = block % self.num_blocks * self.height
                 self.rows[at : at + self.height] = self.source(block)
                 self.last = block
-        self.reached += self.at_most
+        self.reached += at_most
         return self.rows

@@ -24,6 +24,10 @@ class AfterStep(Intervention, ABC):
     def after_step(self, subject: Subject, context: Context) -> Subject:
         """The net, slots and memory after it; features and gradients in `context` are from before the step. Pure."""
 
+    def meanwhile(self, subject: Subject, context: Context) -> Memory:
+        """Its memory after a step after which it does not act, where `every` is above 1. Pure."""
+        return subject.memory
+
 
 class StepScaling(AfterStep, ABC):
     """Changes how far the optimizer's own step goes, and so acts before all other interventions, in every step.

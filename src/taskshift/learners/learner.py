@@ -169,8 +169,11 @@ class Learner:
         trained = turn.subject("optimizer")._replace(net=self._trained(turn.net))
         turn.take("optimizer", self.rule.step(trained, turn.context("optimizer")))
         for name in self._after_step:
+            part, given = self.interventions[name], (turn.subject(name), turn.context(name))
             if acting is None or name in acting:
-                turn.take(name, self.interventions[name].after_step(turn.subject(name), turn.context(name)))
+                turn.take(name, part.after_step(*given))
+            else:
+                turn.remember(name, part.meanwhile(*given))
         return turn.state(), Step(found.seen.loss, found.seen.outputs, turn.numbers)
 
     def _gradient(self, turn: Turn, loss: Loss) -> Found:
