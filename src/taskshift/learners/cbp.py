@@ -21,10 +21,10 @@ from taskshift.learners.units import (
     outgoing_size,
     reads_of,
     replaced,
+    replaced_units,
     values_of,
     with_means_kept,
 )
-from taskshift.quantities import Quantity
 
 UtilityName = Literal[
     "contribution", "zero_contribution", "adaptable_contribution", "weight", "adaptation", "feature_by_input", "random"
@@ -65,15 +65,7 @@ class ContinualBackprop(AfterStep):
     Units that a residual stream adds up are replaced together, place by place.
     """
 
-    quantities = (
-        Quantity(
-            "replaced",
-            "units begun anew, over all layers",
-            "units",
-            "Dohare et al. 2024; `replacement_rate`",
-            "units begun anew in an epoch",
-        ),
-    )
+    quantities = (replaced_units("Dohare et al. 2024; `replacement_rate`"),)
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor
 from loss_landscape import Consumer, Slot, UnitLayer, unit_flow
 from taskshift.learners.draws import FreshRows
 from taskshift.learners.part import Context, Start, Subject, Tensors, input_of
+from taskshift.quantities import Quantity
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Group:
     def readings(self) -> list[Slot]:
         """The inputs of consumers in which the units' values lie, each once."""
         return list(dict.fromkeys(consumer.reading for consumer in self.consumers))
+
+    def like(self, net: Tensors) -> Tensor:
+        """A tensor of the device and dtype that its units have."""
+        return net[self.layers[0].incoming.tensor]
 
     def constants(self) -> list[tuple[Slot, float]]:
         """What a new unit begins with that is not drawn: no bias, a norm that does nothing."""
@@ -81,6 +86,12 @@ def values_of(group: Group, features: Tensors) -> list[Tensor]:
     return [reading.of(features[input_of(reading.tensor)], group.size).flatten(1) for reading in group.readings]
 
 
+def activity_of(group: Group, features: Tensors) -> Tensor:
+    """Mean |h| of each unit over all examples and places, [size]; over the readings where there are several."""
+    values = values_of(group, features)
+    return sum(value.abs().mean(dim=1) for value in values) / len(values)
+
+
 def incoming_size(group: Group, net: Tensors) -> Tensor:
     """Mean |w| over each unit's incoming weights, [size]."""
     weights = [layer.incoming.of(net[layer.incoming.tensor], group.size).flatten(1) for layer in group.layers]
@@ -113,13 +124,13 @@ class Fresh:
         return self.context.rows(slot.tensor, most)[place].unsqueeze(slot.dim + 1)
 
 
-def fresh_rows(groups: Sequence[Group], at_most: Sequence[int]) -> dict[str, FreshRows]:
-    """The draws of a part that replaces up to so many units of each group a step."""
+def fresh_rows(groups: Sequence[Group], at_most: Sequence[int], *, every: int = 1) -> dict[str, FreshRows]:
+    """The draws of a part that replaces up to so many units of each group after every `every`-th step."""
     found: dict[str, FreshRows] = {}
     for group, most in zip(groups, at_most, strict=True):
         for slot in group.drawn:
             before = found[slot.tensor].at_most if slot.tensor in found else 0
-            found[slot.tensor] = FreshRows(slot.tensor, before + most, slot.dim)
+            found[slot.tensor] = FreshRows(slot.tensor, before + most, slot.dim, every)
     return found
 
 
@@ -139,6 +150,28 @@ def replaced(group: Group, subject: Subject, chosen: Tensor, rank: Tensor, fresh
             if slot.tensor in of and of[slot.tensor].shape == net[slot.tensor].shape:
                 of[slot.tensor] = _where(chosen, 0.0, slot, of[slot.tensor])
     return subject._replace(net=net, slots=slots)
+
+
+def begun_anew(
+    groups: Sequence[Group],
+    subject: Subject,
+    *,
+    context: Context,
+    rows: Mapping[str, FreshRows],
+    chosen: Sequence[Tensor],
+    ranks: Sequence[Tensor],
+) -> Subject:
+    """The subject with each group's `chosen` units [size] made as new by draws of their `ranks`; it tells how many they are."""
+    fresh = Fresh(context, rows)
+    for group, mask, rank in zip(groups, chosen, ranks, strict=True):
+        subject = replaced(group, subject, mask, rank, fresh)
+    count = sum(mask.sum() for mask in chosen).to(groups[0].like(subject.net).dtype)
+    return subject._replace(numbers={"replaced": count}, taken=fresh.taken)
+
+
+def replaced_units(source: str) -> Quantity:
+    """What a part that makes units as new tells of them."""
+    return Quantity("replaced", "units begun anew, over all layers", "units", source, "units begun anew in an epoch")
 
 
 def with_means_kept(group: Group, net: Tensors, chosen: Tensor, means: Sequence[Tensor]) -> dict[str, Tensor]:

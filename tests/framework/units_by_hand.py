@@ -1,0 +1,85 @@
+"""Parts that make units as new, beside the same written out unit by unit in NumPy, on a net with a norm and a skip."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch.nn import functional as F
+
+from taskshift.learners.learner import Learner
+from taskshift.randomness import seed_from
+from taskshift.training import Training
+from tests.framework.test_cbp import GROUPS, SEED, batches, made, step_of
+
+SIZES = {"a": 6, "c": 5}
+
+
+class Rows:
+    """Fresh weights of the part called `part`, one after another."""
+
+    def __init__(self, part):
+        self.part, self.used = part, {}
+
+    def next(self, name):
+        row = self.used[name] = self.used.get(name, -1) + 1
+        height = len(made(0).state_dict()[name])
+        weight = made(seed_from(SEED, "fresh", self.part, row // height)).state_dict()[name].numpy()
+        return weight[row % height]
+
+
+def begin_anew(group, units, net, slots, rows, incoming=None):
+    """Change net and slots in place; `incoming(name, unit)` may say what a unit's incoming weights become."""
+    makers, zeros, ones, consumers = GROUPS[group]
+    for unit in units:
+        for name in makers:
+            net[name][unit] = rows.next(name) if incoming is None else incoming(name, unit)
+        for value, names in ((0, zeros), (1, ones)):
+            for name in names:
+                net[name][unit] = value
+    for unit in units:
+        for name in consumers:
+            net[name][:, unit] = 0
+        for of in slots.values():
+            for name in (*makers, *zeros, *ones):
+                if name in of:
+                    of[name][unit] = 0
+            for name in consumers:
+                of[name][:, unit] = 0
+
+
+def training_with(name, part, *, make=made, optimizer, shape=(4,), **given):
+    learner = Learner(make(SEED), optimizer, interventions={name: part} if part else {}, **given)
+    return Training(learner, next(batches(1, size=2, shape=shape)), seed=SEED, make_net=make)
+
+
+def assert_follows_by_hand(name, part, act, *, optimizer, count=14, size=7):
+    """`act(net, slots, values, inputs, at)` changes NumPy's copies of net and slots in place and tells its numbers.
+
+    The numbers by step come back.
+    """
+    ours, plain, told = training_with(name, part, optimizer=optimizer), training_with("", None, optimizer=optimizer), []
+    for at, batch in enumerate(batches(count, size=size)):
+        ours.learner.forward(ours.state["net"], batch.inputs)
+        twin = made(0)
+        twin.load_state_dict(ours.state["net"])
+        values = {key: value.detach().numpy() for key, value in twin.values(batch.inputs).items()}
+        stepped, _ = plain.learner.step(
+            {**plain.state, **{key: ours.state[key] for key in ("net", "slots")}}, batch, F.cross_entropy
+        )
+        net = {key: tensor.numpy().copy() for key, tensor in stepped["net"].items()}
+        slots = {slot: {key: t.numpy().copy() for key, t in of.items()} for slot, of in stepped["slots"].items()}
+        draws = ours.draws.at(at, ours.state["taken"])
+        state, step = ours.learner.step(ours.state, batch, F.cross_entropy, draws, acting=ours.learner.acting(at))
+        told.append(act(net, slots, values, batch.inputs.numpy(), at))
+        assert {key.partition("/")[2]: float(value) for key, value in step.numbers.items()} == told[-1]
+        ours.state = state
+        for key, value in net.items():
+            np.testing.assert_allclose(state["net"][key].numpy(), value, rtol=1e-11, atol=1e-12, err_msg=f"{at} {key}")
+        for slot, of in slots.items():
+            for key, value in of.items():
+                np.testing.assert_allclose(
+                    state["slots"][slot][key].numpy(), value, rtol=1e-11, atol=1e-12, err_msg=f"{slot} {key}"
+                )
+    return told, ours
+
+
+__all__ = ["GROUPS", "Rows", "SIZES", "assert_follows_by_hand", "batches", "begin_anew", "made", "step_of", "training_with"]
