@@ -11,6 +11,7 @@ from taskshift.training import Training
 from tests.framework.test_cbp import GROUPS, SEED, batches, made, step_of
 
 SIZES = {"a": 6, "c": 5}
+HEIGHTS = {name: len(tensor) for name, tensor in made(0).named_parameters()}
 
 
 class Rows:
@@ -21,9 +22,8 @@ class Rows:
 
     def next(self, name):
         row = self.used[name] = self.used.get(name, -1) + 1
-        height = len(made(0).state_dict()[name])
-        weight = made(seed_from(SEED, "fresh", self.part, row // height)).state_dict()[name].numpy()
-        return weight[row % height]
+        block, at = divmod(row, HEIGHTS[name])
+        return made(seed_from(SEED, "fresh", self.part, block)).state_dict()[name].numpy()[at]
 
 
 def begin_anew(group, units, net, slots, rows, incoming=None):

@@ -203,6 +203,7 @@ STEPS: Mapping[str, Written] = {
     "shrink_and_perturb_scaled": Written(noisy(l2, 0.01)),
     "cbp": Written(),  # it begins to act at its hundredth step; tests/framework/test_cbp.py has the rest
     "redo": Written(),  # it acts at its thousandth step; tests/framework/test_redo.py has the rest
+    "snr": Written(),  # no unit is silent for long enough; tests/framework/test_snr.py has the rest
     "weight_clipping": Written(after=clipped),
     "normalize_and_project": Written(after=projected),
     "rising_rates": Written(step=by_depth(lambda depth, t: LR * 10 ** (depth - 1))),
