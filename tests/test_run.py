@@ -17,7 +17,8 @@ from taskshift.evaluators.evaluator import Evaluator, Findings
 from taskshift.evaluators.weights import Weights
 from taskshift.faults import Fault
 from taskshift.pictures.summary import draw_summary
-from taskshift.run_folder import RunFolder, read_quantities, read_rows
+from taskshift.run import run_together
+from taskshift.run_folder import RunFolder, read_quantities, read_rows, run_folder_of
 
 FAST = (*TINY, "lla.enable_planes=false", "lla.enable_spectrum=false", "lla.enable_sam=false", "lla.enable_rank=false")
 """Training, and the evaluators that cost nothing."""
@@ -354,3 +355,16 @@ def test_a_sweeps_member_writes_its_table_and_draws_when_asked(tmp_path):
     folder = run_in(tmp_path, compose(*FAST, *QUICK, *words), summary=True)
     assert {path.name for path in (folder / "summary").iterdir()} == {"summary_table.json", "coupling.json"}
     assert [path.name for path in draw_summary(folder)][:1] == ["learning.png"]
+
+
+def test_runs_together_are_each_answered_for_in_their_place(tmp_path, monkeypatch):
+    configs = [compose(*FAST, f"run_name=seed_{seed}", f"seed={seed}", "num_tasks=1") for seed in range(3)]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("taskshift.run.introduce", lambda job: 1 / 0 if job.config["seed"] == 1 else None)
+    first, second, third = run_together(configs, [[], [], []])
+    assert (first, third) == (None, None)
+    assert isinstance(second, ZeroDivisionError)
+    folders = [run_folder_of(config) for config in configs]
+    assert [folder.done.exists() for folder in folders] == [True, False, True]
+    assert [folder.failed.exists() for folder in folders] == [False, True, False]
+    assert "ZeroDivisionError" in folders[1].failed.read_text()

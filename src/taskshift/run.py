@@ -20,6 +20,7 @@ from taskshift.optimized_metric import optimized_metric
 from taskshift.origin import default_run_name, resume_command, source_hash
 from taskshift.run_folder import RunFolder, read_rows, run_folder_of, sweep_path
 from taskshift.sweeps.sweep_folder import SweepFolder
+from taskshift.sweeps.worker import attempt
 from taskshift.trainer import train
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,23 @@ def judged(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> float:
     """Carry a run to its end; return its objective, the last task's accuracy unless the config names another metric."""
     folder = run(config, overrides)
     return optimized_metric(read_rows(folder.path), config["objective"])
+
+
+def run_together(configs: Sequence[Mapping[str, Any]], overrides: Sequence[Sequence[str]]) -> list[Exception | None]:
+    """Carry several runs, equal but for seed and settings, to their ends in this process; what each raised, or None, in order.
+
+    A run that fails leaves its FAILED file and stops no other. What ends the process (Ctrl-C) ends them all.
+    """
+    return [_outcome(*one) for one in zip(configs, overrides, strict=True)]
+
+
+def _outcome(config: Mapping[str, Any], overrides: Sequence[str]) -> Exception | None:
+    """What a run raised, if anything."""
+    try:
+        attempt(run, config, overrides)
+    except Exception as error:  # the runs beside it must still go on; who called is told
+        return error
+    return None
 
 
 def build(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Job:
