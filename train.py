@@ -17,8 +17,15 @@ def job(config: dict, overrides: Sequence[str]) -> float:
     return judged(config, overrides)
 
 
+def together(configs: Sequence[dict], overrides: Sequence[Sequence[str]]) -> Sequence[Exception | None]:
+    """Several runs of a sweep that differ in seed and settings alone; what each raised."""
+    from taskshift.run import run_together
+
+    return run_together(configs, overrides)
+
+
 if __name__ == "__main__":
     with sentences():
         from taskshift.config.command import hydra_command
 
-        hydra_command(job, ROOT / "conf")()
+        hydra_command(job, ROOT / "conf", together=together)()

@@ -44,7 +44,7 @@ def train(words: Sequence[str]) -> None:
     from taskshift.config.command import conf_folder, hydra_command
 
     sys.argv = ["taskshift", *words]
-    hydra_command(_job, conf_folder())()
+    hydra_command(_job, conf_folder(), together=_together)()
 
 
 def plot(given: Arguments) -> None:
@@ -248,6 +248,12 @@ def _job(config: dict[str, Any], overrides: Sequence[str]) -> float:
     from taskshift.run import judged
 
     return judged(config, overrides)
+
+
+def _together(configs: Sequence[dict[str, Any]], overrides: Sequence[Sequence[str]]) -> Sequence[Exception | None]:
+    from taskshift.run import run_together
+
+    return run_together(configs, overrides)
 
 
 if __name__ == "__main__":

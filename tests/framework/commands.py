@@ -13,8 +13,8 @@ from taskshift.boundary import sentences
 from taskshift.config.command import conf_folder, hydra_command
 
 
-def carry_out(*words: str, job: Callable[[dict[str, Any], Any], Any]) -> int:
-    """The exit status of `python train.py <words>` with `job` as what it does."""
+def carry_out(*words: str, job: Callable[[dict[str, Any], Any], Any], together: Callable[..., Any] | None = None) -> int:
+    """The exit status of `python train.py <words>` with `job` as what it does, and `together` with several runs."""
     root = logging.getLogger()
     kept = root.handlers[:], root.level
     with pytest.MonkeyPatch.context() as patch:
@@ -22,7 +22,7 @@ def carry_out(*words: str, job: Callable[[dict[str, Any], Any], Any]) -> int:
         patch.setenv("HYDRA_FULL_ERROR", "0")
         try:
             with sentences():
-                hydra_command(job, conf_folder())()
+                hydra_command(job, conf_folder(), together=together)()
         except SystemExit as end:
             return end.code
         finally:

@@ -22,7 +22,7 @@ def cut_off(place: Path, grid: str) -> SweepFolder:
     """A sweep whose launcher was ended while it queued all runs."""
     assert carry_out(*COMMAND, grid, job=lambda config, overrides: None) == 1
     sweep = SweepFolder(place / "outputs/loss_landscape_taskshift/sweeps/mine")
-    sweep.write({**sweep.read(), "queueing": list(sweep.runs())})
+    sweep.write({**sweep.read(), "queueing": [[key] for key in sweep.runs()]})
     return sweep
 
 
@@ -82,7 +82,7 @@ def test_an_array_that_is_noted_already_is_not_taken_for_the_lost_one(place):
     about = sweep.read()
     first, second = about["runs"]
     about["runs"][first] |= {"job": "76_0", "cluster": "slurm"}
-    sweep.write({**about, "queueing": [second]})
+    sweep.write({**about, "queueing": [[second]]})
     hand_over(sweep, "76_0")
     squeue(place, f"76|{sweep.submitted}/submission_file_1.sh\n", "76_0|RUNNING|None\n")
     assert carried_out("seed=0,1")[1] == [1]
@@ -104,5 +104,5 @@ def test_while_slurm_does_not_answer_nothing_is_carried_out(place, capsys):
     said = capsys.readouterr().err.strip()
     assert "SLURM does not answer" in said
     assert len(said.splitlines()) == 1
-    assert sweep.read()["queueing"] == list(sweep.runs())
+    assert sweep.read()["queueing"] == [[key] for key in sweep.runs()]
     (place / "bin" / "squeue").unlink()

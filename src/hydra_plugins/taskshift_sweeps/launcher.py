@@ -27,6 +27,7 @@ class LauncherConfig:
 
     _target_: str = "hydra_plugins.taskshift_sweeps.launcher.TaskshiftLauncher"
     cluster: str | None = None  # None: one run after the other in this process; local; slurm
+    stack: Any = "auto"  # how many runs that differ in seed and settings alone train as one program; false: none
     workers: int = 1  # local: processes at a time, each with a GPU of its own
     detach: bool = False  # slurm: return when the jobs are queued
     retry_failed: bool = False  # also carry out the runs that failed
@@ -59,6 +60,7 @@ class TaskshiftLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader, self.config = hydra_context.config_loader, config
         self.job = inspect.unwrap(task_function)  # without what turns a fault into the end of the process
+        self.together = vars(task_function).get("together")  # see hydra_command
         self.searching = is_search(config.hydra.sweeper)
         self.failures = FailuresAtTheEnd()
         hydra_context.callbacks.callbacks.append(self.failures)
@@ -69,12 +71,14 @@ class TaskshiftLauncher(Launcher):
         from taskshift.sweeps.checks import check_objects, check_words
         from taskshift.sweeps.launch import launch
         from taskshift.sweeps.plan import labels_of, planned
+        from taskshift.sweeps.stacks import read_size
+        from taskshift.sweeps.worker import Script
 
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         if not job_overrides:
             raise Fault("the grid is empty: some key has no values, such as range(0); give each at least one")
         wanted = list(dict.fromkeys(map(tuple, job_overrides))) if self.searching else job_overrides
-        carrier = self._carrier()
+        carrier, size = self._carrier(), read_size(self.options.stack)
         compositions, typed = Compositions(self.loader, self.config), self._typed()
         configs = [compositions.config(overrides) for overrides in wanted]
         labels = labels_of(typed, wanted)
@@ -85,8 +89,9 @@ class TaskshiftLauncher(Launcher):
         options = self.options
         found = launch(
             plan,
-            self.job,
-            carrier,
+            Script(self.job, self.together),
+            carrier=carrier,
+            stack=size,
             retry_failed=options.retry_failed,
             max_requeues=options.max_requeues,
             detach=self.searching or self._detached(),  # a search is told which runs failed, and decides

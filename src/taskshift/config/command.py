@@ -27,6 +27,9 @@ from taskshift.faults import Fault
 JobFunction = Callable[[dict[str, Any], Sequence[str]], Any]
 """(resolved and checked config, the overrides it was composed from) → whatever comes of it."""
 
+Together = Callable[[Sequence[dict[str, Any]], Sequence[Sequence[str]]], Sequence[Exception | None]]
+"""(configs of several runs, the overrides of each) → what each raised, or None."""
+
 VERSION_BASE = "1.3"
 
 
@@ -44,11 +47,14 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
-def hydra_command(job: JobFunction, conf: Path, config_name: str = "config") -> Callable[[], None]:
-    """A main function that reads the command line, composes a config, and hands it to `job`; with `--multirun`, to many."""
+def hydra_command(
+    job: JobFunction, conf: Path, config_name: str = "config", *, together: Together | None = None
+) -> Callable[[], None]:
+    """A main function that reads the command line, composes a config, and hands it to `job`; with `--multirun`, to many.
 
-    @hydra.main(version_base=VERSION_BASE, config_path=str(conf.resolve()), config_name=config_name)
-    @faults_end_here
+    Runs of a sweep that can train as one program are handed to `together`, where there is one.
+    """
+
     @functools.wraps(job)
     def main(cfg: DictConfig) -> Any:
         known = HydraConfig.get()
@@ -56,12 +62,16 @@ def hydra_command(job: JobFunction, conf: Path, config_name: str = "config") -> 
         check_quick(config)
         return job(config, list(known.overrides.task))
 
+    main.together = together  # for the launcher, which is given what Hydra is given
+    decorated = hydra.main(version_base=VERSION_BASE, config_path=str(conf.resolve()), config_name=config_name)
+    run_main = decorated(faults_end_here(main))
+
     def command() -> None:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing in its own words
         sys.argv[1:] = words = options_first(sys.argv[1:])
         refuse_folders(words)
         try:
-            main()
+            run_main()
         except (Fault, BrokenPipeError):  # passed on by Hydra, but none of its own
             raise
         except Exception as error:  # of whatever type, if it is Hydra's

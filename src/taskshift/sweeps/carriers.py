@@ -18,9 +18,10 @@ from submitit import AutoExecutor, Job
 from submitit.core.utils import FailedJobError
 
 from taskshift.faults import Fault
-from taskshift.run_folder import run_folder_of
-from taskshift.sweeps.launch import Sweep
+from taskshift.run_folder import is_held, run_folder_of
+from taskshift.sweeps.launch import Sweep, label_of
 from taskshift.sweeps.plan import PlannedRun
+from taskshift.sweeps.stacks import Stack
 from taskshift.sweeps.states import OPEN, RunState, states
 
 log = logging.getLogger("taskshift.sweeps")
@@ -40,32 +41,36 @@ class LocalWorkers:
     num_gpus: int
     cluster: str = "local"
 
-    def carry_out(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
+    @property
+    def at_once(self) -> int:
+        return self.workers
+
+    def carry_out(self, sweep: Sweep, stacks: Sequence[Stack]) -> None:
         make_importable(sweep.code())
-        waiting, busy = list(runs), {}
+        waiting, busy = list(stacks), {}
         try:
             while waiting or busy:
                 for place in range(self.workers):
                     if place not in busy and waiting:
                         busy[place] = self._begin(sweep, waiting.pop(0), place)
-                busy = {place: (run, job) for place, (run, job) in busy.items() if not _is_over(run, job)}
+                busy = {place: (stack, job) for place, (stack, job) in busy.items() if not _is_over(stack, job)}
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         except BaseException:
             for _, job in busy.values():
-                job.cancel()  # a process of ours; its run goes on from its checkpoint when the command is given again
+                job.cancel()  # a process of ours; its runs go on from their checkpoints when the command is given again
             raise
 
-    def _begin(self, sweep: Sweep, run: PlannedRun, place: int) -> tuple[PlannedRun, Job[None]]:
+    def _begin(self, sweep: Sweep, stack: Stack, place: int) -> tuple[Stack, Job[None]]:
         # a folder of its own: a process's number may come again, and with it an old job's result
-        folder = sweep.folder.submitted / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{run.key}"
+        folder = sweep.folder.submitted / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{stack[0].key}"
         executor = AutoExecutor(folder / "%j", cluster="local")
         gpus = {"gpus_per_node": 1, "visible_gpus": (place % self.num_gpus,)} if self.num_gpus else {}
         executor.update_parameters(timeout_min=NO_LIMIT, **gpus)
         with _errors_into(folder / "stderr.txt"):
-            job = executor.submit(sweep.worker(run))
-        sweep.note({run.key: job.job_id}, self.cluster)
-        log.info("%s: process %s", run.label, job.job_id)
-        return run, job
+            job = executor.submit(sweep.handed_over(stack))
+        sweep.note({run.key: job.job_id for run in stack}, self.cluster)
+        log.info("%s: process %s", label_of(stack), job.job_id)
+        return stack, job
 
 
 @dataclass(frozen=True)
@@ -76,31 +81,37 @@ class Slurm:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     cluster: str = "slurm"
 
-    def carry_out(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
+    @property
+    def at_once(self) -> int:
+        return self.parameters["slurm_array_parallelism"]
+
+    def carry_out(self, sweep: Sweep, stacks: Sequence[Stack]) -> None:
         make_importable(sweep.code())
-        waiting = list(runs)
+        waiting = list(stacks)
         for _ in range(sweep.max_requeues + 1):
             if waiting:
                 self._queue(sweep, waiting)
             if self.detach:
                 return
             found = _waited_for(sweep, sweep.plan.runs)  # those of an earlier call that are still at work too
-            waiting = [run for run in waiting if found[run.key].state in GO_ON]
+            going_on = [[run for run in stack if found[run.key].state in GO_ON] for stack in waiting]
+            waiting = [stack for stack in going_on if stack]
             if not waiting:
                 return
-            log.info("%d runs were cut off and are queued again", len(waiting))
+            log.info("%d runs were cut off and are queued again", sum(map(len, waiting)))
 
-    def _queue(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
+    def _queue(self, sweep: Sweep, stacks: Sequence[Stack]) -> None:
         executor = AutoExecutor(sweep.folder.submitted / "%j", cluster="slurm", slurm_max_num_timeout=sweep.max_requeues)
         executor.update_parameters(name=sweep.plan.name, **self.parameters)
-        sweep.queueing([run.key for run in runs])
+        sweep.queueing(stacks)
         try:
             with redirect_stderr(StringIO()), executor.batch():  # what sbatch says comes in the error as well
-                jobs = [executor.submit(sweep.worker(run)) for run in runs]
+                jobs = [executor.submit(sweep.handed_over(stack)) for stack in stacks]
         except FailedJobError as error:
             sweep.note({}, self.cluster)
             raise Fault(f"SLURM refused the jobs, and nothing is queued: {sbatch_said(str(error))}") from error
-        sweep.note({run.key: job.job_id for run, job in zip(runs, jobs, strict=True)}, self.cluster)
+        queued = zip(stacks, jobs, strict=True)
+        sweep.note({run.key: job.job_id for stack, job in queued for run in stack}, self.cluster)
         log.info("%d jobs queued: %s", len(jobs), jobs[0].job_id.partition("_")[0])
 
 
@@ -117,15 +128,16 @@ def _errors_into(file: Path) -> Iterator[None]:
         os.close(here)
 
 
-def _is_over(run: PlannedRun, job: Job[None]) -> bool:
+def _is_over(stack: Stack, job: Job[None]) -> bool:
     if not job.done():
         return False
     error = job.exception()
-    log.info("%s: %s", run.label, "done" if error is None else "not done")
-    folder = run_folder_of(run.config)
-    if isinstance(error, FailedJobError) and not folder.failed.exists():  # it raised before it came to the run
-        folder.path.mkdir(parents=True, exist_ok=True)
-        folder.fail_attempt(str(error))
+    log.info("%s: %s", label_of(stack), "done" if error is None else "not done")
+    for folder in (run_folder_of(run.config) for run in stack):
+        said = folder.failed.exists() or folder.done.exists() or is_held(folder.path)
+        if isinstance(error, FailedJobError) and not said:  # it raised before it came to the run
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.fail_attempt(str(error))
     return True
 
 

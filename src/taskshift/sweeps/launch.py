@@ -17,12 +17,13 @@ from typing import Protocol
 from taskshift.faults import Fault
 from taskshift.origin import git_state, source_hash
 from taskshift.plugin_code import plugin_files
-from taskshift.run_folder import RunFolder, disk_faults, sweep_path
+from taskshift.run_folder import RunFolder, disk_faults, run_folder_of, sweep_path
 from taskshift.sweeps import slurm
 from taskshift.sweeps.plan import Plan, PlannedRun, refuse_another_sweep
+from taskshift.sweeps.stacks import Stack, StackSize, stacked
 from taskshift.sweeps.states import CUT_OFF, FINISHED, OPEN, RunState, states
 from taskshift.sweeps.sweep_folder import SweepFolder
-from taskshift.sweeps.worker import JobFunction, Worker, attempt
+from taskshift.sweeps.worker import Member, Script, Worker, attempt, together
 
 log = logging.getLogger("taskshift.sweeps")
 
@@ -32,8 +33,12 @@ class Carrier(Protocol):
 
     cluster: str | None  # as sweep.json names it
 
-    def carry_out(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
-        """Carry out these runs of the sweep, which may be none; a run that fails stops no other."""
+    @property
+    def at_once(self) -> int:
+        """How many stacks it carries out at a time."""
+
+    def carry_out(self, sweep: Sweep, stacks: Sequence[Stack]) -> None:
+        """Carry out these runs of the sweep, those of a stack together; there may be none. A run that fails stops no other."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,15 @@ class Sweep:
 
     plan: Plan
     folder: SweepFolder
-    job: JobFunction
+    script: Script
     max_requeues: int
     snapshot: bool
 
-    def worker(self, run: PlannedRun) -> Worker:
-        """What another process is to carry the run out with."""
-        return Worker(self.job, run.config, run.overrides, tuple(sys.argv), os.getcwd(), self.max_requeues)
+    def handed_over(self, stack: Stack) -> Worker:
+        """What another process is to carry the stack out with; what earlier attempts said of their ends is taken away."""
+        for run in stack:
+            run_folder_of(run.config).begin_attempt()
+        return Worker(self.script, members_of(stack), tuple(sys.argv), os.getcwd(), self.max_requeues)
 
     def code(self) -> Path:
         """Where other processes import the packages from: here, or with `snapshot` from a copy, made when first asked for."""
@@ -64,9 +71,9 @@ class Sweep:
                 shutil.copy2(path, self.folder.code / place)
         return self.folder.code
 
-    def queueing(self, keys: Sequence[str]) -> None:
-        """Write into sweep.json that jobs for these runs are being queued, in this order: see `_note_lost_jobs`."""
-        self.folder.write({**self.folder.read(), "queueing": list(keys)})
+    def queueing(self, stacks: Sequence[Stack]) -> None:
+        """Write into sweep.json that jobs for these stacks are being queued, in this order: see `_note_lost_jobs`."""
+        self.folder.write({**self.folder.read(), "queueing": [[run.key for run in stack] for stack in stacks]})
 
     def note(self, jobs: Mapping[str, str], cluster: str | None) -> None:
         """Write into sweep.json which job carries out which run."""
@@ -78,7 +85,15 @@ class Sweep:
 
 
 def launch(
-    plan: Plan, job: JobFunction, carrier: Carrier, *, retry_failed: bool, max_requeues: int, detach: bool, snapshot: bool
+    plan: Plan,
+    script: Script,
+    *,
+    carrier: Carrier,
+    stack: StackSize,
+    retry_failed: bool,
+    max_requeues: int,
+    detach: bool,
+    snapshot: bool,
 ) -> dict[str, RunState]:
     """Carry out what is missing of a sweep; return how each of the plan's runs stands.
 
@@ -86,23 +101,37 @@ def launch(
     unless `detach`.
     """
     folder = SweepFolder(sweep_path(plan.runs[0].config))
-    sweep = Sweep(plan, folder, job, max_requeues, snapshot)
+    sweep = Sweep(plan, folder, script, max_requeues, snapshot)
     with disk_faults(folder.path), folder.locked():
         _begin(sweep)
         _note_lost_jobs(sweep)
         missing = _missing(sweep, retry_failed)
-        log.info("%s: %d runs, %d to carry out", folder.path, len(plan.runs), len(missing))
-        carrier.carry_out(sweep, missing)
+        wanted = stacked(missing, _possible(stack, script), carrier.at_once)
+        together = f" in {len(wanted)} stacks" if len(wanted) < len(missing) else ""
+        log.info("%s: %d runs, %d to carry out%s", folder.path, len(plan.runs), len(missing), together)
+        carrier.carry_out(sweep, wanted)
     found = {key: state for key, state in states(folder).items() if key in {run.key for run in plan.runs}}
     if not detach:
         _refuse_unfinished(plan, found)
     return found
 
 
-def run_here(sweep: Sweep, run: PlannedRun) -> None:
-    """One run in this process; what it raises is told, and left to the run's FAILED file."""
+def label_of(stack: Stack) -> str:
+    """The runs of a stack in a few words."""
+    return stack[0].label if len(stack) == 1 else f"{stack[0].label} and {len(stack) - 1} more"
+
+
+def members_of(stack: Stack) -> tuple[Member, ...]:
+    return tuple(Member(run.label, run.config, run.overrides) for run in stack)
+
+
+def run_here(sweep: Sweep, stack: Stack) -> None:
+    """A run, or those of a stack, in this process; what it raises is told, and left to the run's FAILED file."""
     try:
-        attempt(sweep.job, run.config, run.overrides)
+        if len(stack) > 1:
+            together(sweep.script, members_of(stack))
+        else:
+            attempt(sweep.script.job, stack[0].config, stack[0].overrides)
     except Fault as fault:
         log.error("%s", fault)
     except Exception:  # the other runs of the sweep must still go on; the command as a whole fails
@@ -110,14 +139,25 @@ def run_here(sweep: Sweep, run: PlannedRun) -> None:
 
 
 class Here:
-    """One run after the other in this process."""
+    """One stack after the other in this process."""
 
     cluster = None
+    at_once = 1
 
-    def carry_out(self, sweep: Sweep, runs: Sequence[PlannedRun]) -> None:
-        for number, run in enumerate(runs, start=1):
-            log.info("run %d of %d: %s", number, len(runs), run.label)
-            run_here(sweep, run)
+    def carry_out(self, sweep: Sweep, stacks: Sequence[Stack]) -> None:
+        what = "run" if all(len(stack) == 1 for stack in stacks) else "stack"
+        for number, stack in enumerate(stacks, start=1):
+            log.info("%s %d of %d: %s", what, number, len(stacks), label_of(stack))
+            run_here(sweep, stack)
+
+
+def _possible(size: StackSize, script: Script) -> StackSize:
+    """The size of stacks as far as the script can carry out several runs; raises Fault where one is asked for and it can't."""
+    if script.together is not None:
+        return size
+    if size not in ("auto", False):
+        raise Fault(f"hydra.launcher.stack={size}: this script carries out one run at a time; leave hydra.launcher.stack out")
+    return False
 
 
 def plugins_of(plan: Plan) -> tuple[str, ...]:
@@ -149,8 +189,8 @@ def _begin(sweep: Sweep) -> None:
 def _note_lost_jobs(sweep: Sweep) -> None:
     """Note the jobs of a launcher that was ended when it had queued them and did not know their numbers yet."""
     about = sweep.folder.read()
-    keys = about.get("queueing")
-    if keys is None:
+    stacks: list[list[str]] | None = about.get("queueing")
+    if stacks is None:
         return
     arrays = slurm.arrays_from(sweep.folder.submitted)
     if arrays is None:
@@ -159,10 +199,11 @@ def _note_lost_jobs(sweep: Sweep) -> None:
             "there; give the same command again when squeue answers"
         )
     lost = sorted(arrays - {entry["job"].partition("_")[0] for entry in about["runs"].values() if entry["job"]})
-    jobs = {key: f"{lost[0]}_{number}" if len(keys) > 1 else lost[0] for number, key in enumerate(keys)} if lost else {}
-    able = {key: job for key, job in jobs.items() if slurm.call_of(sweep.folder.submitted, job).exists()}
-    slurm.cancel([job for key, job in jobs.items() if key not in able])  # they know no run, and could only fail
-    sweep.note(able, "slurm")
+    jobs = [f"{lost[0]}_{number}" if len(stacks) > 1 else lost[0] for number in range(len(stacks))] if lost else []
+    able = [job for job in jobs if slurm.call_of(sweep.folder.submitted, job).exists()]
+    slurm.cancel([job for job in jobs if job not in able])  # they know no run, and could only fail
+    known = zip(jobs, stacks, strict=True) if lost else ()
+    sweep.note({key: job for job, keys in known if job in able for key in keys}, "slurm")
 
 
 def _missing(sweep: Sweep, retry_failed: bool) -> list[PlannedRun]:

@@ -71,10 +71,13 @@ def _known_here(folder: Path, entry: Entry, queued: Mapping[str, tuple[str, str]
     on_slurm = entry["cluster"] == "slurm" and job is not None
     if own.state == "running":
         return own
-    if on_slurm and queued and job in queued:  # also with a DONE or FAILED from before it was queued
+    has_ended = own.state in (*FINISHED, "failed")
+    if on_slurm and queued and job in queued:
         state, reason = queued[job]
-        return RunState("pending" if state in WAITING else "running", _reason(reason))
-    if own.state in (*FINISHED, "failed"):
+        if state in WAITING:
+            return RunState("pending", _reason(reason))
+        return own if has_ended else RunState("running", _reason(reason))  # ended: others of its stack are still at work
+    if has_ended:
         return own
     if on_slurm:
         return RunState("pending", f"SLURM does not answer; job {job} was queued") if queued is None else None

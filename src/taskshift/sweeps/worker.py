@@ -1,4 +1,4 @@
-"""What a worker process does: one run of a sweep, by the job function of the script that began the sweep."""
+"""What a worker process does: a run of a sweep, or several together, by the functions of the script that began the sweep."""
 
 from __future__ import annotations
 
@@ -15,8 +15,46 @@ from taskshift.boundary import print_anything
 from taskshift.faults import Fault
 from taskshift.run_folder import is_held, run_folder_of
 
+log = logging.getLogger("taskshift.sweeps")
+
+Config = Mapping[str, Any]
+
 JobFunction = Callable[[dict[str, Any], Sequence[str]], Any]
 """A script's own: (config, overrides) → whatever."""
+
+Together = Callable[[Sequence[Config], Sequence[Sequence[str]]], Sequence[Exception | None]]
+"""A script's own for several runs: (configs, overrides of each) → what each raised, or None."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """What the script that began a sweep does with a run, and with several together, if it can."""
+
+    job: JobFunction
+    together: Together | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the runs that a process carries out."""
+
+    label: str
+    config: Config
+    overrides: Sequence[str]
+
+    def is_done(self) -> bool:
+        return run_folder_of(self.config).tasks_done() >= self.config["num_tasks"]
+
+    def is_left(self) -> bool:
+        """Whether nothing is to be done with it in a stack: it is done, has failed there, or another process is at it."""
+        folder = run_folder_of(self.config)
+        if is_held(folder.path):
+            log.warning("%s: another process is at work on it, and it is left to that", self.label)
+        elif folder.failed.exists():
+            log.warning("%s: it has failed, and is left", self.label)
+        elif not self.is_done():
+            return False
+        return True
 
 
 def attempt(job: JobFunction, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
@@ -24,32 +62,59 @@ def attempt(job: JobFunction, config: Mapping[str, Any], overrides: Sequence[str
     try:
         job(dict(config), list(overrides))
     except Exception as error:
-        folder = run_folder_of(config)
-        if not folder.failed.exists() and not is_held(folder.path):
-            with suppress(OSError):  # a disk that can't be written may be what it failed of
-                folder.fail_attempt(str(error) if isinstance(error, Fault) else "".join(traceback.format_exception(error)))
+        leave_word(config, error)
         raise
+
+
+def leave_word(config: Config, error: Exception) -> None:
+    """Write into the run's folder what it failed of, unless the run has done so itself or is another process's."""
+    folder = run_folder_of(config)
+    if not folder.failed.exists() and not is_held(folder.path):
+        with suppress(OSError):  # a disk that can't be written may be what it failed of
+            folder.fail_attempt(told(error))
+
+
+def told(error: Exception) -> str:
+    """A sentence for what a user can mend, a traceback for a bug."""
+    return str(error) if isinstance(error, Fault) else "".join(traceback.format_exception(error))
+
+
+def together(script: Script, members: Sequence[Member]) -> None:
+    """Carry out several runs together; each one's failure is told as it is, and at the end a Fault names all that failed."""
+    try:
+        outcomes = script.together([dict(one.config) for one in members], [list(one.overrides) for one in members])
+    except Exception as error:  # no single member's
+        for member in members:
+            if not member.is_done():
+                leave_word(member.config, error)
+        raise
+    failed = [(one.label, error) for one, error in zip(members, outcomes, strict=True) if error is not None]
+    for label, error in failed:
+        log.error("%s: %s", label, told(error))
+    if failed:
+        raise Fault(f"{len(failed)} of {len(members)} runs failed: {'; '.join(label for label, _ in failed)}")
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One run, as submitit pickles it; a requeued job calls the same again, and the run goes on from its folder."""
+    """One run or several, as submitit pickles it; a requeued job calls the same again, and they go on from their folders."""
 
-    job: JobFunction
-    config: Mapping[str, Any]
-    overrides: Sequence[str]
+    script: Script
+    members: Sequence[Member]
     arguments: Sequence[str]  # the launcher's sys.argv
     directory: str  # the launcher's working directory
     max_requeues: int
 
     def __call__(self) -> None:
-        """Carry the run to its end. Whatever it raises passes, so that the scheduler calls the job failed."""
+        """Carry the runs to their ends. Whatever is raised passes, so that the scheduler calls the job failed."""
         print_anything()
         os.chdir(self.directory)
         sys.argv = list(self.arguments)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
-        if run_folder_of(self.config).tasks_done() < self.config["num_tasks"]:  # else another job has done it meanwhile
-            attempt(self._guarded, self.config, self.overrides)
+        if len(self.members) > 1:
+            self._carry_out_together()
+        elif not self.members[0].is_done():  # else another job has done it meanwhile
+            attempt(self._guarded, self.members[0].config, self.members[0].overrides)
 
     def checkpoint(self) -> Any:
         """What submitit queues when the job's time is nearly over: the same."""
@@ -57,11 +122,25 @@ class Worker:
 
         return DelayedSubmission(self)
 
+    def _carry_out_together(self) -> None:
+        """All members that are to be carried out still; raises Fault naming those that failed."""
+        members = [member for member in self.members if not member.is_left()]
+        try:
+            self._refuse_too_many_restarts()
+        except Fault as fault:
+            for member in members:
+                run_folder_of(member.config).fail_attempt(str(fault))
+            raise
+        together(self.script, members)
+
     def _guarded(self, config: dict[str, Any], overrides: Sequence[str]) -> None:
         """The job, unless it was requeued too often."""
+        self._refuse_too_many_restarts()
+        self.script.job(config, overrides)
+
+    def _refuse_too_many_restarts(self) -> None:
         restarts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
         if restarts > self.max_requeues:
             raise Fault(
                 f"this job was requeued {restarts} times, more than max_requeues = {self.max_requeues}; the same command goes on"
             )
-        self.job(config, overrides)

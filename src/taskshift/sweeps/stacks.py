@@ -1,0 +1,79 @@
+"""Which runs of a sweep train as one program: those equal but for the seed and the hyper-parameters that parts declare."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import ceil
+from typing import Any, Literal
+
+from taskshift.faults import Fault
+from taskshift.sweeps.plan import Config, PlannedRun
+
+Stack = Sequence[PlannedRun]
+"""Runs that one process carries out together, often a single one."""
+
+StackSize = Literal["auto", False] | int
+"""`hydra.launcher.stack`."""
+
+NAMES = ("seed", "run_name", "wandb")
+"""Keys by which all runs of a sweep may differ."""
+
+
+def read_size(value: Any) -> StackSize:
+    """What `hydra.launcher.stack` says; raises Fault for what is no size."""
+    if value == "auto" or value is False or (type(value) is int and value >= 1):
+        return value
+    raise Fault(f"hydra.launcher.stack={value}: expected auto, false, or a whole number, at least 1: the most runs of a stack")
+
+
+def stacks(runs: Sequence[PlannedRun], settings_of: Callable[[Config], Collection[str]]) -> list[list[PlannedRun]]:
+    """The runs in groups, in their order: equal but for the seed, names, and the numbers under the keys of `settings_of`.
+
+    A number that is 0 and one that is not are apart: what is multiplied by 0 is often left out of a step.
+    """
+    groups: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        groups.setdefault(_structure(run.config, settings_of(run.config)), []).append(run)
+    return list(groups.values())
+
+
+def cut(groups: Sequence[Stack], most: int) -> list[Stack]:
+    """The groups in pieces of `most` runs at most, the pieces of one group of nearly the same size."""
+    pieces: list[Stack] = []
+    for group in groups:
+        number = ceil(len(group) / most)
+        borders = [round(len(group) * piece / number) for piece in range(number + 1)]
+        pieces += [group[begin:end] for begin, end in zip(borders, borders[1:], strict=False)]
+    return pieces
+
+
+def stacked(runs: Sequence[PlannedRun], size: StackSize, at_once: int) -> list[Stack]:
+    """The runs as they are carried out: `size` of a group together, or with `auto` as many as pay and leave no worker idle.
+
+    `at_once` is how many processes work at once. Raises Fault where a size is given and the runs can't train as one program.
+    """
+    from taskshift.config.settings import settings_of  # torch is first needed here
+    from taskshift.sweeps.worth import why_alone
+
+    if size is False or size == 1 or len(runs) < 2:
+        return [[run] for run in runs]
+    groups: list[Stack] = []
+    for group in stacks(runs, settings_of):
+        why = why_alone(group[0].config, number=len(group), asked=size != "auto") if len(group) > 1 else None
+        if why is not None and size != "auto":
+            raise Fault(f"hydra.launcher.stack={size}: {why} (in {group[0].label}); give auto or false")
+        groups += [group] if why is None else [[run] for run in group]
+    return cut(groups, ceil(len(runs) / at_once) if size == "auto" else size)
+
+
+def _structure(config: Config, settings: Collection[str]) -> str:
+    own = {key: value for key, value in config.items() if key not in NAMES}
+    return json.dumps(_masked(own, "", settings), sort_keys=True, default=str)
+
+
+def _masked(node: Any, at: str, settings: Collection[str]) -> Any:
+    """The same with `True` in the place of every setting that is not 0."""
+    if isinstance(node, Mapping):
+        return {key: _masked(value, f"{at}.{key}" if at else str(key), settings) for key, value in node.items()}
+    return bool(node) if at in settings else node
