@@ -2,8 +2,13 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+OLDEST := build/oldest
 
-.PHONY: help setup run test test-slow test-all soak check format bench docs notebook
+ONE_THREAD := OMP_NUM_THREADS=1
+TWO_PROCESSES := -n 2 --dist loadgroup
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest $(TWO_PROCESSES)
+
+.PHONY: help setup run test test-slow test-all test-oldest soak check format bench docs notebook
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -20,13 +25,21 @@ $(VENV)/.ready: setup.py pyproject.toml
 run: setup ## the main command on the embedded data
 	$(BIN)/python train.py task_shift_mode=permuted lla.enable_sam=true
 
-test: setup ## the test suite, some minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+test: setup ## tier 1, within 8 minutes on two cores: every learner, eager and replayed, on an MLP
+	$(PYTEST) -m "not slow and not exhaustive"
 
-test-slow: setup ## what takes longer: real images, a real install, a real SLURM
-	$(BIN)/python -m pytest -m slow
+test-slow: setup ## tier 2, within an hour, in CI: convnets, some compiled programs, real images, a real install, a real SLURM
+	$(PYTEST) -m "slow and not exhaustive"
 
-test-all: test test-slow soak ## all of them, and the soak
+test-all: setup ## tier 3, hours, not in CI: both, every compiled program, the oldest versions, the soak
+	$(PYTEST)
+	$(MAKE) test-oldest soak
+
+test-oldest: setup ## the fast tests over the lowest versions that setup.py admits, in a venv of their own
+	$(PYTHON) -m venv $(OLDEST)
+	$(BIN)/python scripts/oldest_versions.py > $(OLDEST)/lowest.txt
+	$(OLDEST)/bin/python -m pip install --quiet -c $(OLDEST)/lowest.txt -e '.[train,sweepers,writer,curvature,dev]'
+	$(ONE_THREAD) $(OLDEST)/bin/python -m pytest $(TWO_PROCESSES) -m "not slow and not exhaustive"
 
 soak: setup ## ten minutes of kills, full disks and damaged files, into docs/RELIABILITY.md
 	$(BIN)/python scripts/soak.py --minutes 10 --save docs/RELIABILITY.md

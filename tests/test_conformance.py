@@ -126,12 +126,13 @@ TERMS = 1e-6
 
 
 def programs():
-    """Every learner replayed, a few compiled, in both precisions; the MLP's replays are quick."""
+    """Every learner replayed and compiled, in both precisions; most compilations are for `make test-all`."""
     for name, kind, dtype in product(LEARNERS, NETS, (torch.float64, torch.float32)):
         of = f"{name}-{kind}-{str(dtype).removeprefix('torch.')}"
         yield pytest.param(name, kind, dtype, False, id=f"{of}-replay", marks=[pytest.mark.slow] if kind != "mlp" else [])
-        if name in COMPILED and (kind == "mlp" or name == COMPILED[0]):
-            yield pytest.param(name, kind, dtype, True, id=f"{of}-compiled", marks=pytest.mark.slow)
+        is_slow = name in COMPILED and (kind == "mlp" or name == COMPILED[0])
+        mark = pytest.mark.slow if is_slow else pytest.mark.exhaustive
+        yield pytest.param(name, kind, dtype, True, id=f"{of}-compiled", marks=mark)
 
 
 @pytest.mark.parametrize(("name", "kind", "dtype", "compiles"), list(programs()))
