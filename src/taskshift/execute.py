@@ -51,7 +51,7 @@ def settle(training: Training, source: Source, task: Task, *, wanted: str, num_s
     device = source.device
     with random_state_kept(device):
         batch = next(source.apart().epoch(task, 0, actor=training))
-        if wanted == "auto" and (why := why_not_worth_it(training, task, batch, num_steps)) is not None:
+        if wanted == "auto" and (why := _why_not_worth_it(training, task, batch, num_steps)) is not None:
             return Execution("eager", why)
         compiler = compiler_for(device)
         try:
@@ -68,8 +68,7 @@ def settle(training: Training, source: Source, task: Task, *, wanted: str, num_s
     return Execution("replay", lacking if compiler is None else "the compiler failed")
 
 
-def why_not_worth_it(training: Training, task: Task, batch: Batch, num_steps: int) -> str | None:
-    """Why so many steps had better run eager, None where they are worth compiling."""
+def _why_not_worth_it(training: Training, task: Task, batch: Batch, num_steps: int) -> str | None:
     if (reason := training.learner.why_eager()) is not None:
         return reason
     num_operations = count_operations(lambda: training.try_step(task, batch))

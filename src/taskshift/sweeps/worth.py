@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskshift.config.build import build_parts
-from taskshift.execute import why_not_worth_it
+from taskshift.execution.rule import count_operations, pays
 from taskshift.sweeps.plan import Config
 
 
@@ -16,9 +16,10 @@ def why_alone(config: Config, *, number: int, asked: bool) -> str | None:
         return "execution=eager has no program"
     parts = build_parts(config)
     training, stream = parts.training, parts.stream
-    if asked or config["execution"] != "auto":
-        return training.learner.why_eager()
+    if (why := training.learner.why_eager()) is not None or asked or config["execution"] != "auto":
+        return why
     task = stream[0]
     batch = next(stream.apart().epoch(task, 0, actor=training))
     num_steps = number * parts.top.num_tasks * parts.top.epochs * stream.num_batches(task)
-    return why_not_worth_it(training, task, batch, num_steps)
+    is_worth_it = pays(num_steps, count_operations(lambda: training.try_step(task, batch)))
+    return None if is_worth_it else f"{num_steps} steps are too few to be worth compiling"
