@@ -32,6 +32,7 @@ from taskshift.stream import TaskStream
 from taskshift.training import Training
 
 EXAMPLES = 2048
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Work:
 
     widths: tuple[int, ...]
     batch_size: int
-    stream: Callable[[int], Source]
+    stream: Callable[[int, torch.device], Source]
     lr: float = 0.01
 
 
@@ -108,9 +109,9 @@ class Hidden(nn.Module):
         return self.layers[-1](x), features
 
 
-def reference(work: Work) -> Iterator[int]:
+def reference(work: Work, device: torch.device = CPU) -> Iterator[int]:
     """Steps by autograd and torch.optim, each with its number written into a tensor on the CPU."""
-    stream, net = work.stream(work.batch_size), Hidden(work.widths)
+    stream, net = work.stream(work.batch_size, device), Hidden(work.widths).to(device)
     optimizer, task = torch.optim.SGD(net.parameters(), lr=work.lr), stream[0]
     batches, numbers = list(stream.epoch(task, 0)), torch.zeros(EXAMPLES)
     while True:
@@ -134,11 +135,11 @@ def _right(outputs: Tensor, targets: Tensor) -> Tensor:
 # -- ours -----------------------------------------------------------------------------------------------------------
 
 
-def ours(work: Work, how: str) -> Iterator[int]:
+def ours(work: Work, how: str, device: torch.device = CPU) -> Iterator[int]:
     """The same steps as a run takes them, an epoch after another; the first value comes when all is set up."""
-    stream = work.stream(work.batch_size)
+    stream = work.stream(work.batch_size, device)
     task = stream[0]
-    net = MLP((work.widths[0],), work.widths[-1], depth=len(work.widths) - 2, width=work.widths[1])
+    net = MLP((work.widths[0],), work.widths[-1], depth=len(work.widths) - 2, width=work.widths[1]).to(device)
     learner = Learner(net, lambda parameters: torch.optim.SGD(parameters, lr=work.lr))
     training = Training(learner, stream.gather(task, task.train[:2]))
     if how != "eager":
@@ -164,13 +165,13 @@ def in_a_row(stream: Source, task: Task, epoch: int, most: int) -> Iterator[Batc
 # -- works ----------------------------------------------------------------------------------------------------------
 
 
-def images(batch_size: int) -> Source:
-    data = synthetic_images(side=28, train_size=EXAMPLES, test_size=64)
+def images(batch_size: int, device: torch.device) -> Source:
+    data = synthetic_images(side=28, train_size=EXAMPLES, test_size=64).to(device)
     return TaskStream(data, Permuted(seed=0), num_tasks=1, batch_size=batch_size, seed=0)
 
 
-def bits(batch_size: int) -> Source:
-    settings = StreamSettings(num_tasks=1, batch_size=batch_size, seed=0)
+def bits(batch_size: int, device: torch.device) -> Source:
+    settings = StreamSettings(num_tasks=1, batch_size=batch_size, seed=0, device=device)
     return SlowlyChangingRegression(settings, num_steps=EXAMPLES)
 
 

@@ -24,11 +24,19 @@ from gpu_checks.commands import a_killed_run_goes_on, tests_on_the_device, the_p
 from gpu_checks.profile import resnet_profile
 from gpu_checks.rates import against_peers
 from gpu_checks.rows import FAILED, FALLS_SHORT, LEFT_OUT, TOLD, Budget, Place, Row
+from gpu_checks.training import training_rates
 from rich.console import Console
 from rich.table import Table
 
 Check = Callable[[Place], Iterable[Row]]
-CHECKS: tuple[Check, ...] = (tests_on_the_device, a_killed_run_goes_on, resnet_profile, against_peers, the_pipeline)
+CHECKS: tuple[Check, ...] = (
+    tests_on_the_device,
+    a_killed_run_goes_on,
+    resnet_profile,
+    training_rates,
+    against_peers,
+    the_pipeline,
+)
 NEEDED = 15.0  # seconds that have to be left for another check
 
 
