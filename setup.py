@@ -63,7 +63,7 @@ setup(
     packages=PACKAGES,
     package_data={"loss_landscape": ["py.typed"]},
     cmdclass={"build_py": BuildWithConf},
-    install_requires=["torch>=2.9", "numpy>=1.26", "scipy>=1.11", "matplotlib>=3.8", "rich>=13"],
+    install_requires=["torch>=2.9", "numpy>=1.26", "scipy>=1.11.1", "matplotlib>=3.8", "rich>=13"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["taskshift = taskshift.cli:main", "loss_landscape = loss_landscape.cli.command:main"]},
 )

@@ -68,6 +68,13 @@ def test_what_an_earlier_attempt_left_does_not_count_while_the_job_is_queued(swe
     assert _only(sweep).state == "pending"
 
 
+@pytest.mark.parametrize(("left", "state"), [("DONE", "done"), ("FAILED", "failed")])
+def test_a_member_that_has_ended_is_so_while_others_of_its_stack_are_at_work(sweep, slurm, left, state):
+    (sweep.run_folder("a") / left).write_text('{"num_tasks": 2}')
+    slurm("squeue", f"{JOB}|RUNNING|None")
+    assert _only(sweep).state == state
+
+
 def test_a_controller_that_does_not_answer_is_no_end(sweep, slurm):
     slurm("squeue", "slurm_load_jobs error: Unable to contact slurm controller", status=1)
     slurm("sacct", f"{JOB}|CANCELLED|0:0")
