@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -13,26 +14,54 @@ from taskshift.job import Job
 from taskshift.learners.learner import Steps
 from taskshift.progress import EpochSums, of_steps
 from taskshift.shifts.task import Batch, Task
+from taskshift.training import Training
 
 TEST_BATCH_SIZE = 256  # a constant: the batch size of training must not change a test's last bits
 
 
+class Wish(NamedTuple):
+    """Batches [K, B, …] of a task that a training is to learn from next."""
+
+    training: Training
+    task: Task
+    batches: Batch
+
+    def granted(self) -> Steps:
+        """They are learned from by the training alone."""
+        return self.training.learn_all(self.task, self.batches)
+
+
+Wishes = Generator[Wish, Steps, None]
+"""Work that says what is to be learned from, and goes on when it is given what the steps left behind."""
+
+
 def train(job: Job, task: Task) -> None:
     """Carry the task's epochs to their end; log a row an epoch."""
+    wishes = wishes_of(job, task)
+    wish = next(wishes, None)
+    while wish is not None:
+        try:
+            wish = wishes.send(wish.granted())
+        except StopIteration:
+            return
+
+
+def wishes_of(job: Job, task: Task) -> Wishes:
+    """The same, by somebody who grants the wishes."""
     if not job.is_at("train"):
         return
     if job.progress.epoch == 0 and job.progress.batch == 0:
         batches = job.parts.stream.in_batches(task, task.train)
         job.sums.note(job.parts.training.begin(task, batches))
     for epoch in range(job.progress.epoch, job.parts.top.epochs):
-        _train_epoch(job, task, epoch)
+        yield from _train_epoch(job, task, epoch)
         _finish_epoch(job, task, epoch)
     checkpoint.save(job.folder.task_checkpoint(task.index), {"net": job.parts.training.net.state_dict(), "task": task.index})
     job.move(phase="end", epoch=0, batch=0)
     job.save()
 
 
-def _train_epoch(job: Job, task: Task, epoch: int) -> None:
+def _train_epoch(job: Job, task: Task, epoch: int) -> Wishes:
     training, snapshots = job.parts.training, job.trajectory_steps(task)
     first = epoch * job.parts.stream.num_batches(task)
     for batches in _in_a_row(job, task, epoch, snapshots):
@@ -40,7 +69,8 @@ def _train_epoch(job: Job, task: Task, epoch: int) -> None:
         if number in snapshots:
             trajectory.keep_point(job.folder, task.index, number, training.net)
         before = watching.state_before(job, number)
-        _count(job, task, training.learn_all(task, batches), batches.targets)
+        steps = yield Wish(training, task, batches)
+        _count(job, task, steps, batches.targets)
         if before is not None:
             watching.watch(job, task, number=number, before=before, batch=Batch(batches.inputs[0], batches.targets[0]))
         job.move(batch=job.progress.batch + len(batches.targets))

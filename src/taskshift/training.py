@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from taskshift.execution.programs import Programs, fitting_length
+from taskshift.execution.programs import Asked, Programs, fitting_length
 from taskshift.execution.unrecordable import UnrecordableError
 from taskshift.learners.draws import Draws
 from taskshift.learners.eager import AdaptedIntervention
@@ -115,17 +115,32 @@ class Training:
 
         By a program where there is one for batches of their size, else eager, one by one.
         """
-        count, size = batches.targets.shape[:2]
-        if self._programs is None or size != self._programs.batch_size:
+        if not self.has_program_for(batches):
+            count = len(batches.targets)
             pieces = [Steps.of(self.learn(task, Batch(batches.inputs[at], batches.targets[at]))) for at in range(count)]
             return pieces[0] if count == 1 else Steps.joined(pieces)
-        draws, moving = self.draws.ahead(self.num_steps, count, self.state["taken"]), self._moving(count)
-        acting = [self.learner.acting(number) for number in range(self.num_steps, self.num_steps + count)]
-        self.state, steps = self._programs.learn(self.state, batches, task.loss, draws=draws, acting=acting, moving=moving)
+        state, steps = self._programs.learn(self.asked(task, batches))
+        self.take(state, batches)
+        return steps
+
+    def has_program_for(self, batches: Batch) -> bool:
+        """Whether batches [K, B, …] of this size are learned from by a program."""
+        return self._programs is not None and batches.targets.shape[1] == self._programs.batch_size
+
+    def asked(self, task: Task, batches: Batch) -> Asked:
+        """What a program is asked for where these batches [K, B, …] come next; the scheduler is stepped as often."""
+        count = len(batches.targets)
+        draws = self.draws.ahead(self.num_steps, count, self.state["taken"])
+        acting = self.learner.acting_in(range(self.num_steps, self.num_steps + count))
+        return Asked(self.state, batches, task.loss, draws, acting, self._moving(count))
+
+    def take(self, state: State, batches: Batch) -> None:
+        """Go on from the state to which these batches led."""
+        count, size = batches.targets.shape[:2]
+        self.state = {**state, "settings": self.state["settings"]}
         self.num_steps += count
         self.num_samples += count * size
         self._is_shown = False
-        return steps
 
     def end_epoch(self, task: Task, means: Mapping[str, float]) -> Tensors:
         """Close an epoch of `task` whose mean training `loss` and metrics were `means`; return what parts tell."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,17 @@ def fitting_length(batch: Batch, outputs: Tensor, bytes_of_draws: int) -> int:
     return max(1, min(MOST_STEPS, CHUNK_BYTES // size))
 
 
+class Asked(NamedTuple):
+    """Some steps in a row, and all that they go by."""
+
+    state: State
+    batches: Batch  # inputs [K, B, …]
+    loss: Loss
+    draws: Mapping[str, Any]  # part → name → a tensor for all steps, or a sequence over them
+    acting: Sequence[tuple[str, ...]]  # which interventions act, step by step
+    moving: Mapping[str, Sequence[Tensor]]  # the settings of the optimizer that a scheduler moves, over the steps
+
+
 class Programs:
     """Takes up to `length` steps in a row on batches of one size, on tensors that stay where they are.
 
@@ -37,20 +48,9 @@ class Programs:
         self.fixed = FixedTensors({key: state[key] for key in CHANGING})
         self._programs: dict[Hashable, Program] = {}
 
-    def learn(
-        self,
-        state: State,
-        batches: Batch,
-        loss: Loss,
-        *,
-        draws: Mapping[str, Any],
-        acting: Sequence[tuple[str, ...]],
-        moving: Mapping[str, Sequence[Tensor]],
-    ) -> tuple[State, Steps]:
-        """The state after a step on each of the batches, inputs [K, B, …], and what the steps leave behind until the next call.
-
-        Of `draws` some are a sequence over the steps, as are `moving`, the settings of the optimizer that a scheduler moves.
-        """
+    def learn(self, asked: Asked) -> tuple[State, Steps]:
+        """The state after these steps, and what they leave behind until the next call."""
+        state, batches, loss, draws, acting, moving = asked
         self.fixed.take({key: state[key] for key in CHANGING})
         settings = {**state["settings"], "optimizer": {**state["settings"].get("optimizer", {}), **moving}}
         given = Given(self.fixed.nest, settings, tensors_of_loss(loss), draws, *(part.contiguous().unbind() for part in batches))

@@ -241,6 +241,10 @@ class Learner:
             return self._after_step
         return tuple(name for name in self._after_step if (step + 1) % self.interventions[name].every == 0)
 
+    def acting_in(self, steps: range) -> list[tuple[str, ...]]:
+        """The same after each of these steps."""
+        return [self._after_step] * len(steps) if self._act_always else [self.acting(number) for number in steps]
+
     @property
     def quantities(self) -> tuple[Quantity, ...]:
         """What its parts tell, as the record calls it."""
