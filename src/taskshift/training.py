@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from taskshift.execution.block import Lane
 from taskshift.execution.programs import Asked, Programs, fitting_length
+from taskshift.execution.shared import Shared
 from taskshift.execution.unrecordable import UnrecordableError
 from taskshift.learners.draws import Draws
 from taskshift.learners.eager import AdaptedIntervention
@@ -53,7 +55,7 @@ class Training:
         wanted = {name: part.draws() for name, part in learner.parts.items()}
         self.draws = Draws(wanted, seed=seed, fresh=self._fresh, net=net, device=next(iter(net.values())).device)
         self._is_shown = False
-        self._programs: Programs | None = None
+        self._programs: Programs | Lane | None = None
         self._read_settings()  # a scheduler may have begun elsewhere
 
     @property
@@ -165,20 +167,43 @@ class Training:
             part.load_state_dict(kept[name])
         self._is_shown = False
 
-    def use_programs(self, task: Task, batch: Batch, *, compiles: bool) -> bool:
+    def use_programs(
+        self, task: Task, batch: Batch, *, compiles: bool, shared: Shared | None = None, block: int = 1
+    ) -> bool:
         """From now on take steps on batches of this one's size by programs; say whether they are compiled, as `compiles` wishes.
 
+        With `shared` they are those of all trainings whose steps are alike; with a `block` above 1 so many step together.
         Raises UnrecordableError, naming the part where it is one, for a learner whose step is no fixed graph of operations.
         """
         if (reason := self.learner.why_eager()) is not None:
             raise UnrecordableError(reason)
-        length = fitting_length(batch, self.try_step(task, batch).outputs, self.draws.bytes_of_a_step())
-        programs = Programs(self.learner, self.state, len(batch.targets), length=length, compiles=compiles)
+        shared = Shared() if shared is None else shared
+        outputs = self.try_step(task, batch).outputs
+        length = fitting_length(batch, outputs, self.draws.bytes_of_a_step(), members=block)
         self.draws.most_steps = length
-        draws, acting = self.draws.ahead(self.num_steps, 1, self.state["taken"]), self.learner.acting(self.num_steps)
-        is_compiled = programs.prepare(self.state, batch, task.loss, draws=draws, acting=acting)
+        asked = self._next_step(task, batch)
+        if block > 1:
+            programs = shared.lane(self.learner, asked, size=block, length=length, compiles=compiles)
+        else:
+            recorded = shared.programs(self.learner, asked, length=length, compiles=compiles)
+            size = len(batch.targets)
+            programs = Programs(self.learner, self.state, size, length=length, compiles=compiles, programs=recorded)
+        is_compiled = programs.prepare(asked)
         self._programs = programs
         return is_compiled
+
+    @property
+    def lane(self) -> Lane | None:
+        """Its place in a block, where it steps together with others."""
+        return self._programs if isinstance(self._programs, Lane) else None
+
+    def _next_step(self, task: Task, batch: Batch) -> Asked:
+        """What the next step on this batch goes by; no scheduler is stepped."""
+        draws, acting = self.draws.ahead(self.num_steps, 1, self.state["taken"]), self.learner.acting(self.num_steps)
+        optimizer = self.state["settings"].get("optimizer", {})
+        moving = {name: [value] for name, value in optimizer.items()} if self.schedule.moves_every_step else {}
+        batches = Batch(batch.inputs[None], batch.targets[None])
+        return Asked(self.state, batches, task.loss, draws, [acting], moving)
 
     def try_step(self, task: Task, batch: Batch) -> Step:
         """What the next step would leave behind, on this batch; it leaves the training as it is, but for torch's random state."""

@@ -37,9 +37,32 @@ class FixedTensors:
         self.nest = nested(self.tensors, like)
         self._own = {tensor.untyped_storage().data_ptr() for tensor in self.tensors}
 
+    @classmethod
+    def over(cls, tensors: Sequence[Tensor], like: Nested) -> FixedTensors:
+        """These tensors themselves, in the order of the leaves of `like`."""
+        fixed = cls({})
+        fixed.tensors, fixed.nest = list(tensors), nested(tensors, like)
+        fixed._own = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+        return fixed
+
     def take(self, nest: Nested) -> None:
         """Copy the values of another nest, which may hold some of these tensors, also in other places."""
         pairs = [(own, given) for own, given in zip(self.tensors, leaves(nest, self.nest), strict=True) if own is not given]
         values = [given.clone() if given.untyped_storage().data_ptr() in self._own else given for _, given in pairs]
         for (own, _), value in zip(pairs, values, strict=True):
             own.copy_(value)
+
+
+def copies(like: Tensor, size: int, *, innermost: bool) -> Tensor:
+    """`size` copies of a tensor, [size, …]; `innermost`: those of one entry lie side by side in memory."""
+    if innermost:
+        return like.unsqueeze(-1).repeat(*[1] * like.dim(), size).movedim(-1, 0)
+    return like.unsqueeze(0).repeat(size, *[1] * like.dim())
+
+
+def over_steps(each: Tensor, length: int, *, innermost: bool) -> Tensor:
+    """`length` copies of a tensor of copies, [length, size, …], each lying in memory as `copies` lie."""
+    if innermost:
+        memory = each.movedim(0, -1)
+        return memory.unsqueeze(0).repeat(length, *[1] * memory.dim()).movedim(-1, 1)
+    return each.unsqueeze(0).repeat(length, *[1] * each.dim())

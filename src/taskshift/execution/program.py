@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import torch
+
 from taskshift.execution.compiling import UncompilableError, compiled
+from taskshift.execution.leaves import over_steps
 from taskshift.execution.recording import Given, Recording, in_place
 
 log = logging.getLogger(__name__)
@@ -17,10 +20,10 @@ class Program:
     `rows` and `outputs` hold those of a chunk's steps, step by step.
     """
 
-    def __init__(self, recording: Recording, given: Given, *, length: int, compiles: bool):
+    def __init__(self, recording: Recording, given: Given, *, length: int, compiles: bool, innermost: bool = False):
         self.names = recording.names
-        self.rows = recording.row.new_zeros(length, *recording.row.shape)
-        self.outputs = recording.outputs.new_zeros(length, *recording.outputs.shape)
+        self.rows = over_steps(torch.zeros_like(recording.row), length, innermost=innermost)
+        self.outputs = over_steps(torch.zeros_like(recording.outputs), length, innermost=innermost)
         self.row_views, self.output_views = self.rows.unbind(), self.outputs.unbind()
         fast = self._compiled(recording, given) if compiles else None
         self.is_compiled, self.run = fast is not None, fast or in_place(recording.graph, recording.num_changing).forward

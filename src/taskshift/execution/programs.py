@@ -19,10 +19,10 @@ from taskshift.shifts.task import Batch
 MOST_STEPS, CHUNK_BYTES = 1024, 2**23
 
 
-def fitting_length(batch: Batch, outputs: Tensor, bytes_of_draws: int) -> int:
+def fitting_length(batch: Batch, outputs: Tensor, bytes_of_draws: int, *, members: int = 1) -> int:
     """How many steps are taken in a row: by sizes alone, so that what they need at once is some 8 MB."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in (*batch, outputs)) + bytes_of_draws
-    return max(1, min(MOST_STEPS, CHUNK_BYTES // size))
+    return max(1, min(MOST_STEPS, CHUNK_BYTES // (members * size)))
 
 
 class Asked(NamedTuple):
@@ -43,10 +43,23 @@ class Programs:
     and compiled with `compiles`, when it is first needed.
     """
 
-    def __init__(self, learner: Learner, state: State, batch_size: int, *, length: int, compiles: bool):
+    size = 1
+    """How many trainings step together."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        state: State,
+        batch_size: int,
+        *,
+        length: int,
+        compiles: bool,
+        programs: dict[Hashable, Program] | None = None,
+    ):
+        """`programs`: those of a learner that steps alike, which are used and added to."""
         self.learner, self.batch_size, self.length, self.compiles = learner, batch_size, length, compiles
         self.fixed = FixedTensors({key: state[key] for key in CHANGING})
-        self._programs: dict[Hashable, Program] = {}
+        self._programs = {} if programs is None else programs
 
     def learn(self, asked: Asked) -> tuple[State, Steps]:
         """The state after these steps, and what they leave behind until the next call."""
@@ -60,12 +73,13 @@ class Programs:
         programs = [by_acting[names] for names in acting]
         for number, (program, arguments) in enumerate(zip(programs, zip(*columns, strict=False), strict=True)):
             program.run(*arguments, program.row_views[number], program.output_views[number])
-        return {**state, **self.fixed.nest}, _told(programs)
+        return {**state, **self.fixed.nest}, told(programs)
 
-    def prepare(self, state: State, batch: Batch, loss: Loss, *, draws: Mapping[str, Any], acting: tuple[str, ...]) -> bool:
+    def prepare(self, asked: Asked) -> bool:
         """Record such a step, and say whether it is compiled; raises UnrecordableError."""
-        given = Given(self.fixed.nest, state["settings"], tensors_of_loss(loss), draws, *batch)
-        return self._program(given.at_first(), loss, acting).is_compiled
+        batch = (part.unbind() for part in asked.batches)
+        given = Given(self.fixed.nest, asked.state["settings"], tensors_of_loss(asked.loss), asked.draws, *batch)
+        return self._program(given.at_first(), asked.loss, asked.acting[0]).is_compiled
 
     def _program(self, given: Given, loss: Loss, acting: tuple[str, ...]) -> Program:
         key = structure(loss), acting, tuple((part.shape, part.dtype) for part in (given.inputs, given.targets))
@@ -75,18 +89,19 @@ class Programs:
         return self._programs[key]
 
 
-def _told(programs: Sequence[Program]) -> Steps:
-    """What the steps of these programs left, step by step."""
+def told(programs: Sequence[Program], lane: int | None = None) -> Steps:
+    """What the steps of these programs left, step by step; where they are a block's, in this lane."""
     count, first = len(programs), programs[0]
+    own = slice(None) if lane is None else (slice(None), lane)
     if all(program is first for program in programs):
-        rows = first.rows[:count].clone()
-        return Steps(rows[:, 0], first.outputs[:count].flatten(0, 1), dict(zip(first.names, rows.unbind(1)[1:], strict=True)))
-    losses, outputs = first.rows.new_empty(count), torch.empty_like(first.outputs[:count])
+        rows = first.rows[:count][own].clone()
+        return Steps(rows[:, 0], first.outputs[:count][own].flatten(0, 1), dict(zip(first.names, rows.unbind(1)[1:], strict=True)))
+    losses, outputs = first.rows.new_empty(count), torch.empty_like(first.outputs[:count][own])
     numbers: dict[str, list[Tensor]] = {}
     for program in dict.fromkeys(programs):
         at = [number for number, other in enumerate(programs) if other is program]
-        rows = program.rows[at]
-        losses[at], outputs[at] = rows[:, 0], program.outputs[at]
+        rows = program.rows[at][own]
+        losses[at], outputs[at] = rows[:, 0], program.outputs[at][own]
         for name, values in zip(program.names, rows.unbind(1)[1:], strict=True):
             numbers.setdefault(name, []).append(values)
     return Steps(losses, outputs.flatten(0, 1), {name: torch.cat(values) for name, values in numbers.items()})

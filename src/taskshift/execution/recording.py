@@ -65,8 +65,12 @@ class Recording:
     outputs: Tensor  # [B, K], likewise
 
 
-def recorded(learner: Learner, loss: Loss, acting: Collection[str], given: Given) -> Recording:
+def recorded(
+    learner: Learner, loss: Loss, acting: Collection[str], given: Given, *, over_lanes: bool = False
+) -> Recording:
     """One step from `given`, recorded, and held against the step itself; nothing is written into `given`.
+
+    With `over_lanes` every tensor has a first dimension more, that of the members of a stack, and so has what is recorded.
 
     Raises UnrecordableError where the step draws from torch's own generator, branches on values, or is another each time.
     """
@@ -86,13 +90,13 @@ def recorded(learner: Learner, loss: Loss, acting: Collection[str], given: Given
         row = torch.stack([told.loss, *(number.to(told.loss.dtype) for number in told.numbers.values())])
         return *_after(now.changing, state), row, told.outputs
 
-    flat = given.flat()
+    flat, whole = given.flat(), torch.vmap(step) if over_lanes else step
     try:
-        graph = traced(step, flat)
+        graph = traced(whole, flat)
     except UntraceableError as error:
         raise UnrecordableError(str(error)) from error
     _without_detach(graph)
-    found, expected = graph(*flat), step(*flat)
+    found, expected = graph(*flat), whole(*flat)
     if not all(_close(ours, theirs) for ours, theirs in zip(found, expected, strict=True)):
         raise UnrecordableError("done again from the same state it gives other numbers")
     return Recording(graph, len(expected) - 2, names, *expected[-2:])

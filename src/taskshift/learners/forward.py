@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from taskshift.learners.part import INPUT_OF, Tensors
@@ -41,7 +42,9 @@ class Forward:
         self, net: Tensors, inputs: Tensor, reads: Sequence[str] = ()
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """Outputs, buffers by name, and the outputs or inputs of the modules that `reads` names."""
-        given = {**net, **{name: net[name].clone() for name in self.buffers}} if self.buffers else net
+        # contiguous: torch.vmap's batch norm writes the running statistics of other buffers into a copy, which is lost
+        buffers = {name: net[name].clone(memory_format=torch.contiguous_format) for name in self.buffers}
+        given = {**net, **buffers} if buffers else net
         features: dict[str, Tensor] = {}
         handles = [
             self.module.get_submodule(name.removeprefix(INPUT_OF)).register_forward_hook(_keep_in(features, name))

@@ -81,9 +81,13 @@ class Schedule:
         self._begin(task)
         return True
 
+    @property
+    def moves_every_step(self) -> bool:
+        return self.scheduler is not None and self.every == "step"
+
     def after_step(self) -> bool:
         """Whether the groups may have changed."""
-        if self.scheduler is None or self.every == "epoch":
+        if not self.moves_every_step:
             return False
         self.scheduler.step()
         return True

@@ -1,0 +1,123 @@
+"""The programs that the trainings of one process share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from taskshift.execution.block import Block, Lane, form_of
+from taskshift.execution.leaves import leaves
+from taskshift.execution.program import Program
+from taskshift.execution.programs import Asked
+from taskshift.execution.recording import CHANGING
+from taskshift.execution.unrecordable import UnrecordableError
+from taskshift.learners.forward import eval_mode
+from taskshift.learners.learner import Learner
+from taskshift.learners.part import Part
+from taskshift.shifts.task import Batch
+
+log = logging.getLogger(__name__)
+
+WORTH_A_BLOCK = 4096
+"""Multiplications of a batch's forward pass up to which members are stepped together on a CPU: above, one alone keeps it busy."""
+
+MULTIPLICATIONS = 2**16
+"""About how many a block's forward pass has."""
+
+SMALLEST, LARGEST = 16, 128
+"""Members of a block on a CPU, multiples of what a vector unit takes at once, so that every lane is computed alike."""
+
+
+def fitting_block(net: nn.Module, inputs: Tensor) -> int:
+    """How many members are stepped together on a CPU: by shapes alone, so that bits never depend on how many there are."""
+    with eval_mode(net), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(inputs)
+    multiplications = max(1, counter.get_total_flops() // 2)
+    if multiplications > WORTH_A_BLOCK:
+        return 1
+    wanted = MULTIPLICATIONS // multiplications
+    return max(SMALLEST, min(LARGEST, 2 ** (wanted.bit_length() - 1)))
+
+
+class Shared:
+    """What trainings whose steps are alike have in common: recordings, or a block in which each holds a lane.
+
+    `num_members` trainings are to use it; with a single one everything is that one's own.
+    """
+
+    def __init__(self, num_members: int = 1):
+        self.num_members = num_members
+        self._blocks: list[Block] = []
+        self._recorded: list[tuple[Learner, Hashable, dict[Hashable, Program]]] = []
+
+    def programs(self, learner: Learner, asked: Asked, **how: Any) -> dict[Hashable, Program]:
+        """Programs of one training at a time, to be added to."""
+        form = form_of(asked), tuple(how.items())
+        for other, its, programs in self._recorded:
+            if its == form and alike(learner, other):
+                return programs
+        self._recorded.append((learner, form, {}))
+        return self._recorded[-1][2]
+
+    def lane(self, learner: Learner, asked: Asked, *, size: int, length: int, compiles: bool) -> Lane:
+        """A place in a block of `size`; `asked` is one step, by which a training is told from others that only look alike.
+
+        Raises UnrecordableError where steps of several members cannot be recorded together.
+        """
+        form, expected = form_of(asked), learner.step(asked.state, *_first(asked), acting=asked.acting[0])[0]
+        for block in self._blocks:
+            fits = (block.form, block.size, block.compiles) == (form, size, compiles) and len(block.lanes) < size
+            if fits and alike(learner, block.learner):
+                lane = block.join()
+                if agrees(lane, asked, expected):
+                    return lane
+                lane.leave()
+                log.warning("a run's step is another than those of the others of its stack, so it is stepped apart from them")
+        block = Block(learner, asked, size=size, length=length, compiles=compiles)
+        lane = block.join()
+        if not agrees(lane, asked, expected):
+            raise UnrecordableError("recorded over several members the step gives other numbers")
+        self._blocks.append(block)
+        return lane
+
+
+def agrees(lane: Lane, asked: Asked, expected: Mapping[str, Any]) -> bool:
+    """Whether a step in the lane leads to the `expected` state; the others' lanes are as before."""
+    state, _ = lane.learn(asked)
+    ours, theirs = ({key: of[key] for key in CHANGING} for of in (state, expected))
+    tolerance = {torch.float64: 1e-9}
+    return all(
+        torch.allclose(one, other, rtol=(by := tolerance.get(one.dtype, 1e-4)), atol=by, equal_nan=True)
+        for one, other in zip(leaves(ours, ours), leaves(theirs, ours), strict=True)
+    )
+
+
+def alike(one: Learner, other: Learner) -> bool:
+    """Whether two learners are made of the same parts, whatever their settings."""
+    return one is other or _structure(one) == _structure(other)
+
+
+def _structure(learner: Learner) -> dict[str, Any]:
+    return {name: (type(part), _plain(part)) for name, part in learner.parts.items()} | {"trained": learner.trained}
+
+
+def _plain(part: Part) -> dict[str, Any]:
+    """What a part keeps besides its settings."""
+    settings = part.settings()
+    return {name: value for name, value in vars(part).items() if name not in settings and value != settings}
+
+
+def _first(asked: Asked) -> tuple[Batch, Any, Any]:
+    """The batch, loss and draws of the first of the steps."""
+
+    def first(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {name: first(below) for name, below in node.items()}
+        return node if isinstance(node, Tensor) else node[0]
+
+    return Batch(asked.batches.inputs[0], asked.batches.targets[0]), asked.loss, first(asked.draws)
