@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import re
@@ -74,7 +75,7 @@ SEAL_BYTES = 15
 
 
 def _save(path: Path, state: Any) -> None:
-    torch.save(state, path)
+    torch.save(_apart(state), path)
     checksum, _ = _checksums(path)
     with path.open("ab") as file:
         file.write(b"crc32 %08x\n" % checksum)
@@ -91,6 +92,19 @@ def _checksums(path: Path) -> tuple[int, int | None]:
         while left and (piece := file.read(min(left, PIECE_BYTES))):
             checksum, left = zlib.crc32(piece, checksum), left - len(piece)
     return checksum, int(seal[1], 16) if seal else None
+
+
+def _apart(state: Any) -> Any:
+    """The same with copies of tensors that are windows onto larger ones, of which torch would write all."""
+    if isinstance(state, Tensor):
+        is_window = state.untyped_storage().nbytes() > state.numel() * state.element_size()
+        return state.detach().clone(memory_format=torch.contiguous_format) if is_window else state
+    if isinstance(state, Mapping):
+        found = copy.copy(state)
+        for key, value in state.items():
+            found[key] = _apart(value)
+        return found
+    return type(state)(_apart(value) for value in state) if type(state) in (list, tuple) else state
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

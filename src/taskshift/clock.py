@@ -29,6 +29,36 @@ class Clock:
         return self.elapsed() >= self.every_seconds
 
 
+class SharedClock:
+    """A clock that several runs go by: each has `hands` of its own, due once after every time that the clock was."""
+
+    def __init__(self, every_seconds: float):
+        self._clock, self.times = Clock(every_seconds), 0
+
+    def look(self) -> None:
+        """Let it be due for all where the seconds have passed."""
+        if self._clock.due():
+            self.times += 1
+            self._clock.restart()
+
+    def hands(self) -> Hands:
+        return Hands(self)
+
+
+class Hands:
+    """What a run sees of a clock that others go by too."""
+
+    def __init__(self, clock: SharedClock):
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        self._seen = self._clock.times
+
+    def due(self) -> bool:
+        return self._clock.times > self._seen
+
+
 class Stopwatch:
     """Seconds between entering and leaving `stopwatch(device)`."""
 

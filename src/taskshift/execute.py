@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from taskshift.execution.compiling import compiler_for
 from taskshift.execution.rule import count_operations, pays
+from taskshift.execution.shared import Shared, fitting_block
 from taskshift.execution.unrecordable import UnrecordableError
 from taskshift.faults import Fault
 from taskshift.randomness import random_state_kept
 from taskshift.shifts.source import Source
 from taskshift.shifts.task import Batch, Task
 from taskshift.training import Training
+
+log = logging.getLogger(__name__)
 
 How = Literal["eager", "replay", "compiled"]
 
@@ -41,21 +45,32 @@ def kept(wanted: str, known: Mapping[str, Any]) -> How:
     return began
 
 
-def settle(training: Training, source: Source, task: Task, *, wanted: str, num_steps: int) -> Execution:
+def settle(
+    training: Training,
+    source: Source,
+    task: Task,
+    *,
+    wanted: str,
+    num_steps: int,
+    shared: Shared | None = None,
+    block: int | None = None,
+) -> Execution:
     """Choose by rule where `auto` is wanted, get the training ready for it, and say what it is; random state as before.
 
+    `shared` is what it has in common with the others of its stack, `block` how many step together, where that is known.
     Raises Fault where programs are asked for and the step cannot be recorded.
     """
     if wanted == "eager":
         return Execution("eager", "as the config says")
-    device = source.device
+    device, shared = source.device, Shared() if shared is None else shared
     with random_state_kept(device):
         batch = next(source.apart().epoch(task, 0, actor=training))
-        if wanted == "auto" and (why := _why_not_worth_it(training, task, batch, num_steps)) is not None:
+        if wanted == "auto" and (why := _why_not_worth_it(training, task, batch, num_steps * shared.num_members)) is not None:
             return Execution("eager", why)
         compiler = compiler_for(device)
         try:
-            is_compiled = training.use_programs(task, batch, compiles=wanted != "replay" and compiler is not None)
+            compiles = wanted != "replay" and compiler is not None
+            is_compiled = _use_programs(training, task, batch, compiles=compiles, shared=shared, block=block)
         except UnrecordableError as error:
             if wanted == "auto":
                 return Execution("eager", str(error))
@@ -66,6 +81,22 @@ def settle(training: Training, source: Source, task: Task, *, wanted: str, num_s
         return Execution("replay", "as the config says")
     lacking = "there is no Triton" if device.type == "cuda" else "there is no C++ compiler"
     return Execution("replay", lacking if compiler is None else "the compiler failed")
+
+
+def _use_programs(
+    training: Training, task: Task, batch: Batch, *, compiles: bool, shared: Shared, block: int | None
+) -> bool:
+    """Together with others in a block where their number and the shapes say so, and their steps can be recorded together."""
+    size = fitting_block(training.net, batch.inputs, shared.num_members) if block is None else block
+    if size > 1 and (block is not None or shared.why_apart is None):
+        try:
+            return training.use_programs(task, batch, compiles=compiles, shared=shared, block=size)
+        except UnrecordableError as error:
+            if block is not None:
+                raise
+            shared.why_apart = str(error)
+            log.info("steps are taken one run after the other: %s", error)
+    return training.use_programs(task, batch, compiles=compiles, shared=shared)
 
 
 def _why_not_worth_it(training: Training, task: Task, batch: Batch, num_steps: int) -> str | None:

@@ -7,6 +7,7 @@ import shutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,34 @@ from taskshift.config.build import Parts
 from taskshift.divergence import divergence
 from taskshift.evaluators.evaluator import MeasuredPhase
 from taskshift.execute import Execution, begun, kept, settle
+from taskshift.execution.shared import Shared
 from taskshift.faults import Fault
 from taskshift.intact import absent
 from taskshift.origin import cpu_model, describe_run
 from taskshift.progress import EpochSums, Phase, Progress
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Moment, Opening
-from taskshift.run_folder import RunFolder, Written, disk_faults, read_rows, refuse_another_identity
+from taskshift.run_folder import RunFolder, Written, disk_faults, line_of, read_rows, refuse_another_identity
 from taskshift.shifts.task import Task
+from taskshift.stack import Stack
 from taskshift.threads import fitting_threads
 
 log = logging.getLogger(__name__)
 
+_LOGGING: ContextVar[RunFolder | None] = ContextVar("the run that is at work", default=None)
+
 
 class Job:
-    """A run in progress. `opened()` brings it to where it was cut off; `move` and `save` keep it there."""
+    """A run in progress. `opened()` brings it to where it was cut off; `move` and `save` keep it there.
 
-    def __init__(self, config: Mapping[str, Any], parts: Parts, folder: RunFolder, command: str):
+    In a `stack` it saves when the others do, and its rows and the nets of its tasks wait in memory until then.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], parts: Parts, folder: RunFolder, command: str, *, stack: Stack | None = None
+    ):
         self.config, self.parts, self.folder, self.resume_command = config, parts, folder, command
+        self.stack = stack
         self.progress = Progress()
         self.sums = EpochSums()
         self.bin = EpochSums()  # of the steps since the last row within the task
@@ -46,7 +57,10 @@ class Job:
         self.failed: list[str] = []  # evaluators that failed and were marked, by their FAILED files
         self.last_eigenpairs: str | None = None  # where the next Lanczos starts from, below the folder
         self.first_net = 0  # the first task whose net is kept
-        self._clock = Clock(parts.top.checkpoints.every_seconds)
+        self._unwritten: list[bytes] = []  # rows
+        self._unsaved: dict[int, Mapping[str, Any]] = {}  # task → the net at its end
+        self._clock = Clock(parts.top.checkpoints.every_seconds) if stack is None else stack.saving.hands()
+        self._rows_clock = None if stack is None else stack.writing.hands()
         self._since = Clock(float("inf"))
 
     # -- the life of a run ------------------------------------------------------------------------------------
@@ -89,6 +103,7 @@ class Job:
             told = str(error) if isinstance(error, Fault) else "".join(traceback.format_exception(error))
             with suppress(OSError):  # a full disk may be what it failed of
                 self.folder.fail_attempt(told)
+                self._write_rows()
             raise
         if self.failed:
             self.folder.fail_attempt("evaluators failed and were marked: " + ", ".join(self.failed))
@@ -109,7 +124,8 @@ class Job:
             warn_of_other_code(known, about_now)
         torch.set_num_threads(threads)
         self.execution = self._settle(known)
-        self.folder.write_run(about | {"num_threads": threads, "execution": self.execution._asdict()})
+        how = {"execution": self.execution._asdict(), "block": self.parts.training.block if known is None else known.get("block", 1)}
+        self.folder.write_run(about | {"num_threads": threads} | how)
         self.folder.write_configs(self.config)
         self.folder.write_quantities(self.parts.quantities)
 
@@ -120,7 +136,9 @@ class Job:
         num_steps, wanted = top.num_tasks * top.epochs * stream.num_batches(task), top.execution
         if known is not None:
             wanted = kept(wanted, known)
-        found = settle(self.parts.training, stream, task, wanted=wanted, num_steps=num_steps)
+        shared = Shared() if self.stack is None else self.stack.programs
+        block = None if known is None else known.get("block", 1)
+        found = settle(self.parts.training, stream, task, wanted=wanted, num_steps=num_steps, shared=shared, block=block)
         if known is None:
             return found
         began = begun(known)
@@ -172,6 +190,8 @@ class Job:
 
     def save(self) -> None:
         """Write all that is needed to go on from here."""
+        self._write_rows()
+        self.save_nets()
         state = {
             "progress": self.progress.to_dict(),
             "sums": self.sums.state_dict(),
@@ -190,10 +210,37 @@ class Job:
         checkpoint.save(self.folder.latest, state)
         self._clock.restart()
 
-    def save_if_due(self) -> None:
-        """Save when `checkpoints.every_seconds` have passed since the last time."""
-        if self._clock.due():
+    def save_if_due(self) -> bool:
+        """Save when `checkpoints.every_seconds` have passed since the last time; say whether it was."""
+        if is_due := self._clock.due():
             self.save()
+        return is_due
+
+    def end_phase(self, *, measured: bool) -> bool:
+        """Save where a phase ends; in a stack by the clock alone, unless something was `measured` or all tasks are over.
+
+        Says whether it was saved.
+        """
+        if self.stack is None or measured or self.progress.task == self.parts.top.num_tasks:
+            self.save()
+            return True
+        return self.save_if_due()
+
+    def keep_net(self, task: Task) -> None:
+        """Keep the net of a task's end: on the disk, in a stack when the run is saved."""
+        state = {"net": self.parts.training.net.state_dict(), "task": task.index}
+        if self.stack is None:
+            checkpoint.save(self.folder.task_checkpoint(task.index), state)
+        else:
+            self._unsaved[task.index] = checkpoint.cloned(state)
+
+    def save_nets(self) -> None:
+        """Write the nets that wait for it, but for those that `checkpoints.keep` would take away at once."""
+        keep = self.parts.top.checkpoints.keep
+        for index, state in self._unsaved.items():
+            if keep is None or index >= self.progress.task - keep:
+                checkpoint.save(self.folder.task_checkpoint(index), state)
+        self._unsaved.clear()
 
     def _clear(self) -> None:
         """Remove what attempts that were killed have left half-written."""
@@ -275,18 +322,37 @@ class Job:
         training = self.parts.training
         place = {"global_epoch": step, "task_idx": task.index, "global_step": training.num_steps, "samples": training.num_samples}
         row = place | {name: scalar(name, value) for name, value in metrics.items()}
-        self.folder.append_row(row)
         self.written = self.written.after(row)
+        self._write(row)
         if "epoch_loss" in row:
             self.task_rows.append(row)
         for recorder in self.parts.recorders.values():
             recorder.record(row)
 
 
+    def _write(self, row: Mapping[str, float]) -> None:
+        if self._rows_clock is None:
+            self.folder.append_row(row)
+            return
+        self._unwritten.append(line_of(row))
+        if self._rows_clock.due():
+            self._write_rows()
+
+    def _write_rows(self) -> None:
+        """Add the rows that wait for it to the record."""
+        if self._unwritten:
+            self.folder.append_lines(self._unwritten)
+            self._unwritten = []
+        if self._rows_clock is not None:
+            self._rows_clock.restart()
+
+
 @contextmanager
 def _logged_to(folder: RunFolder) -> Iterator[None]:
-    """Copy this package's log to `train.log` while the run is open."""
+    """Copy this package's log to `train.log` while the run is open, but for what other runs of its stack say."""
     handler = logging.FileHandler(folder.path / "train.log", delay=True, encoding="utf-8")
+    handler.addFilter(lambda record: _LOGGING.get() in (None, folder))
+    at_work = _LOGGING.set(folder)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("taskshift")
     level = logger.level
@@ -298,6 +364,7 @@ def _logged_to(folder: RunFolder) -> Iterator[None]:
         logger.setLevel(level)
         logger.removeHandler(handler)
         handler.close()
+        _LOGGING.reset(at_work)
 
 
 def warn_of_other_code(known: Mapping[str, Any], now: Mapping[str, Any]) -> None:

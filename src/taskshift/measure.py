@@ -23,19 +23,21 @@ def measure(job: Job, task: Task, phase: MeasuredPhase) -> None:
     """Run what is missing of the phase's evaluators, assemble the task's row from their files, go on to the next phase."""
     if not job.is_at(phase):
         return
-    found = _analysed(job, task, phase) if job.analyses(task, phase) else {}
+    if is_measured := job.analyses(task, phase):
+        job.save_nets()
+    found = _analysed(job, task, phase) if is_measured else {}
     if phase == "start":
         if found:
             job.log(task.index * job.parts.top.epochs, task, {f"start/{name}": value for name, value in found.items()})
         job.move(phase="train")
     else:
         job.log((task.index + 1) * job.parts.top.epochs - 1, task, _last_epoch(job) | _costs(job) | found)
-        if task.index == 0 and job.parts.top.num_tasks > 1:
+        if task.index == 0 and job.parts.top.num_tasks > 1 and job.stack is None:
             log.info(estimate.after_first(job.parts, job.seconds_on_task(), job.folder.path))
         job.next_task()
     job.last_eigenpairs = _kept_eigenpairs(job, task, phase) or job.last_eigenpairs
-    job.save()
-    job.tidy()
+    if job.end_phase(measured=is_measured):
+        job.tidy()
 
 
 def _last_epoch(job: Job) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from taskshift import checkpoint, trajectory, watching
+from taskshift import trajectory, watching
 from taskshift.evaluation import averages
 from taskshift.job import Job
 from taskshift.learners.learner import Steps
@@ -56,9 +56,9 @@ def wishes_of(job: Job, task: Task) -> Wishes:
     for epoch in range(job.progress.epoch, job.parts.top.epochs):
         yield from _train_epoch(job, task, epoch)
         _finish_epoch(job, task, epoch)
-    checkpoint.save(job.folder.task_checkpoint(task.index), {"net": job.parts.training.net.state_dict(), "task": task.index})
+    job.keep_net(task)
     job.move(phase="end", epoch=0, batch=0)
-    job.save()
+    job.end_phase(measured=job.analyses(task, "end"))
 
 
 def _train_epoch(job: Job, task: Task, epoch: int) -> Wishes:

@@ -193,6 +193,11 @@ class Training:
         return is_compiled
 
     @property
+    def block(self) -> int:
+        """How many trainings its programs are made for."""
+        return 1 if self._programs is None else self._programs.size
+
+    @property
     def lane(self) -> Lane | None:
         """Its place in a block, where it steps together with others."""
         return self._programs if isinstance(self._programs, Lane) else None

@@ -33,8 +33,13 @@ SMALLEST, LARGEST = 16, 128
 """Members of a block on a CPU, multiples of what a vector unit takes at once, so that every lane is computed alike."""
 
 
-def fitting_block(net: nn.Module, inputs: Tensor) -> int:
-    """How many members are stepped together on a CPU: by shapes alone, so that bits never depend on how many there are."""
+def fitting_block(net: nn.Module, inputs: Tensor, num_members: int) -> int:
+    """How many of several members are stepped together; one that is alone is, whatever its shapes.
+
+    On a CPU by shapes, so that bits do not depend on how many there are; on a GPU all of them.
+    """
+    if num_members == 1 or inputs.device.type != "cpu":
+        return num_members
     with eval_mode(net), torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(inputs)
     multiplications = max(1, counter.get_total_flops() // 2)
@@ -52,6 +57,7 @@ class Shared:
 
     def __init__(self, num_members: int = 1):
         self.num_members = num_members
+        self.why_apart: str | None = None  # why their steps cannot be recorded together, where that was tried
         self._blocks: list[Block] = []
         self._recorded: list[tuple[Learner, Hashable, dict[Hashable, Program]]] = []
 
