@@ -83,9 +83,7 @@ def settle(
     return Execution("replay", lacking if compiler is None else "the compiler failed")
 
 
-def _use_programs(
-    training: Training, task: Task, batch: Batch, *, compiles: bool, shared: Shared, block: int | None
-) -> bool:
+def _use_programs(training: Training, task: Task, batch: Batch, *, compiles: bool, shared: Shared, block: int | None) -> bool:
     """Together with others in a block where their number and the shapes say so, and their steps can be recorded together."""
     size = fitting_block(training.net, batch.inputs, shared.num_members) if block is None else block
     if size > 1 and (block is not None or shared.why_apart is None):

@@ -43,9 +43,7 @@ class Job:
     In a `stack` it saves when the others do, and its rows and the nets of its tasks wait in memory until then.
     """
 
-    def __init__(
-        self, config: Mapping[str, Any], parts: Parts, folder: RunFolder, command: str, *, stack: Stack | None = None
-    ):
+    def __init__(self, config: Mapping[str, Any], parts: Parts, folder: RunFolder, command: str, *, stack: Stack | None = None):
         self.config, self.parts, self.folder, self.resume_command = config, parts, folder, command
         self.stack = stack
         self.progress = Progress()
@@ -124,8 +122,9 @@ class Job:
             warn_of_other_code(known, about_now)
         torch.set_num_threads(threads)
         self.execution = self._settle(known)
-        how = {"execution": self.execution._asdict(), "block": self.parts.training.block if known is None else known.get("block", 1)}
-        self.folder.write_run(about | {"num_threads": threads} | how)
+        block = self.parts.training.block if known is None else known.get("block", 1)
+        how = {"num_threads": threads, "execution": self.execution._asdict(), "block": block}
+        self.folder.write_run(about | how)
         self.folder.write_configs(self.config)
         self.folder.write_quantities(self.parts.quantities)
 
@@ -328,7 +327,6 @@ class Job:
             self.task_rows.append(row)
         for recorder in self.parts.recorders.values():
             recorder.record(row)
-
 
     def _write(self, row: Mapping[str, float]) -> None:
         if self._rows_clock is None:

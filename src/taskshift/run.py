@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -19,9 +21,11 @@ from taskshift.measure import measure
 from taskshift.optimized_metric import optimized_metric
 from taskshift.origin import default_run_name, resume_command, source_hash
 from taskshift.run_folder import RunFolder, read_rows, run_folder_of, sweep_path
+from taskshift.stack import Stack
 from taskshift.sweeps.sweep_folder import SweepFolder
 from taskshift.sweeps.worker import attempt
-from taskshift.trainer import train
+from taskshift.together import Member, carry
+from taskshift.trainer import Wishes, train, wishes_of
 
 log = logging.getLogger(__name__)
 
@@ -51,28 +55,49 @@ def judged(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> float:
     return optimized_metric(read_rows(folder.path), config["objective"])
 
 
+def _member(config: Mapping[str, Any], overrides: Sequence[str], stack: Stack) -> Wishes:
+    """`run`, by somebody who grants the wishes."""
+    job = build(config, overrides, stack=stack)
+    with job.opened():
+        introduce(job)
+        for task in job.remaining_tasks():
+            measure(job, task, "start")
+            yield from wishes_of(job, task)
+            measure(job, task, "end")
+        complete_matrix(job.parts, job.folder, job.progress.task)
+        summarise(job)
+    refuse_failed(job)
+
+
 def run_together(configs: Sequence[Mapping[str, Any]], overrides: Sequence[Sequence[str]]) -> list[Exception | None]:
     """Carry several runs, equal but for seed and settings, to their ends in this process; what each raised, or None, in order.
 
     A run that fails leaves its FAILED file and stops no other. What ends the process (Ctrl-C) ends them all.
     """
-    return [_outcome(*one) for one in zip(configs, overrides, strict=True)]
+    stack = Stack(len(configs), configs[0]["checkpoints"]["every_seconds"])
+    members = [Member(partial(_member, *one, stack)) for one in zip(configs, overrides, strict=True)]
+    outcomes: list[Exception | None] = [None] * len(members)
+    places = {member: number for number, member in enumerate(members)}
+
+    def guarded(member: Member, work: Callable[[], None]) -> bool:
+        number = places[member]
+        try:
+            attempt(lambda *of_run: work(), configs[number], overrides[number])
+        except Exception as error:  # the runs beside it must still go on; who called is told
+            outcomes[number] = error
+        return outcomes[number] is None
+
+    carry(members, stack, guarded)
+    return outcomes
 
 
-def _outcome(config: Mapping[str, Any], overrides: Sequence[str]) -> Exception | None:
-    """What a run raised, if anything."""
-    try:
-        attempt(run, config, overrides)
-    except Exception as error:  # the runs beside it must still go on; who called is told
-        return error
-    return None
-
-
-def build(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Job:
-    """Construct every object of a run; touches no disk."""
-    parts = build_parts(config)
+def build(config: Mapping[str, Any], overrides: Sequence[str] = (), *, stack: Stack | None = None) -> Job:
+    """Construct every object of a run, also of one of a stack; touches no disk."""
+    parts = build_parts(config, None if stack is None else stack.data)
+    if stack is not None:
+        parts = replace(parts, recorders=stack.mirrors(parts.recorders))
     named = dict(config) | {"run_name": config["run_name"] or default_run_name(config, datetime.now())}
-    return Job(named, parts, run_folder_of(named), resume_command(sys.argv, overrides, named))
+    return Job(named, parts, run_folder_of(named), resume_command(sys.argv, overrides, named), stack=stack)
 
 
 def introduce(job: Job) -> None:
@@ -83,7 +108,7 @@ def introduce(job: Job) -> None:
     log.info("%s", job.execution)
     if job.parts.stream.note:
         log.info(job.parts.stream.note)
-    if job.progress.task < job.parts.top.num_tasks:
+    if job.progress.task < job.parts.top.num_tasks and job.stack is None:
         log.info(estimate.before(job.parts, job.progress.task))
 
 
@@ -119,5 +144,10 @@ def tell(job: Job) -> None:
     from taskshift.summary import print_table
 
     print_table(job.folder.path, Console())
+    refuse_failed(job)
+
+
+def refuse_failed(job: Job) -> None:
+    """Raise a Fault where evaluators failed and were marked."""
     if job.failed:
         raise Fault(f"{len(job.failed)} evaluations failed, the rest is whole; see " + ", ".join(job.failed))

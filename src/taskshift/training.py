@@ -167,9 +167,7 @@ class Training:
             part.load_state_dict(kept[name])
         self._is_shown = False
 
-    def use_programs(
-        self, task: Task, batch: Batch, *, compiles: bool, shared: Shared | None = None, block: int = 1
-    ) -> bool:
+    def use_programs(self, task: Task, batch: Batch, *, compiles: bool, shared: Shared | None = None, block: int = 1) -> bool:
         """From now on take steps on batches of this one's size by programs; say whether they are compiled, as `compiles` wishes.
 
         With `shared` they are those of all trainings whose steps are alike; with a `block` above 1 so many step together.

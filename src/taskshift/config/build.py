@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -65,8 +66,11 @@ class _Recipes:
     recorders: Mapping[str, Recipe]
 
 
-def build_parts(config: Mapping[str, Any]) -> Parts:
-    """Construct all that the resolved `config` describes. Seeds torch with `seed`; raises Fault, one sentence a fault."""
+def build_parts(config: Mapping[str, Any], data_sets: dict[str, LabelledData] | None = None) -> Parts:
+    """Construct all that the resolved `config` describes. Seeds torch with `seed`; raises Fault, one sentence a fault.
+
+    Data that lie in `data_sets` are taken from there, others added.
+    """
     top, lla = check_quick(config)
     device = _device(top.device)
     if top.num_threads is not None:
@@ -77,7 +81,7 @@ def build_parts(config: Mapping[str, Any]) -> Parts:
     watchers = {name: attempt(recipe.make, seed=top.seed) for name, recipe in recipes.watchers.items()}
     recorders = {name: attempt(recipe.make) for name, recipe in recipes.recorders.items()}
     training = make_training = None
-    if (stream := attempt(_make_stream, recipes, top, device, attempt)) is not None:
+    if (stream := attempt(_make_stream, recipes, top, device, attempt, {} if data_sets is None else data_sets)) is not None:
         training, make_training = attempt(_make_training, recipes, stream, device, epochs=top.epochs) or (None, None)
     attempt.settle()
     on = {name: evaluator for name, evaluator in evaluators.items() if enabled(config["lla"], name)}
@@ -135,11 +139,13 @@ def _read(config: Mapping[str, Any], top: Top) -> _Recipes:
     return recipes
 
 
-def _make_stream(recipes: _Recipes, top: Top, device: torch.device, attempt: _Attempts) -> Source | None:
+def _make_stream(
+    recipes: _Recipes, top: Top, device: torch.device, attempt: _Attempts, data_sets: dict[str, LabelledData]
+) -> Source | None:
     """The run's source of batches: its shift over its data, or what the shift's block makes by itself."""
     settings = StreamSettings(top.num_tasks, top.batch_size, top.seed, device)
     shift = attempt(recipes.shift.make, seed=top.seed, stream_settings=settings)
-    data = None if recipes.data is None else attempt(_make_data, recipes, top, device)
+    data = None if recipes.data is None else attempt(_held_data, recipes, top, device, data_sets)
     if isinstance(shift, Source):
         _refuse_data(recipes, top)
         return shift
@@ -153,11 +159,26 @@ def _make_stream(recipes: _Recipes, top: Top, device: torch.device, attempt: _At
     return stream
 
 
+def _held_data(recipes: _Recipes, top: Top, device: torch.device, data_sets: dict[str, LabelledData]) -> LabelledData:
+    """The data, made once for all runs whose data are the same."""
+    makes = recipes.data
+    seed = top.seed if "seed" in inspect.signature(makes.target).parameters and "seed" not in makes.arguments else None
+    key = repr((makes.target, makes.arguments, seed, top.validation, str(device), _smallest_side(recipes)))
+    if key not in data_sets:
+        data_sets[key] = _make_data(recipes, top, device)
+    return data_sets[key]
+
+
+def _smallest_side(recipes: _Recipes) -> int:
+    """Of the images that the net takes."""
+    return getattr(recipes.net.target, "smallest_side", 1)
+
+
 def _make_data(recipes: _Recipes, top: Top, device: torch.device) -> LabelledData:
     """The data on the device, images enlarged to what the net takes, a part of the training examples set aside."""
     small: LabelledData = recipes.data.make(seed=top.seed)
     try:
-        data = enlarged(small.to(device), getattr(recipes.net.target, "smallest_side", 1))
+        data = enlarged(small.to(device), _smallest_side(recipes))
     except ValueError as error:
         raise Fault(f"net: {error}") from error
     if top.validation.size is None:

@@ -116,9 +116,7 @@ class Block:
             given = self._given(loss)
             first = given.of([part.steps[0] if isinstance(part, OverSteps) else part for part in given.flat()])
             recording = recorded(self.learner, loss, acting, first, over_lanes=True)
-            self._programs[key] = Program(
-                recording, first, length=self.length, compiles=self.compiles, innermost=self.innermost
-            )
+            self._programs[key] = Program(recording, first, length=self.length, compiles=self.compiles, innermost=self.innermost)
         return self._programs[key]
 
     def _given(self, loss: Loss) -> Given:
@@ -146,6 +144,7 @@ class Lane:
         self.own = FixedTensors.over([tensor[number] for tensor in block._tensors], block.changing)
         self._seen: dict[int, tuple[Tensor, int]] = {}
         self._loss: Loss | None = None
+        self._judged_by: tuple[Loss | None, Hashable] = None, None
 
     def learn(self, asked: Asked) -> tuple[State, Steps]:
         """The state after these steps, and what they leave behind."""
@@ -154,6 +153,12 @@ class Lane:
     def prepare(self, asked: Asked) -> bool:
         """Record such a step, and say whether it is compiled; raises UnrecordableError."""
         return self.block.prepare(asked)
+
+    def structure(self, loss: Loss) -> Hashable:
+        """What a recording depends on of the loss of the present task."""
+        if loss is not self._judged_by[0]:
+            self._judged_by = loss, structure(loss)
+        return self._judged_by[1]
 
     def leave(self) -> None:
         """Let another training have it."""

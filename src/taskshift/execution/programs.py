@@ -94,8 +94,8 @@ def told(programs: Sequence[Program], lane: int | None = None) -> Steps:
     count, first = len(programs), programs[0]
     own = slice(None) if lane is None else (slice(None), lane)
     if all(program is first for program in programs):
-        rows = first.rows[:count][own].clone()
-        return Steps(rows[:, 0], first.outputs[:count][own].flatten(0, 1), dict(zip(first.names, rows.unbind(1)[1:], strict=True)))
+        losses, *values = first.rows[:count][own].clone().unbind(1)
+        return Steps(losses, first.outputs[:count][own].flatten(0, 1), dict(zip(first.names, values, strict=True)))
     losses, outputs = first.rows.new_empty(count), torch.empty_like(first.outputs[:count][own])
     numbers: dict[str, list[Tensor]] = {}
     for program in dict.fromkeys(programs):

@@ -65,9 +65,7 @@ class Recording:
     outputs: Tensor  # [B, K], likewise
 
 
-def recorded(
-    learner: Learner, loss: Loss, acting: Collection[str], given: Given, *, over_lanes: bool = False
-) -> Recording:
+def recorded(learner: Learner, loss: Loss, acting: Collection[str], given: Given, *, over_lanes: bool = False) -> Recording:
     """One step from `given`, recorded, and held against the step itself; nothing is written into `given`.
 
     With `over_lanes` every tensor has a first dimension more, that of the members of a stack, and so has what is recorded.

@@ -27,6 +27,8 @@ class Console(Recorder):
     A tick only keeps the moment; a thread of rich draws it `refresh_per_second` times a second.
     """
 
+    is_display = True
+
     def __init__(self, refresh_per_second: int = 4):
         if refresh_per_second < 1:
             raise ValueError(f"refresh_per_second is {refresh_per_second}; give at least 1")

@@ -36,6 +36,9 @@ class Moment:
 class Recorder(ABC):
     """Receives every row once, in order. A row holds numbers alone: `global_epoch`, `task_idx` and metrics."""
 
+    is_display = False
+    """Whether it shows the run on the terminal, of which there is one."""
+
     @abstractmethod
     def open(self, opening: Opening) -> None: ...
 
