@@ -8,19 +8,19 @@ from torch import fx
 aten = torch.ops.aten
 
 SMALL = 4096
-"""Multiplications up to which a product is cheaper fused than called."""
+"""Multiplications up to which a product, of a stack's each member's, is cheaper fused than called."""
 
 
 def spread_small_products(graph: fx.Graph) -> None:
     """Rewrite products of few multiplications, and outer products of any size: those need never be written to memory."""
     for node in list(graph.nodes):
-        if node.target is aten.mm.default:
+        if node.target in (aten.mm.default, aten.bmm.default):
             bias, (one, other) = None, node.args
         elif node.target is aten.addmm.default and not node.kwargs:
             bias, one, other = node.args
         else:
             continue
-        (rows, inner), columns = _shape(one), _shape(other)[1]
+        (*_, rows, inner), columns = _shape(one), _shape(other)[-1]
         if inner == 1 or rows * inner * columns <= SMALL:
             with graph.inserting_before(node):
                 made = _spread(graph, one, other, inner)
@@ -30,11 +30,12 @@ def spread_small_products(graph: fx.Graph) -> None:
 
 
 def _spread(graph: fx.Graph, one: fx.Node, other: fx.Node, inner: int) -> fx.Node:
-    """[M, K] @ [K, N], summed over K in one go."""
+    """[…, M, K] @ […, K, N], summed over K in one go."""
     if inner == 1:
         return _call(graph, aten.mul.Tensor, one, other)
-    wide = _call(graph, aten.unsqueeze.default, one, 2), _call(graph, aten.unsqueeze.default, other, 0)
-    return _call(graph, aten.sum.dim_IntList, _call(graph, aten.mul.Tensor, *wide), [1])
+    dims = len(_shape(one))
+    wide = _call(graph, aten.unsqueeze.default, one, dims), _call(graph, aten.unsqueeze.default, other, dims - 2)
+    return _call(graph, aten.sum.dim_IntList, _call(graph, aten.mul.Tensor, *wide), [dims - 1])
 
 
 def _call(graph: fx.Graph, operation: torch._ops.OpOverload, *arguments: object) -> fx.Node:

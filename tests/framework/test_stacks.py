@@ -1,0 +1,325 @@
+"""Runs carried out together: each is what it is alone, whoever steps beside it, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from runs import compose
+from torch import nn
+
+from taskshift import run as runs
+from taskshift import trajectory
+from taskshift.compare import differences
+from taskshift.evaluators.weights import Weights
+from taskshift.execution.shared import fitting_block
+from taskshift.faults import Fault
+from taskshift.job import Job
+from taskshift.run import run, run_together
+from taskshift.run_folder import run_folder_of
+
+BITS = (
+    "recorder=none", "use_wandb=false", "num_threads=1", "data=none", "net=mlp", "net.depth=1", "net.width=5", "sweep_name=s",
+    "task_shift_mode=slowly_changing_regression", "task_shift.num_steps=60", "batch_size=1", "epochs=1", "num_tasks=3",
+    "lla.enable_planes=false", "lla.enable_spectrum=false", "lla.enable_rank=false", "lla.enable_units=false",
+    "lla.enable_plasticity=false", "lla.enable_coupling=false", "lla.training.max_checkpoints=2", "execution=replay",
+)  # fmt: skip
+"""Slowly-changing regression, as small as it gets: its net steps in blocks."""
+
+IMAGES = (*(word for word in BITS if not word.startswith(("data", "task_shift", "net.", "batch_size"))),
+          "data=synthetic_images", "task_shift_mode=permuted", "batch_size=64", "net.width=6", "debug=tiny")  # fmt: skip
+"""Made-up images: their nets step one after the other."""
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr(runs, "summarise", lambda job: None)
+
+
+def configs_of(words=BITS, count=3, **own):
+    """`count` members that differ in their seeds and learning rates."""
+    names = [f"run_name=seed_{seed}" for seed in range(count)]
+    rates = [f"learner.optimizer.lr={0.004 * (seed + 1)}" for seed in range(count)]
+    found = [compose(*words, f"seed={seed}", names[seed], rates[seed]) for seed in range(count)]
+    return [config | own for config in found]
+
+
+def together_in(root, configs):
+    """Their folders, all of them done."""
+    outcomes = outcomes_in(root, configs)
+    assert outcomes == [None] * len(configs)
+    return folders_in(root, configs)
+
+
+def outcomes_in(root, configs):
+    root.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        return run_together(configs, [[] for _ in configs])
+
+
+def folders_in(root, configs):
+    return [(root / run_folder_of(config).path).resolve() for config in configs]
+
+
+def alone_in(root, config):
+    root.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        return run(config).path.resolve()
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+
+
+def about(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def files_of(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != "train.log")
+
+
+# -- members and lone runs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("words", "block"), [(BITS, 128), (IMAGES, 1)], ids=["in a block", "in turns"])
+def test_members_write_what_lone_runs_write(tmp_path, words, block):
+    configs = configs_of((*words, "log_every=7", "num_tasks=2"))
+    members = together_in(tmp_path / "together", configs)
+    for config, member in zip(configs, members, strict=True):
+        lone = alone_in(tmp_path / "alone", config)
+        assert files_of(member) == files_of(lone)
+        assert about(member)["block"] == block
+        assert about(lone)["block"] == 1
+        for ours, theirs in zip(rows_of(member), rows_of(lone), strict=True):
+            assert ours.keys() == theirs.keys()
+            for name in ours:
+                if not name.endswith(("seconds", "memory_mb")):
+                    assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5, nan_ok=True), name
+        if block == 1:
+            assert differences(member, lone) == ["run.json"] or differences(member, lone) == []
+    rates = {about(member)["config"]["learner"]["optimizer"]["lr"] for member in members}
+    assert len(rates) == 3
+
+
+def test_each_members_log_is_its_own(tmp_path):
+    for number, folder in enumerate(together_in(tmp_path, configs_of())):
+        said = (folder / "train.log").read_text()
+        assert f"seed_{number}" in said
+        assert all(f"seed_{other}" not in said for other in range(3) if other != number)
+
+
+def test_a_members_bits_do_not_depend_on_who_steps_beside_it(tmp_path):
+    configs = configs_of()
+    three = together_in(tmp_path / "three", configs)
+    two = together_in(tmp_path / "two", configs[1:])
+    assert differences(three[1], two[0]) == []
+    assert differences(three[2], two[1]) == []
+
+
+def test_data_are_held_once(tmp_path, monkeypatch):
+    from taskshift.config import build
+
+    made, make = [], build._make_data
+    monkeypatch.setattr(build, "_make_data", lambda *given: made.append(1) or make(*given))
+    together_in(tmp_path, configs_of((*IMAGES, "num_tasks=1")))
+    assert len(made) == 1
+
+
+# -- cut off --------------------------------------------------------------------------------------------------------
+
+
+class Interrupted(BaseException):
+    """Not an Exception: nothing may catch it."""
+
+
+def cut_off(monkeypatch, count):
+    """The `count`-th save of any member ends, then the process is interrupted."""
+    save, calls = Job.save, []
+
+    def fatal(job):
+        save(job)
+        calls.append(job)
+        if len(calls) == count:
+            raise Interrupted
+
+    monkeypatch.setattr(Job, "save", fatal)
+    return lambda: monkeypatch.setattr(Job, "save", save)
+
+
+SHORT_CHUNKS = {"checkpoints": {"every_seconds": 0, "keep": None}}
+
+
+@pytest.fixture
+def short_chunks(monkeypatch):
+    """Some steps in a row, so that there are borders within a task at which a run may end."""
+    monkeypatch.setattr("taskshift.execution.programs.MOST_STEPS", 16)
+
+
+@pytest.mark.parametrize("goes_on", ["together", "alone", "one alone, then together"])
+def test_killed_anywhere_members_go_on_with_the_same_bits(tmp_path, monkeypatch, short_chunks, goes_on):
+    configs = configs_of(**SHORT_CHUNKS)
+    whole = together_in(tmp_path / "whole", configs)
+    for count in (2, 7, 10):  # some members of a round are saved, others are not
+        mended = cut_off(monkeypatch, count)
+        with pytest.raises(Interrupted):
+            outcomes_in(tmp_path / "cut", configs)
+        mended()
+    if goes_on != "together":
+        alone = [alone_in(tmp_path / "cut", config) for config in configs[: 3 if goes_on == "alone" else 1]]
+        assert [about(folder)["block"] for folder in alone] == [128] * len(alone)
+    if goes_on != "alone":
+        together_in(tmp_path / "cut", configs)
+    for one, other in zip(folders_in(tmp_path / "cut", configs), whole, strict=True):
+        assert differences(one, other) == []
+
+
+def test_a_run_that_began_alone_goes_on_so_in_a_stack(tmp_path, monkeypatch, short_chunks):
+    configs = configs_of(**SHORT_CHUNKS)
+    whole = alone_in(tmp_path / "whole", configs[0])
+    mended = cut_off(monkeypatch, 4)
+    with pytest.raises(Interrupted):
+        alone_in(tmp_path / "cut", configs[0])
+    mended()
+    folders = together_in(tmp_path / "cut", configs)
+    assert [about(folder)["block"] for folder in folders] == [1, 128, 128]
+    assert differences(folders[0], whole) == []
+
+
+KILLED = """
+import json, sys
+sys.path[:0] = ["tests/framework"]
+from killed_run import kill_at
+from taskshift import run
+run.summarise = lambda job: None
+place, count, when, root, configs = sys.argv[1:]
+kill_at(place, int(count), when)
+import os; os.chdir(root)
+configs = json.loads(configs)
+print(run.run_together(configs, [[] for _ in configs]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "count", "when"),
+    [
+        ("taskshift.checkpoint:save", 5, "before"),
+        ("taskshift.checkpoint:save", 12, "after"),
+        ("taskshift.run_folder:RunFolder.append_lines", 2, "before"),
+        ("taskshift.execution.block:Block.learn", 6, "after"),
+    ],
+)
+def test_a_process_that_is_killed_loses_nothing(tmp_path, place, count, when):
+    configs, root = configs_of(**SHORT_CHUNKS), tmp_path / "cut"
+    root.mkdir()
+    words = [sys.executable, "-c", KILLED, place, str(count), when, str(root), json.dumps(configs)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == -9, done.stderr
+    whole = together_in(tmp_path / "whole", configs)
+    for one, other in zip(together_in(root, configs), whole, strict=True):
+        assert differences(one, other) == []
+
+
+# -- one among others -----------------------------------------------------------------------------------------------
+
+
+def test_a_member_that_fails_leaves_the_others_alone(tmp_path, monkeypatch):
+    configs = configs_of()
+    whole, measure = together_in(tmp_path / "whole", configs), Weights.__call__
+
+    def broken(self, measurement):
+        if measurement.task.index == 1 and seed_of(measurement) == 1:
+            raise ZeroDivisionError("nothing to divide by")
+        return measure(self, measurement)
+
+    monkeypatch.setattr(Weights, "__call__", broken)
+    outcomes = outcomes_in(tmp_path / "cut", configs)
+    folders = folders_in(tmp_path / "cut", configs)
+    assert outcomes[0] is outcomes[2] is None
+    assert isinstance(outcomes[1], ZeroDivisionError)
+    assert "nothing to divide by" in (folders[1] / "FAILED").read_text()
+    assert [differences(folders[number], whole[number]) for number in (0, 2)] == [[], []]
+    monkeypatch.setattr(Weights, "__call__", measure)
+    assert differences(together_in(tmp_path / "cut", configs)[1], whole[1]) == []
+
+
+def seed_of(measurement):
+    return measurement.training.seed
+
+
+def test_a_full_disk_of_one_stops_no_other(tmp_path, monkeypatch):
+    configs = configs_of()
+    keep_point = trajectory.keep_point
+
+    def full(folder, task, step, net):
+        if folder.path.name == "seed_2" and task == 1:
+            raise OSError(28, "No space left on device")
+        keep_point(folder, task, step, net)
+
+    monkeypatch.setattr(trajectory, "keep_point", full)
+    first, second, third = outcomes_in(tmp_path, configs)
+    assert first is second is None
+    assert isinstance(third, Fault)
+    assert "No space left" in str(third)
+    assert (folders_in(tmp_path, configs)[2] / "FAILED").exists()
+
+
+def test_one_that_diverges_stays_and_touches_nobody(tmp_path):
+    configs = configs_of()
+    whole = together_in(tmp_path / "whole", configs)
+    configs[1]["learner"]["optimizer"]["lr"] = 1e30
+    folders = together_in(tmp_path / "with", configs)
+    assert json.loads((folders[1] / "DONE").read_text())["diverged"] is not None
+    for number in (0, 2):
+        assert differences(folders[number], whole[number]) == []
+
+
+def test_eager_members_go_one_by_one(tmp_path, caplog):
+    configs = configs_of((*IMAGES, "num_tasks=1", "execution=eager"))
+    for config, member in zip(configs, together_in(tmp_path / "together", configs), strict=True):
+        assert about(member)["block"] == 1
+        assert differences(member, alone_in(tmp_path / "alone", config)) == []
+
+
+def test_nets_that_draw_run_one_by_one_and_it_is_said(tmp_path):
+    configs = configs_of((*BITS[:-1], "num_tasks=1", "execution=auto"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("taskshift.nets.mlp.MLP.forward", drawing)
+        folder = together_in(tmp_path, configs)[0]
+    assert about(folder)["execution"]["how"] == "eager"
+
+
+def drawing(self, inputs):
+    return self.head(nn.functional.dropout(self.hidden(inputs.flatten(1)), 0.1))
+
+
+# -- what is written when -------------------------------------------------------------------------------------------
+
+
+def test_where_nothing_is_measured_nothing_is_written_but_by_the_clock(tmp_path, monkeypatch):
+    saves, save = [], Job.save
+    monkeypatch.setattr(Job, "save", lambda job: saves.append(job.progress.task) or save(job))
+    words = (*BITS, "lla.enable_weights=false", "num_tasks=5", "checkpoints.keep=2", "lla.enable_mode_connectivity=false")
+    for folder in together_in(tmp_path, configs_of(words)):
+        assert {path.name for path in (folder / "checkpoints").glob("task_*.pt")} == {"task_0003.pt", "task_0004.pt"}
+        assert len([row for row in rows_of(folder) if "epoch_loss" in row]) == 5
+    assert saves == [5, 5, 5]
+
+
+# -- who steps together ---------------------------------------------------------------------------------------------
+
+
+def test_blocks_follow_from_shapes():
+    def size(width, batch_size=1, members=30):
+        net = nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 1))
+        return fitting_block(net, torch.zeros(batch_size, 20), members)
+
+    assert [size(5), size(30), size(100), size(100, 2), size(1000)] == [128, 64, 16, 1, 1]
+    assert size(5, members=2) == size(5, members=100)
+    assert size(5, members=1) == 1
