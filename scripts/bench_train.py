@@ -5,7 +5,7 @@
 
 One process, one thread, blocks of steps taken in turns; processor seconds, the least of the blocks. Ours are counted with their
 data path (order, gathering, the task's view) and with the epoch's sums; the loop is given its batches ready-made. Recording and
-compiling are apart.
+compiling are apart. Of a stack a step is one step of one run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from taskshift.data.synthetic_images import synthetic_images
-from taskshift.learners.learner import Learner
+from taskshift.execution.block import Block
+from taskshift.execution.shared import Shared, fitting_block
+from taskshift.learners.cbp import ContinualBackprop
+from taskshift.learners.learner import Learner, Steps
 from taskshift.nets.mlp import MLP
 from taskshift.progress import EpochSums, of_steps
 from taskshift.shifts.permuted import Permuted
@@ -41,8 +44,10 @@ class Work:
 
     widths: tuple[int, ...]
     batch_size: int
-    stream: Callable[[int, torch.device], Source]
+    stream: Callable[[int, int, torch.device], Source]  # (batch size, seed, device)
     lr: float = 0.01
+    replacement_rate: float | None = None  # of continual backprop; None: backprop
+    num_members: int = 1  # of a stack
 
 
 def main() -> None:
@@ -66,9 +71,9 @@ def line(name: str, work: Work, seconds: float, repeats: int) -> str:
     """A row of the table."""
     set_up = {}
     runs: dict[str, Iterator[int]] = {"reference": reference(work)}
-    for how in ("eager", "replay", "compiled"):
+    for how in ("eager", "replay", "compiled") if work.num_members == 1 else ("replay", "compiled"):
         begin = time.process_time()
-        runs[how] = ours(work, how)
+        runs[how] = ours(work, how) if work.num_members == 1 else stacked(work, how)
         next(runs[how])
         set_up[how] = time.process_time() - begin
     taken: dict[str, list[float]] = {how: [] for how in runs}
@@ -77,7 +82,8 @@ def line(name: str, work: Work, seconds: float, repeats: int) -> str:
     for _ in range(repeats):
         for how, steps in runs.items():
             taken[how].append(block(steps, seconds))
-    cells = [f"{min(of) * 1e6:8.1f} ({statistics.median(of) * 1e6:6.1f})" for of in taken.values()]
+    shown = (taken.get(how) for how in ("reference", "eager", "replay", "compiled"))
+    cells = ["" if of is None else f"{min(of) * 1e6:8.2f} ({statistics.median(of) * 1e6:6.2f})" for of in shown]
     ratio = min(taken["reference"]) / min(taken["compiled"])
     costs = f"{set_up['replay']:10.1f} s {set_up['compiled']:8.1f} s"
     return f"{name:28} {' '.join(f'{cell:>16}' for cell in cells)} {ratio:14.1f} × {costs}"
@@ -111,21 +117,63 @@ class Hidden(nn.Module):
 
 def reference(work: Work, device: torch.device = CPU) -> Iterator[int]:
     """Steps by autograd and torch.optim, each with its number written into a tensor on the CPU."""
-    stream, net = work.stream(work.batch_size, device), Hidden(work.widths).to(device)
+    stream, net = work.stream(work.batch_size, 0, device), Hidden(work.widths).to(device)
     optimizer, task = torch.optim.SGD(net.parameters(), lr=work.lr), stream[0]
-    batches, numbers = list(stream.epoch(task, 0)), torch.zeros(EXAMPLES)
+    tester = None if work.replacement_rate is None else Tester(net, work.replacement_rate)
+    batches, numbers = list(stream.epoch(task, 0)), torch.zeros(10_000)
     while True:
         for number, (inputs, targets) in enumerate(batches):
             flat = inputs.flatten(1)
             optimizer.zero_grad()
-            outputs, _ = net.predict(flat)
+            outputs, features = net.predict(flat)
             loss = task.loss(outputs, targets)
             loss.backward()
             optimizer.step()
+            if tester is not None:
+                tester.test(features)
             with torch.no_grad():
                 numbers[number] = _right(outputs, targets) if task.metrics else loss
             if number % 64 == 63:
                 yield 64
+
+
+class Tester:
+    """Continual backprop layer by layer, with branches on values: the unit of least utility makes room when it is due."""
+
+    def __init__(self, net: Hidden, rate: float, decay: float = 0.99, maturity: int = 100):
+        self.layers, self.rate, self.decay, self.maturity = net.layers, rate, decay, maturity
+        sizes = [layer.out_features for layer in net.layers[:-1]]
+        self.utility, self.mean, self.age = ([torch.zeros(size) for size in sizes] for _ in range(3))
+        self.owed = [0.0] * len(sizes)
+
+    @torch.no_grad()
+    def test(self, features: list[Tensor]) -> None:
+        for number, values in enumerate(features):
+            count, kept = self._due(number, values)
+            if count:
+                self._replace(number, kept, count)
+
+    def _due(self, number: int, values: Tensor) -> tuple[int, Tensor]:
+        into, out = self.layers[number], self.layers[number + 1]
+        self.age[number] += 1
+        self.mean[number].mul_(self.decay).add_((1 - self.decay) * values.mean(dim=0))
+        now = out.weight.abs().mean(dim=0) * values.abs().mean(dim=0) / into.weight.abs().mean(dim=1)
+        self.utility[number].mul_(self.decay).add_((1 - self.decay) * now)
+        corrected = self.utility[number] / (1 - self.decay ** self.age[number])
+        old = torch.where(self.age[number] > self.maturity)[0]
+        self.owed[number] += self.rate * len(old)
+        count = int(self.owed[number])
+        self.owed[number] -= count
+        return count, old[corrected[old].argsort()]
+
+    def _replace(self, number: int, order: Tensor, count: int) -> None:
+        into, out, chosen = self.layers[number], self.layers[number + 1], order[:count]
+        bound = (6 / into.in_features) ** 0.5
+        into.weight[chosen] = torch.empty(count, into.in_features).uniform_(-bound, bound)
+        into.bias[chosen] = 0
+        out.weight[:, chosen] = 0
+        for kept in (self.utility, self.mean, self.age):
+            kept[number][chosen] = 0
 
 
 def _right(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -137,11 +185,8 @@ def _right(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def ours(work: Work, how: str, device: torch.device = CPU) -> Iterator[int]:
     """The same steps as a run takes them, an epoch after another; the first value comes when all is set up."""
-    stream = work.stream(work.batch_size, device)
-    task = stream[0]
-    net = MLP((work.widths[0],), work.widths[-1], depth=len(work.widths) - 2, width=work.widths[1]).to(device)
-    learner = Learner(net, lambda parameters: torch.optim.SGD(parameters, lr=work.lr))
-    training = Training(learner, stream.gather(task, task.train[:2]))
+    stream = work.stream(work.batch_size, 0, device)
+    task, training = stream[0], training_of(work, stream, 0)
     if how != "eager":
         training.use_programs(task, stream.gather(task, task.train[: work.batch_size]), compiles=how == "compiled")
     yield 0
@@ -156,6 +201,54 @@ def ours(work: Work, how: str, device: torch.device = CPU) -> Iterator[int]:
         epoch += 1
 
 
+def training_of(work: Work, stream: Source, seed: int) -> Training:
+    def make(seed: int) -> MLP:
+        torch.manual_seed(seed % 2**31)
+        return MLP((work.widths[0],), work.widths[-1], depth=len(work.widths) - 2, width=work.widths[1]).to(stream.device)
+
+    parts = {} if work.replacement_rate is None else {"cbp": ContinualBackprop(work.replacement_rate)}
+    learner = Learner(make(seed), lambda parameters: torch.optim.SGD(parameters, lr=work.lr), interventions=parts)
+    task = stream[0]
+    return Training(learner, stream.gather(task, task.train[:2]), seed=seed, make_net=make)
+
+
+def stacked(work: Work, how: str) -> Iterator[int]:
+    """The same of as many runs as the stack has, each with a stream and sums of its own."""
+    shared, streams = Shared(work.num_members), [work.stream(work.batch_size, seed, CPU) for seed in range(work.num_members)]
+    tasks, trainings = [stream[0] for stream in streams], []
+    for seed, (stream, task) in enumerate(zip(streams, tasks, strict=True)):
+        trainings.append(training_of(work, stream, seed))
+        batch = stream.gather(task, task.train[: work.batch_size])
+        block = fitting_block(trainings[-1].net, batch.inputs, work.num_members)
+        trainings[-1].use_programs(task, batch, compiles=how == "compiled", shared=shared, block=block)
+    yield 0
+    epoch = 0
+    while True:
+        sums = [EpochSums() for _ in trainings]
+        chunks = [stream.chunks(task, epoch, length=trainings[0].most_steps) for stream, task in zip(streams, tasks, strict=True)]
+        for batches in zip(*chunks, strict=True):
+            for at, steps in enumerate(learn_together(trainings, tasks, batches)):
+                sums[at].add_values(work.batch_size, of_steps(tasks[at], steps, batches[at].targets.flatten(0, 1)))
+            yield len(batches[0].targets) * len(trainings)
+        for one in sums:
+            one.means()
+        epoch += 1
+
+
+def learn_together(trainings: Sequence[Training], tasks: Sequence[Task], batches: Sequence[Batch]) -> list[Steps]:
+    of_block: dict[Block, list[int]] = {}
+    for number, training in enumerate(trainings):
+        of_block.setdefault(training.lane.block, []).append(number)
+    steps: dict[int, Steps] = {}
+    for block, numbers in of_block.items():
+        asked = {trainings[at].lane.number: trainings[at].asked(tasks[at], batches[at]) for at in numbers}
+        found = block.learn(asked)
+        for at in numbers:
+            state, steps[at] = found[trainings[at].lane.number]
+            trainings[at].take(state, batches[at])
+    return [steps[at] for at in range(len(trainings))]
+
+
 def in_a_row(stream: Source, task: Task, epoch: int, most: int) -> Iterator[Batch]:
     if most > 1:
         return stream.chunks(task, epoch, length=most)
@@ -165,19 +258,21 @@ def in_a_row(stream: Source, task: Task, epoch: int, most: int) -> Iterator[Batc
 # -- works ----------------------------------------------------------------------------------------------------------
 
 
-def images(batch_size: int, device: torch.device) -> Source:
+def images(batch_size: int, seed: int, device: torch.device) -> Source:
     data = synthetic_images(side=28, train_size=EXAMPLES, test_size=64).to(device)
     return TaskStream(data, Permuted(seed=0), num_tasks=1, batch_size=batch_size, seed=0)
 
 
-def bits(batch_size: int, device: torch.device) -> Source:
-    settings = StreamSettings(num_tasks=1, batch_size=batch_size, seed=0, device=device)
-    return SlowlyChangingRegression(settings, num_steps=EXAMPLES)
+def bits(batch_size: int, seed: int, device: torch.device) -> Source:
+    settings = StreamSettings(num_tasks=1, batch_size=batch_size, seed=seed, device=device)
+    return SlowlyChangingRegression(settings, num_steps=10_000)
 
 
 PIXELS = (784, 100, 100, 100, 10)
 WORKS = {
     "slowly-changing regression, b 1": Work((20, 5, 1), 1, bits),
+    "the same, 100 runs": Work((20, 5, 1), 1, bits, num_members=100),
+    "the same, 100 runs, CBP": Work((20, 5, 1), 1, bits, num_members=100, replacement_rate=1e-4),
     "784-100-100-100-10, batch 1": Work(PIXELS, 1, images, lr=0.003),
     "784-100-100-100-10, batch 16": Work(PIXELS, 16, images),
 }
