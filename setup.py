@@ -61,9 +61,9 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=PACKAGES,
-    package_data={"loss_landscape": ["py.typed"]},
+    package_data={"loss_landscape": ["py.typed", "page/assets/*", "page/assets/script/*"]},
     cmdclass={"build_py": BuildWithConf},
-    install_requires=["torch>=2.9", "numpy>=1.26", "scipy>=1.11.1", "matplotlib>=3.8", "rich>=13"],
+    install_requires=["torch>=2.9", "numpy>=1.26", "scipy>=1.11.1", "matplotlib>=3.8", "rich>=13", "jinja2>=3.1"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["taskshift = taskshift.cli:main", "loss_landscape = loss_landscape.cli.command:main"]},
 )

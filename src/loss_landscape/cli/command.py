@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from loss_landscape.cli.browser import export_page, opened
 from loss_landscape.cli.demo import demo_landscape
 from loss_landscape.cli.opening import Refusal, record_at, refusals
 from loss_landscape.cli.summary import comparison, explanation, summary
@@ -46,8 +47,13 @@ def run(words: Sequence[str]) -> int:
 
 
 def view(given: Arguments) -> list[str]:
-    """Say what a landscape file or a Writer's folder holds, in a few lines."""
-    return summary(record_at(given.path))
+    """Say what a landscape file or a Writer's folder holds, in a few lines, and open a page that shows it."""
+    record = record_at(given.path)
+    lines = summary(record)
+    if given.html is not None:
+        with refusals():
+            return [*lines, f"page: {export_page(given.html, record)}"]
+    return lines if given.no_browser else [*lines, opened(record)]
 
 
 def explain(given: Arguments) -> list[str]:
@@ -85,6 +91,12 @@ def _path_words(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _view_words(parser: argparse.ArgumentParser) -> None:
+    _path_words(parser)
+    parser.add_argument("--no-browser", action="store_true", help="the few lines alone")
+    parser.add_argument("--html", type=Path, metavar="OUT.html", help="write the page there, and open nothing")
+
+
 def _export_words(parser: argparse.ArgumentParser) -> None:
     _path_words(parser)
     parser.add_argument("output", type=Path, metavar="OUTPUT", help=f"a file that ends with {', '.join(exports())}")
@@ -106,7 +118,7 @@ def _demo_words(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS: Mapping[str, tuple[Callable[[Arguments], list[str]], Callable[[argparse.ArgumentParser], None]]] = {
     "demo": (demo, _demo_words),
-    "view": (view, _path_words),
+    "view": (view, _view_words),
     "explain": (explain, _path_words),
     "export": (export, _export_words),
     "compare": (compare, _compare_words),

@@ -15,13 +15,20 @@ Export = Callable[[Path, LandscapeRecord], None]
 def exports() -> Mapping[str, Export]:
     """What writes each kind of file, by its ending: a new kind is a line here."""
     data = {".json": write_landscape, ".npz": write_npz, ".csv": write_csv, ".parquet": write_parquet, ".vti": write_vti}
-    return {**data, ".png": _draw, ".pdf": _draw}
+    return {**data, ".png": _draw, ".pdf": _draw, ".html": _page}
 
 
 def _draw(path: Path, record: LandscapeRecord) -> None:
     from loss_landscape.viewing.landscapes import plot_landscape  # imports matplotlib
 
     plot_landscape(path, record)
+
+
+def _page(path: Path, record: LandscapeRecord) -> None:
+    from loss_landscape.page.build import write_page
+    from loss_landscape.page.landscape import landscape_page
+
+    write_page(path, landscape_page(record))
 
 
 def export_record(path: str | Path, record: LandscapeRecord) -> Path:

@@ -49,7 +49,7 @@ def refused(capsys, *words: str | Path) -> str:
 
 
 def test_view_says_what_is_there(folder, capsys):
-    text = said(capsys, "view", folder)
+    text = said(capsys, "view", "--no-browser", folder)
     for part in (
         "line: 5 cells",
         "plane: 5×5 cells",
@@ -59,25 +59,50 @@ def test_view_says_what_is_there(folder, capsys):
         " ± ",
     ):
         assert part in text
-    assert said(capsys, "view", folder / "landscape.json") == text
-    assert said(capsys, "view", folder / "landscape.duckdb") == text
+    assert said(capsys, "view", "--no-browser", folder / "landscape.json") == text
+    assert said(capsys, "view", "--no-browser", folder / "landscape.duckdb") == text
+
+
+def test_view_opens_a_page_where_there_is_a_screen(folder, tmp_path, capsys, monkeypatch):
+    """A file of its own, which stays; without a screen it is named, and nothing is opened."""
+    seen = []
+    monkeypatch.setattr("loss_landscape.cli.browser.webbrowser.open", lambda address: seen.append(address) or True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for screen, ending in ((True, "landscape.html"), (False, "write it elsewhere)")):
+        monkeypatch.setattr("loss_landscape.cli.browser.has_screen", lambda there=screen: there)
+        text = said(capsys, "view", folder)
+        assert text.startswith(said(capsys, "view", "--no-browser", folder))
+        assert text.rstrip().endswith(ending)
+    [address], pages = seen, sorted(tmp_path.glob("*/landscape.html"))
+    assert address in [page.as_uri() for page in pages]
+    assert len(pages) == 2
+
+
+def test_view_writes_a_page_and_opens_nothing(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("loss_landscape.cli.browser.webbrowser.open", lambda address: pytest.fail(f"opened {address}"))
+    page = tmp_path / "out.html"
+    assert said(capsys, "view", folder, "--html", page).endswith(f"page: {page}\n")
+    assert "<h1>exp1</h1>" in page.read_text()
+    assert refused(capsys, "view", folder, "--html", tmp_path / "out.png").startswith(
+        f"{tmp_path / 'out.png'}: a page's name ends"
+    )
 
 
 def test_a_folder_whose_writer_is_at_work_is_told_by_its_last_export(folder, tmp_path, capsys):
     """Or, without an export, refused."""
     place = shutil.copytree(folder, tmp_path / "copy")
-    text = said(capsys, "view", folder)
+    text = said(capsys, "view", "--no-browser", folder)
     with LandscapeStorage(place / "landscape.duckdb"):
-        assert said(capsys, "view", place) == text
+        assert said(capsys, "view", "--no-browser", place) == text
         (place / "landscape.json").unlink()
-        assert "is open in this process already" in refused(capsys, "view", place)
+        assert "is open in this process already" in refused(capsys, "view", "--no-browser", place)
 
 
 def test_view_needs_no_duckdb_for_a_file(folder, capsys, monkeypatch):
-    text = said(capsys, "view", folder)
+    text = said(capsys, "view", "--no-browser", folder)
     monkeypatch.setitem(sys.modules, "duckdb", None)
-    assert said(capsys, "view", folder) == said(capsys, "view", folder / "landscape.json") == text
-    assert "needs duckdb: pip install 'taskshift[writer]'" in refused(capsys, "view", folder / "landscape.duckdb")
+    assert said(capsys, "view", "--no-browser", folder) == said(capsys, "view", "--no-browser", folder / "landscape.json") == text
+    assert "needs duckdb: pip install 'taskshift[writer]'" in refused(capsys, "view", "--no-browser", folder / "landscape.duckdb")
 
 
 def test_losses_that_are_not_finite_are_shown(tmp_path, capsys):
@@ -85,7 +110,7 @@ def test_losses_that_are_not_finite_are_shown(tmp_path, capsys):
     for losses in (np.full((2, 2), np.nan), np.array([[1.0, np.inf], [2.0, np.nan]])):
         grid = Grid(losses, ([0, 1], [0, 1]), GridInfo(baseline_loss=np.inf))
         write_landscape(tmp_path / "l.json", LandscapeRecord({"2d": grid}))
-        assert f"{grid.num_nonfinite} of 4 cells are not finite" in said(capsys, "view", tmp_path / "l.json")
+        assert f"{grid.num_nonfinite} of 4 cells are not finite" in said(capsys, "view", "--no-browser", tmp_path / "l.json")
         said(capsys, "explain", tmp_path / "l.json")
 
 
@@ -96,7 +121,7 @@ def test_explain_answers_three_questions(folder, capsys):
     assert sum(text.count(f"\n  {answer}") for answer in ("yes ", "no ", "cannot tell ")) == 12
 
 
-@pytest.mark.parametrize("ending", [".json", ".npz", ".csv", ".parquet", ".vti", ".png", ".pdf"])
+@pytest.mark.parametrize("ending", [".json", ".npz", ".csv", ".parquet", ".vti", ".png", ".pdf", ".html"])
 def test_export_writes_each_kind(folder, tmp_path, capsys, ending):
     output = tmp_path / f"out{ending}"
     assert said(capsys, "export", folder, output) == f"{output}\n"
@@ -136,11 +161,11 @@ def test_every_error_is_a_sentence(folder, tmp_path, capsys):
     (tmp_path / "run" / "run.json").write_text("{}")
     sentences = {
         ("veiw", folder): "there is no such command; did you mean view? there are demo, view, explain, export, compare",
-        ("view", tmp_path / "absent"): f"there is no {tmp_path / 'absent'}",
-        ("view", tmp_path / "cut.json"): "is no JSON, or was cut off",
-        ("view", tmp_path / "cut.duckdb"): "is no landscape database, or is damaged",
-        ("view", tmp_path / "empty"): "has neither landscape.duckdb nor landscape.json",
-        ("view", tmp_path / "run"): "is a run of train.py, not a Writer's folder: `taskshift plot",
+        ("view", "--no-browser", tmp_path / "absent"): f"there is no {tmp_path / 'absent'}",
+        ("view", "--no-browser", tmp_path / "cut.json"): "is no JSON, or was cut off",
+        ("view", "--no-browser", tmp_path / "cut.duckdb"): "is no landscape database, or is damaged",
+        ("view", "--no-browser", tmp_path / "empty"): "has neither landscape.duckdb nor landscape.json",
+        ("view", "--no-browser", tmp_path / "run"): "is a run of train.py, not a Writer's folder: `taskshift plot",
         ("view",): "the following arguments are required: FILE|FOLDER; `loss_landscape view --help` lists what it takes",
         ("export", folder, tmp_path / "out.xls"): "the ending says what is written, and there are .json, .npz",
         ("export", folder, tmp_path / "out.csv", "--mode", "3d"): "there is no 3d landscape here, only 1d, 2d",

@@ -48,9 +48,9 @@ def test_one_call_needs_no_database(tmp_path, monkeypatch):
     sample_landscape(user_net(), loader_of(), F.cross_entropy, tmp_path / "l.npz", grid_size=3, mode="1d")
     assert np.load(tmp_path / "l.npz")["1d/losses"].shape == (3,)
     with pytest.raises(
-        ValueError, match="the ending says what is written, and there are .json, .npz, .csv, .parquet, .vti, .png, .pdf"
+        ValueError, match="the ending says what is written, and there are .json, .npz, .csv, .parquet, .vti, .png, .pdf, .html"
     ):
-        sample_landscape(user_net(), loader_of(), F.cross_entropy, tmp_path / "l.html", grid_size=3)
+        sample_landscape(user_net(), loader_of(), F.cross_entropy, tmp_path / "l.xyz", grid_size=3)
 
 
 # -- folders

@@ -1,0 +1,88 @@
+"""The five cards of one landscape: three questions of its hints, the edge of stability, and whether to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from loss_landscape.interpretation.evidence import Evidence
+from loss_landscape.interpretation.hints import QUESTIONS, Answer, Hint, explained
+from loss_landscape.page.content import Card
+from loss_landscape.page.trust import trust_card
+from loss_landscape.page.words import told
+from loss_landscape.storage.records import LandscapeRecord
+
+EDGE, FAR = 0.9, 0.5
+"""From which share of 2/η on λ_max is at the edge of stability, and up to which it is far from it."""
+
+EDGE_QUESTION = "Is it at the edge of stability?"
+EDGE_LIMITS = (
+    "2/η is the edge of plain gradient descent on all data; momentum moves it, the noise of batches keeps a net below it."
+)
+EDGE_SETTLED_BY = "compute_hessian_metrics at several epochs, and learning_rate= in record_checkpoint."
+
+
+def landscape_cards(record: LandscapeRecord) -> tuple[Card, ...]:
+    """What a landscape says in the first five seconds."""
+    hints = explained(record)
+    hard, better, training = ([hint for hint in hints if hint.row.question == question] for question in QUESTIONS)
+    missing = sum(metrics.converged.count(False) for metrics in record.hessians)
+    return (
+        _hint_card("Is it hard to train?", hard, yes=(0, 2), no=(1,)),
+        _hint_card("Can it improve further?", better, yes=(1, 2), no=(0,), worrying=None),
+        _hint_card("Was training smooth?", training, yes=(0, 3), no=(1, 2), worrying="no"),
+        _edge_card(Evidence.of(record)),
+        trust_card([(f"{mode} grid", grid) for mode, grid in record.grids.items()], num_unconverged=missing),
+    )
+
+
+def _hint_card(
+    question: str,
+    hints: Sequence[Hint],
+    *,
+    yes: Sequence[int],
+    no: Sequence[int],
+    worrying: Literal["yes", "no"] | None = "yes",
+) -> Card:
+    """A question answered by the first of its rows that is seen; `yes` and `no` are the rows that speak for either."""
+    seen = next((index for index in (*yes, *no) if hints[index].answer == "yes"), None)
+    if seen is None:
+        unclear = next((hints[index] for index in (*yes, *no) if hints[index].answer == "cannot tell"), hints[yes[0]])
+        return _told(question, "cannot tell", "nothing speaks clearly for yes or no", "", unclear, worrying)
+    shown = hints[seen]
+    return _told(question, "yes" if seen in yes else "no", shown.row.sight, f"it may mean: {shown.row.meaning}", shown, worrying)
+
+
+def _told(question: str, answer: Answer, headline: str, context: str, hint: Hint, worrying: Literal["yes", "no"] | None) -> Card:
+    """A card with the evidence, the caveat and what would settle it of one hint."""
+    evidence = f"Looked for: {hint.row.sight}. {_sentence(hint.evidence)}"
+    return Card(
+        question, answer, headline, context, evidence, _sentence(hint.row.caveat), _sentence(hint.row.settled_by), worrying
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _edge_card(evidence: Evidence) -> Card:
+    curvature, threshold = evidence.curvature, evidence.threshold
+    if curvature is None or threshold is None:
+        missing = "λ_max" if curvature is None else "the learning rate"
+        said = (f"{missing} was not recorded", "", "It takes both λ_max and the learning rate η.")
+        return Card(EDGE_QUESTION, "cannot tell", *said, EDGE_LIMITS, EDGE_SETTLED_BY, None)
+    share = curvature.max_eigenvalue / threshold
+    answer: Answer = "yes" if share >= EDGE else "no" if share < FAR else "cannot tell"
+    error = curvature.residuals[0] * abs(curvature.max_eigenvalue)
+    numbers = f"λ_max is {told(curvature.max_eigenvalue)} ± {error:.2g}, 2/η is {told(threshold)}"
+    text = f"{numbers}. From {EDGE:g} of it on the answer is yes, below {FAR:g} no."
+    return Card(
+        EDGE_QUESTION,
+        answer,
+        f"λ_max is {share:.2g} of 2/η",
+        f"2/η = {told(threshold)}",
+        text,
+        EDGE_LIMITS,
+        EDGE_SETTLED_BY,
+        None,
+    )

@@ -1,0 +1,121 @@
+"""A page's bytes: the same twice, small, inert, and readable without scripts."""
+
+from __future__ import annotations
+
+import hashlib
+import html.parser
+import re
+
+import pytest
+from made_pages import HOSTILE, hostile_page, made_page, unfinished_page
+
+from loss_landscape.page.build import build_page
+from loss_landscape.page.content import Page, RunView
+from loss_landscape.page.library import LIBRARY, SHA256, library_bytes
+
+SHARED = f"../../{LIBRARY}"
+
+
+class Reading(html.parser.HTMLParser):
+    """What a reader without scripts sees, the elements, and what stands in each script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text += data
+
+
+def test_the_bundle_is_the_one_that_was_built():
+    content = library_bytes()
+    assert hashlib.sha256(content).hexdigest() == SHA256
+    assert len(content) <= 1_950_000
+
+
+@pytest.mark.parametrize("page", [made_page, unfinished_page, hostile_page], ids=lambda make: make.__name__)
+def test_the_same_content_gives_the_same_bytes(page):
+    assert build_page(page(), library=SHARED) == build_page(page(), library=SHARED)
+
+
+def test_a_page_of_four_tasks_is_small():
+    page = made_page(4)
+    assert len(build_page(page)) <= 2_200_000
+    assert len(build_page(page, library=SHARED)) <= 200_000
+
+
+def test_cards_and_tables_are_read_without_scripts():
+    reading = Reading(build_page(made_page(4)).decode())
+    for card in made_page().runs[0].cards:
+        for said in (card.question, card.answer, card.headline, card.evidence, card.limits):
+            assert said in reading.text
+    for said in ("All numbers by task", "0.964", "as it should", "learner", "backprop"):
+        assert said in reading.text
+
+
+def test_names_are_text_and_nothing_else():
+    """As many elements as with harmless names, no attribute that runs, no script but the page's own."""
+    text = build_page(hostile_page(), library=SHARED).decode()
+    reading, harmless = Reading(text), Reading(build_page(hostile_page(), library=SHARED).decode().replace("PWNED", ""))
+    assert HOSTILE in reading.text
+    assert not [name for _, attributes in reading.elements for name in attributes if name.startswith("on")]
+    assert [tag for tag, _ in reading.elements] == [tag for tag, _ in harmless.elements]
+    assert "img" not in {tag for tag, _ in reading.elements}
+    assert [attributes.get("type") for tag, attributes in reading.elements if tag == "script"].count(None) == 2
+    assert text.count("<script") == len(reading.scripts)
+    assert "49" not in re.findall(r"<h1>(.*?)</h1>", text)[0]
+
+
+def test_only_the_pages_own_scripts_may_run():
+    """Each inline script's hash is in the policy, and nothing else is allowed."""
+    reading = Reading(build_page(made_page(2)).decode())
+    [policy] = [a["content"] for tag, a in reading.elements if tag == "meta" and a.get("http-equiv")]
+    types = [attributes.get("type") for tag, attributes in reading.elements if tag == "script"]
+    running = [script for script, kind in zip(reading.scripts, types, strict=True) if kind is None]
+    import base64
+
+    for script in running:
+        assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    assert "unsafe-eval" not in policy
+    assert "http" not in policy
+
+
+def test_a_page_with_a_shared_library_names_it_and_says_what_is_missing():
+    reading = Reading(build_page(made_page(1), library=SHARED).decode())
+    assert [a["src"] for tag, a in reading.elements if tag == "script" and "src" in a] == [SHARED]
+    assert f"drawn by {LIBRARY}, which this page did not find at {SHARED}" in reading.text
+
+
+def test_every_picture_has_what_to_read_and_what_it_cannot_tell():
+    reading = Reading(build_page(made_page(4), library=SHARED).decode())
+    assert reading.text.count("Read") >= 11
+    assert reading.text.count("Read ") == reading.text.count("Can’t tell")
+
+
+def test_a_page_of_nothing_is_a_page():
+    assert b"<h1>empty</h1>" in build_page(Page("empty", (RunView("empty"),)), library=SHARED)
+
+
+def test_settings_that_differ_come_first():
+    text = Reading(build_page(made_page(2, runs=2), library=SHARED).decode()).text
+    made = text[text.index("How it was made") :]
+    assert made.index("lr") < made.index("learner")
+    assert re.search(r"lr\s*0\.1\s*0\.2", made)
