@@ -19,6 +19,9 @@ UNITS_OF_METRICS = {"loss": "nats", "accuracy": "share"}
 OF_THE_METRIC = ", ".join(UNITS_OF_METRICS.values())
 """The unit of a pattern that ends with a task's metric: the name says which."""
 
+ERROR = "_standard_error"
+"""What an error's name ends with, after its value's."""
+
 OF_THE_VALUE = "as the estimate"
 """The unit of an error that has its value's."""
 
@@ -119,7 +122,8 @@ class Quantities:
             return UNITS_OF_METRICS.get(metric, "") if of_classes or metric != "loss" else ""
         if found.unit == OF_THE_VALUE:
             own = name.removeprefix("start/")
-            return next((one.unit for one in self if one.error == own), "")
+            value = next((one.pattern for one in self if one.error == own), own.removesuffix(ERROR))
+            return "" if value == own else self.unit(value, of_classes=of_classes)
         return found.unit
 
     def to_json(self) -> list[dict[str, Any]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from torch import nn
 
 from loss_landscape import Density
@@ -636,7 +638,40 @@ def test_the_learning_curve_and_where_the_net_stands(tmp_path):
 def test_at_a_tasks_start_there_is_no_curve(tmp_path):
     evaluator = Plasticity(control=True)
     found = evaluator(measuring(evaluator, tmp_path, phase="start")).scalars
-    assert set(found) == {"test_loss", "test_accuracy", "train_loss", "train_accuracy"}
+    errors = {"test_loss_standard_error", "test_accuracy_standard_error"}
+    assert set(found) == {"test_loss", "test_accuracy", "train_loss", "train_accuracy", "num_test_examples"} | errors
+
+
+def test_the_error_of_a_test_is_that_of_its_examples(tmp_path):
+    evaluator = Plasticity(control=True, batch_size=5)
+    first = measuring(evaluator, tmp_path, mlp())
+    rows = trained(first, epochs=2)
+    control = training_of(mlp())
+    measurement = measuring(evaluator, tmp_path, first.training.net, rows=rows, make_training=lambda seed: control, task=1)
+    found = evaluator(measurement).scalars
+    count, share = found["num_test_examples"], found["test_accuracy"]
+    assert (count, 0 < share < 1) == (12, True)
+    assert found["test_accuracy_standard_error"] == pytest.approx(math.sqrt(share * (1 - share) / (count - 1)))
+    data, test = measurement.stream.data, measurement.task.test
+    own, its = (
+        -np.log(softmax(net(data.inputs[test]).detach().numpy(), axis=1))[np.arange(12), data.targets[test]]
+        for net in (measurement.training.net, control.net)
+    )
+    assert found["test_loss_standard_error"] == pytest.approx(own.std(ddof=1) / math.sqrt(12))
+    assert found["gap_test_loss_standard_error"] == pytest.approx((own - its).std(ddof=1) / math.sqrt(12))
+
+
+def test_a_loss_without_a_value_an_example_has_no_error(tmp_path):
+    class Whole(nn.CrossEntropyLoss):
+        def forward(self, outputs, targets):
+            return nn.functional.cross_entropy(outputs, targets)
+
+    measurement = measuring(Plasticity(), tmp_path)
+    object.__setattr__(measurement, "task", replace(measurement.task, loss=Whole()))
+    found = Plasticity()(measurement).scalars
+    assert "test_accuracy_standard_error" in found
+    assert "test_loss_standard_error" not in found
+    assert measurement.loss_error is None
 
 
 def test_the_control_of_a_net_that_was_new_itself_leaves_no_gap(tmp_path):
@@ -646,7 +681,9 @@ def test_the_control_of_a_net_that_was_new_itself_leaves_no_gap(tmp_path):
     measurement = measuring(evaluator, tmp_path, first.training.net, rows=rows, make_training=lambda seed: training_of(mlp()))
     found = evaluator(measurement).scalars
     gaps = {name: value for name, value in found.items() if name.startswith("gap_")}
-    assert set(gaps) == {f"gap_{name}" for name in found if f"control_{name}" in found}
+    errors = {"gap_test_loss_standard_error", "gap_test_accuracy_standard_error"}
+    assert set(gaps) == {f"gap_{name}" for name in found if f"control_{name}" in found} | errors
+    assert {gaps[name] for name in errors} == {0.0}
     assert gaps["gap_area_under_accuracy"] == gaps["gap_test_loss"] == gaps["gap_first_epoch_loss"] == 0
 
 

@@ -8,8 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from loss_landscape import Grid
+from taskshift.evaluators.axes import BatchNormOptions
 from taskshift.evaluators.planes import Planes, topology_of
 from taskshift.evaluators.sam import Sam
 from taskshift.evaluators.spectrum import DensityOptions, Spectrum
@@ -61,6 +63,23 @@ def test_the_path_of_a_plane_is_in_its_meta(tmp_path):
     meta = json.loads(files["random/meta.json"].read_text())
     assert meta["strategy"] in ("vectorized", "traced", "eager")
     assert isinstance(meta["strategy_note"], str)
+
+
+def test_the_loss_at_a_planes_centre_has_the_error_of_its_examples(tmp_path):
+    evaluator = Planes(grid_resolution=5, **RANDOM)
+    measurement = measuring(evaluator, tmp_path / "scratch")
+    findings = evaluator(measurement)
+    files = written(findings, tmp_path / "files")
+    inputs, targets = (torch.cat(each) for each in zip(*measurement.batches, strict=True))
+    losses = nn.functional.cross_entropy(measurement.training.net(inputs), targets, reduction="none").detach().numpy()
+    expected = losses.std(ddof=1) / np.sqrt(len(losses))
+    assert findings.scalars["random/baseline_loss_standard_error"] == pytest.approx(expected, rel=1e-12)
+    assert json.loads(files["random/meta.json"].read_text())["baseline_loss_standard_error"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_with_a_batchs_own_statistics_an_example_has_no_loss_and_no_error(tmp_path):
+    evaluator = Planes(grid_resolution=5, bn=BatchNormOptions(eval_mode_only=False), **RANDOM)
+    assert "random/baseline_loss_standard_error" not in evaluator(measuring(evaluator, tmp_path)).scalars
 
 
 def test_a_plane_that_takes_too_long_is_a_fault(tmp_path):

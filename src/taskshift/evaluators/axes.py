@@ -31,6 +31,9 @@ Span = tuple[float, float] | Literal["auto"]
 
 HIGH_RESOLUTION = 51
 
+LOSS_ERROR = "baseline_loss_standard_error"
+"""The entry of a grid's meta that says how far `baseline_loss` may be from that of all such examples."""
+
 
 @dataclass(frozen=True)
 class BatchNormOptions:
@@ -94,7 +97,9 @@ class GridOptions:
         options = {"tolerance": measurement.settings.tolerance, "evaluation": evaluation, "checkpointing": checkpointing}
         with too_long_is_a_fault():
             grid = evaluate_grid(surface, directions, self.resolution, self.span, **options)
-        return self.described(grid)
+        if not self.bn.eval_mode_only or shard is not None:  # with a batch's own statistics an example has no loss of its own
+            return self.described(grid)
+        return with_notes(self.described(grid), **{LOSS_ERROR: measurement.loss_error})
 
     def checkpointing(self, measurement: Measurement, partial: Path, shard: Shard | None = None) -> Checkpointing:
         """Where what is finished of a grid is kept, and how long it may take."""

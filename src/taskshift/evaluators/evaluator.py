@@ -16,6 +16,7 @@ import torch
 
 from loss_landscape import Eigenpairs, LossSurface, Shard
 from taskshift import randomness
+from taskshift.evaluation import of_examples, standard_errors
 from taskshift.quantities import Quantity
 from taskshift.shifts.source import Source
 from taskshift.shifts.task import Batch, Task
@@ -122,6 +123,12 @@ class Measurement:
     def requested_eigenpairs(self) -> Eigenpairs:
         """The eigenpairs for the largest request of all evaluators."""
         return self.solve(self)
+
+    @cached_property
+    def loss_error(self) -> float | None:
+        """The standard error of the surface's loss over its examples; None where the loss gives no value an example."""
+        values = of_examples(self.training.net, self.task, self.batches)
+        return standard_errors(values).get("loss_standard_error")
 
     def eigenpairs(self, top: int = 0, bottom: int = 0) -> Eigenpairs:
         """The `top` largest and `bottom` smallest eigenpairs of the Hessian, within what `request` announced."""

@@ -19,6 +19,7 @@ from loss_landscape.shards import Shard
 from loss_landscape.surface.strategy import Precision
 from taskshift import checkpoint
 from taskshift.evaluators.axes import (
+    LOSS_ERROR,
     RUNNING_STATISTICS,
     BatchNormOptions,
     GridOptions,
@@ -44,7 +45,18 @@ class LeftOut(Exception):
 
 
 QUANTITIES = (
-    Quantity("<kind>/baseline_loss", "L(θ), computed by itself; the centre cell is written from it", "loss"),
+    Quantity(
+        "<kind>/baseline_loss",
+        "L(θ), computed by itself; the centre cell is written from it",
+        "loss",
+        error="<kind>/baseline_loss_standard_error",
+    ),
+    Quantity(
+        "<kind>/baseline_loss_standard_error",
+        "standard deviation of L(θ) over the evaluation examples / √their number; absent where batch norm takes each batch's own "
+        "statistics",
+        "loss",
+    ),
     Quantity("<kind>/min_loss", "lowest finite cell", "loss"),
     Quantity("<kind>/max_loss", "highest finite cell", "loss"),
     Quantity("<kind>/num_nonfinite", "cells that are NaN or infinite", "cells"),
@@ -216,6 +228,8 @@ def numbers_of(grid: Grid) -> dict[str, float]:
         "num_evaluated": float(grid.num_evaluated),
         "seconds": info.seconds,
     }
+    if (error := info.extra.get(LOSS_ERROR)) is not None:
+        found[LOSS_ERROR] = error
     if info.largest_held_out_error is not None:
         found["held_out_error"] = info.largest_held_out_error
     if info.noise.floor is not None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from taskshift.evaluation import averages
+from taskshift.evaluation import averages, of_examples, standard_errors
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Row, json_file
 from taskshift.progress import EpochSums
-from taskshift.quantities import OF_THE_METRIC, Column, Quantity
+from taskshift.quantities import OF_THE_METRIC, OF_THE_VALUE, Column, Quantity
 from taskshift.randomness import generator
 from taskshift.shifts.task import Batch
 from taskshift.training import Training
@@ -25,6 +25,12 @@ QUANTITIES = (
             Column(None, "test_loss", "test_loss", place=10),
             Column("test\naccuracy", "test_accuracy", "test_accuracy", place=10),
         ),
+    ),
+    Quantity("num_test_examples", "the task's test examples", "examples"),
+    Quantity(
+        "test_<metric>_standard_error",
+        "standard deviation over the test examples / √their number: how far `test_<metric>` is from that of all such examples",
+        OF_THE_VALUE,
     ),
     Quantity("train_<metric>", "mean over the task's training examples, at most `max_train_examples` of them", OF_THE_METRIC),
     Quantity("first_epoch_<metric>", "`epoch_<metric>` of the task's first epoch", OF_THE_METRIC),
@@ -41,6 +47,12 @@ QUANTITIES = (
     ),
     Quantity("control_<quantity>", "the same of the control net", OF_THE_METRIC, "`control`"),
     Quantity("gap_<quantity>", "`<quantity>` − `control_<quantity>`", OF_THE_METRIC, "`control`"),
+    Quantity(
+        "gap_test_<metric>_standard_error",
+        "the same of the gap: both nets see the same examples, so that it is of the differences example by example",
+        OF_THE_VALUE,
+        "`control`",
+    ),
 )
 
 
@@ -63,14 +75,23 @@ class Plasticity(Evaluator):
 
     def __call__(self, measurement: Measurement) -> Findings:
         found = self._standing(measurement, measurement.training) | learning_curve(measurement.rows)
+        tested = self._tested(measurement, measurement.training)
+        sampling = {"num_test_examples": float(len(measurement.task.test))} | _errors("test", tested)
         if not self.control or measurement.phase == "start":
-            return Findings(found)
+            return Findings(found | sampling)
         control = measurement.fresh_training()
         rows = self._train(measurement, control)
         control_found = self._standing(measurement, control) | learning_curve(rows)
         gaps = {f"gap_{name}": value - control_found[name] for name, value in found.items() if name in control_found}
+        of_control = self._tested(measurement, control)
+        sampling |= _errors("gap_test", {name: values - of_control[name] for name, values in tested.items()})
         scalars = found | {f"control_{name}": value for name, value in control_found.items()} | gaps
-        return Findings(scalars, {"control.json": json_file(rows)})
+        return Findings(scalars | sampling, {"control.json": json_file(rows)})
+
+    def _tested(self, measurement: Measurement, training: Training) -> dict[str, Tensor]:
+        """The loss and the metrics of each test example, by a net as it is now."""
+        batches = measurement.stream.batches(measurement.task, measurement.task.test, self.batch_size)
+        return of_examples(training.net, measurement.task, batches)
 
     def _standing(self, measurement: Measurement, training: Training) -> dict[str, float]:
         """The metrics on the task's test and training examples, by a net as it is now."""
@@ -118,6 +139,10 @@ def learning_curve(rows: Sequence[Row]) -> dict[str, float]:
     found = {f"first_epoch_{name}": rows[0][f"epoch_{name}"] for name in metrics}
     found |= {f"first_epoch_{name}": value for name, value in rows[0].items() if name.startswith("test_")}
     return found | {f"area_under_{name}": _mean([row[f"epoch_{name}"] for row in rows]) for name in metrics}
+
+
+def _errors(prefix: str, values: Mapping[str, Tensor]) -> dict[str, float]:
+    return {f"{prefix}_{name}": error for name, error in standard_errors(values).items()}
 
 
 def _mean(values: Sequence[float]) -> float:

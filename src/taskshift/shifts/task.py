@@ -34,7 +34,7 @@ class Task:
     train: Tensor  # [n], which examples of the data, by index
     test: Tensor  # [m]
     view: View
-    loss: nn.Module  # (outputs, targets) → mean over examples; has `reduction`, which a copy may set to "sum"
+    loss: nn.Module  # (outputs, targets) → mean over examples; has `reduction`, which a copy may set to "sum" or "none"
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     validation: Tensor = field(default_factory=no_examples)  # [v], to choose by: neither trained nor tested on
 
