@@ -64,6 +64,13 @@ def plot(given: Arguments) -> None:
         print(picture)
 
 
+def report(given: Arguments) -> None:
+    """Make the page of a run, of a sweep, or of several runs side by side: an HTML file that opens without a network."""
+    from taskshift.report.make import report
+
+    print(report(given.folders, given.html, force=given.force))
+
+
 def status(given: Arguments) -> None:
     """Say where the runs of a sweep are, or one run, and how long the rest will take."""
     from taskshift.sweeps.status import show_status
@@ -137,6 +144,15 @@ def _plot_words(parser: argparse.ArgumentParser) -> None:
     sweep.add_argument("--force", action="store_true", help="write over the files that -o names")
 
 
+def _report_words(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN|SWEEP", help="runs' folders, or one sweep's")
+    beside = (
+        "one file with all that it needs; without it report.html in the folder, which shares the plotly bundle of its project"
+    )
+    parser.add_argument("--html", type=Path, metavar="OUT", help=beside)
+    parser.add_argument("--force", action="store_true", help="write over the file that --html names")
+
+
 def _status_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", type=Path, nargs="+", metavar="SWEEP", help="a sweep's folder, or a run's")
 
@@ -192,6 +208,7 @@ COMMANDS: Mapping[str, tuple[Callable[[Any], None], Callable[[argparse.ArgumentP
     "status": (status, _status_words),
     "tail": (tail, _tail_words),
     "plot": (plot, _plot_words),
+    "report": (report, _report_words),
     "collect": (collect, _collect_words),
     "compare": (compare, _compare_words),
     "compare-runs": (compare_runs, _compare_runs_words),

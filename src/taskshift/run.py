@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -121,22 +122,31 @@ def _warn_of_other_code(config: Mapping[str, Any]) -> None:
 
 
 def summarise(job: Job) -> None:
-    """Write the table and, of a run that is no sweep's member, the pictures; one that cannot be drawn does not stop the run."""
+    """Write the table and, of a run that is no sweep's member, pictures and page; what can't be drawn does not stop the run."""
     from taskshift.coupling import write_coupling
-    from taskshift.pictures.summary import draw_summary
     from taskshift.summary import write_summary_table
 
     write_summary_table(job.folder.path)
     write_coupling(job.folder.path)
     if job.config["sweep_name"] is not None:  # of hundreds of runs few are looked at: `taskshift plot` draws a member's
         return
-    try:
-        draw_summary(job.folder.path)
-    except OSError:
-        raise
-    except Exception as error:  # all that was measured is whole, and pictures can be drawn later
-        where = job.folder.path
-        log.warning("the pictures were not drawn (%s: %s); `taskshift plot %s` tries again", type(error).__name__, error, where)
+    _draw(job.folder.path)
+
+
+def _draw(folder: Path) -> None:
+    """The summary pictures, and the page that shows everything; all that was measured is whole, and either can be made later."""
+    from taskshift.pictures.summary import draw_summary
+    from taskshift.report.make import write_run_report
+
+    made = {"the pictures were not drawn": (draw_summary, "plot"), "the page was not made": (write_run_report, "report")}
+    for what, (make, command) in made.items():
+        try:
+            make(folder)
+        except OSError:
+            raise
+        except Exception as error:
+            told = type(error).__name__, error
+            log.warning("%s (%s: %s); `taskshift %s %s` tries again", what, *told, command, folder)
 
 
 def tell(job: Job) -> None:

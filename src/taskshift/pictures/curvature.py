@@ -21,10 +21,11 @@ ENDS = (("largest eigenvalues, ± residual", "top"), ("smallest eigenvalues, ± 
 
 def draw_curvature(run: WrittenRun) -> Figure | None:
     """Eigenvalues by their number, then what the spectrum and SAM declare."""
-    return figure_of([*_eigenvalues(run), *declared_panels(run, ("spectrum", "sam"))], run.heading)
+    return figure_of([*eigenvalue_panels(run), *declared_panels(run, ("spectrum", "sam"))], run.heading)
 
 
-def _eigenvalues(run: WrittenRun) -> Iterator[Panel]:
+def eigenvalue_panels(run: WrittenRun) -> Iterator[Panel]:
+    """The eigenvalues by their number, those of either end."""
     for title, end in ENDS:
         numbers = sorted(int(name.rpartition("_")[2]) for name in run.names(rf"spectrum/{end}_eigenvalue_\d+"))
         coloured = zip(numbers, shades(len(numbers)), strict=True)

@@ -127,7 +127,7 @@ def marker(places: Sequence[float] | np.ndarray) -> str:
 
 def spans_decades(values: Sequence[float] | np.ndarray) -> bool:
     """Whether an axis of these finite values is logarithmic: all above 0, the largest a hundred times the smallest or more."""
-    return len(values) > 0 and np.min(values) > 0 and np.max(values) >= SEVERAL_DECADES * np.min(values)
+    return len(values) > 0 and bool(np.min(values) > 0 and np.max(values) >= SEVERAL_DECADES * np.min(values))
 
 
 def mark_lost(axes: Axes, places: np.ndarray) -> None:

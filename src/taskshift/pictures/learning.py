@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 def draw_learning(run: WrittenRun) -> Figure | None:
     """A panel a metric, one below the other."""
-    return figure_of(_panels(run), run.heading, columns=1, size=(9.0, 2.9))
+    return figure_of(learning_panels(run), run.heading, columns=1, size=(9.0, 2.9))
 
 
-def _panels(run: WrittenRun) -> Iterator[Panel]:
+def learning_panels(run: WrittenRun) -> Iterator[Panel]:
+    """Loss and accuracy of each split that was looked at; nothing before the first epoch."""
     if not run.epochs:
         return
     for metric in ("loss", "accuracy"):

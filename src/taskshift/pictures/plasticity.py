@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from loss_landscape.viewing.theme import BLUE, GREEN, ORANGE, PURPLE, SKY
-from taskshift.pictures.draw import Panel, figure_of
+from taskshift.pictures.draw import Curve, Panel, figure_of
 from taskshift.pictures.written_run import WrittenRun
+from taskshift.quantities import ERROR
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,15 +25,23 @@ MEASURED = (
 
 def draw_plasticity(run: WrittenRun) -> Figure | None:
     """What the net learnt beside a new net, then the difference of the two."""
-    return figure_of(_panels(run), run.heading)
+    return figure_of(plasticity_panels(run), run.heading)
 
 
-def _panels(run: WrittenRun) -> Iterator[Panel]:
+def plasticity_panels(run: WrittenRun) -> Iterator[Panel]:
+    """What was learnt, by this net and by a new one, and the gap between the two."""
     for metric in ("accuracy", "loss"):
-        learnt = [run.over_tasks(f"plasticity/{name}_{metric}", colour, label) for name, label, colour in MEASURED]
-        control = [run.over_tasks(f"plasticity/control_{name}_{metric}", colour, style="--") for name, _, colour in MEASURED]
+        learnt = [_curve(run, f"{name}_{metric}", colour, label) for name, label, colour in MEASURED]
+        control = [_curve(run, f"control_{name}_{metric}", colour, style="--") for name, _, colour in MEASURED]
         beside = ", dashed: a new net" if any(len(curve.x) for curve in control) else ""
         yield Panel(f"{metric} on each task{beside}", [*learnt, *control])
     for metric in ("accuracy", "loss"):
-        gaps = [run.over_tasks(f"plasticity/gap_{name}_{metric}", colour, label) for name, label, colour in MEASURED]
+        gaps = [_curve(run, f"gap_{name}_{metric}", colour, label) for name, label, colour in MEASURED]
         yield Panel(f"{metric}: this net less a new net", gaps)
+
+
+def _curve(run: WrittenRun, name: str, colour: str, label: str | None = None, **look: str) -> Curve:
+    """A number over the tasks, with its standard error where the record has it."""
+    error = f"plasticity/{name}{ERROR}"
+    known = error if any(error in row for row in run.tasks.values()) else None
+    return run.over_tasks(f"plasticity/{name}", colour, label, error=known, **look)

@@ -71,6 +71,12 @@ class WrittenRun:
         starts = {int(row["task_idx"]): row["global_epoch"] for row in reversed(self.epochs)}
         return {"x_name": f"epoch (tasks {min(starts)}–{max(starts)})", "borders": sorted(starts.values())[1:]}
 
+    def on_the_axis_of_tasks(self, epochs: np.ndarray) -> np.ndarray:
+        """Places among the epochs, counted from 1 over all tasks, as places among the tasks, a task's end at its number."""
+        starts = {int(row["task_idx"]): row["global_epoch"] for row in reversed(self.epochs)}
+        lengths = [row["global_epoch"] - starts[int(row["task_idx"])] + 1 for row in self.epochs]
+        return (epochs - min(starts.values())) / max(lengths) + min(starts) - 1
+
     def names(self, pattern: str) -> list[str]:
         """The record's names that match, in the order in which they appeared."""
         names = dict.fromkeys(name for row in self.tasks.values() for name in row)

@@ -60,8 +60,13 @@ def compare(records: Sequence[Record], between: str, metric: str, at: str) -> tu
     """
     key, values = _read(between, records)
     chosen = at_task(records, metric, at)
+    return comparisons_of(chosen, key, values), chosen
+
+
+def comparisons_of(chosen: AtTask, key: str, values: Sequence[Value]) -> list[Comparison]:
+    """Each further one of the override's `values` against the first; matched on all other swept overrides."""
     columns = {value: _by_twin(chosen, key, value) for value in values}
-    return [_comparison(columns, values[0], other) for other in values[1:]], chosen
+    return [_comparison(columns, values[0], other) for other in values[1:]]
 
 
 def print_comparisons(comparisons: Sequence[Comparison], chosen: AtTask, metric: str, console: Console) -> None:
@@ -77,7 +82,7 @@ def print_comparisons(comparisons: Sequence[Comparison], chosen: AtTask, metric:
         table.add_row(name, str(len(one.differences)), means, f"{one.mean:+.4g}", interval, "–" if math.isnan(p) else f"{p:.2g}")
     console.print(table)
     for one in comparisons:
-        for note in _notes(one):
+        for note in notes_on(one):
             console.print(f"{shown_value(one.other)} − {shown_value(one.base)}: {note}", highlight=False)
     if chosen.num_absent:
         console.print(f"without {metric} {chosen.words}: {runs_in_words(chosen.num_absent)}", highlight=False)
@@ -121,7 +126,7 @@ def _shown_interval(interval: Interval | None) -> str:
     return "–" if interval is None else f"{interval[0]:+.4g} … {interval[1]:+.4g}"
 
 
-def _notes(one: Comparison) -> list[str]:
+def notes_on(one: Comparison) -> list[str]:
     """What a reader must know of a comparison's numbers."""
     count = len(one.differences)
     few = f"{count} pair{'' if count == 1 else 's'}, too few for an interval, which takes {FEWEST}; run more seeds"

@@ -1,0 +1,149 @@
+"""The card of plasticity: does the net learn new tasks worse than before, or than a new net does?"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from loss_landscape.interpretation.hints import Answer
+from loss_landscape.page.content import Card
+from taskshift.report.trend import Indicator, Tasks, combined, having
+from taskshift.report.words import number, sentences, share, tasks_in_words
+from taskshift.sweeps.intervals import FEWEST, LEVEL
+
+QUESTION = "Is it losing plasticity?"
+TWO_POINTS = 0.02
+A_FIFTH = math.log(1.2)
+
+TEST = Indicator("plasticity/test_accuracy", "test accuracy", -1, "share", TWO_POINTS, "plasticity/test_accuracy_standard_error")
+TEST_OF_EPOCHS = Indicator("test_accuracy", "test accuracy", -1, "share", TWO_POINTS)
+LEARNT = Indicator("task_last_epoch_accuracy", "training accuracy in the last epoch", -1, "share", TWO_POINTS)
+TEST_LOSS = Indicator("plasticity/test_loss", "test loss", 1, "factor", A_FIFTH, "plasticity/test_loss_standard_error")
+LOSS_LEARNT = Indicator("task_last_epoch_loss", "training loss in the last epoch", 1, "factor", A_FIFTH)
+
+GAPS = (("plasticity/gap_test_accuracy", "accuracy", -1, TWO_POINTS), ("plasticity/gap_test_loss", "loss", 1, 0.0))
+"""The gap to a new net: its name, what it is of, which direction is worse, and how much of it counts for nothing."""
+
+TREND_LIMITS = (
+    "A trend over tasks is not plasticity: tasks that happen to be harder or easier move it as well. And tasks one after the "
+    "other on one net are no independent points, so that the interval is too narrow."
+)
+GAP_LIMITS = (
+    "One new net was trained for each task: another draw of its weights would move the gap by more than the test examples do. "
+    "The gap is of the end of a task, not of how fast it was learnt."
+)
+CONTROL = "lla.plasticity.control=true: a new net on every task, which a harder task slows down alike"
+
+
+def plasticity_card(tasks: Tasks) -> Card:
+    """Judged by the gap to a new net where that was measured, else by the trends of what was learnt of each task."""
+    for name, of_what, worse, margin in GAPS:
+        if any(name in row for row in tasks.values()):
+            return _of_gaps(tasks, name, of_what, worse, margin)
+    return _of_trends(tasks)
+
+
+def _of_gaps(tasks: Tasks, name: str, of_what: str, worse: int, margin: float) -> Card:
+    """The first task is left out of the verdict: there the net was new itself."""
+    measured = having(tasks, name)
+    gaps = np.array([row[name] for row in measured.values()])
+    errors = np.array([row.get(f"{name}_standard_error", math.nan) for row in measured.values()])
+    worn = np.array([task > 0 for task in measured])
+    answer, evidence = _judged(gaps[worn], errors[worn], worse, margin, of_what)
+    say = _points if of_what == "accuracy" else number
+    learnt = _latest(tasks, (TEST, TEST_LOSS))
+    return Card(
+        QUESTION,
+        answer,
+        headline=f"{say(gaps[-1], errors[-1])} to a new net",
+        context=f"test {of_what} of this net less a new net's, last task; {learnt}",
+        evidence=sentences([evidence]),
+        limits=GAP_LIMITS,
+        settled_by="more seeds: taskshift compare pairs them" if answer == "cannot tell" else "",
+        series=tuple(gaps.tolist()),
+    )
+
+
+def _judged(gaps: np.ndarray, errors: np.ndarray, worse: int, margin: float, of_what: str) -> tuple[Answer, str]:
+    """Whether the mean of the gaps [n] is a loss, and why: by Student's t over the tasks, or their own errors if larger."""
+    finite = np.isfinite(gaps)
+    count, say = int(finite.sum()), _points if of_what == "accuracy" else number
+    lost = f"; not finite and left out: {len(gaps) - count}" if count < len(gaps) else ""
+    if count < FEWEST:
+        return "cannot tell", f"{tasks_in_words(count)} after the first, and an interval takes {FEWEST}{lost}"
+    from scipy.special import stdtrit
+
+    own = math.sqrt(float(np.nansum(errors[finite] ** 2))) / count
+    mean, reach = float(gaps[finite].mean()), max(float(gaps[finite].std(ddof=1)) / math.sqrt(count), own)
+    reach *= float(stdtrit(count - 1, (1 + LEVEL) / 2))
+    interval = f"{LEVEL:.0%} between {say(mean - reach)} and {say(mean + reach)}"
+    evidence = f"mean gap in test {of_what} over the {count} tasks after the first: {say(mean)}, {interval}{lost}"
+    nearest, furthest = sorted((worse * (mean - reach), worse * (mean + reach)))
+    if nearest > 0 and furthest >= margin:
+        return "yes", evidence
+    return ("no" if furthest <= margin else "cannot tell"), evidence
+
+
+def _of_trends(tasks: Tasks) -> Card:
+    learnt = [one for one in (TEST if TEST.is_in(tasks) else TEST_OF_EPOCHS, LEARNT) if one.is_in(tasks)]
+    learnt = learnt or [one for one in (TEST_LOSS, LOSS_LEARNT) if one.is_in(tasks)]
+    return Card(
+        QUESTION,
+        combined([one.answer(tasks) for one in learnt]),
+        headline=_latest(tasks, learnt),
+        context=_first(tasks, learnt),
+        evidence=sentences([*(one.in_words(tasks) for one in learnt), *_how_sure(tasks)]),
+        limits=TREND_LIMITS,
+        settled_by=CONTROL,
+        series=tuple(learnt[0].values(tasks).tolist()) if learnt else (),
+        logarithmic=bool(learnt) and learnt[0].scale == "factor",
+    )
+
+
+def _latest(tasks: Tasks, indicators: tuple[Indicator, ...] | list[Indicator]) -> str:
+    """The first of the indicators that was measured, at the last task, with its error."""
+    for one in indicators:
+        if one.is_in(tasks):
+            say = share if one.scale == "share" else number
+            return f"{one.words} {say(one.values(tasks)[-1], one.errors(tasks)[-1])}"
+    return "no task has ended"
+
+
+def _first(tasks: Tasks, indicators: list[Indicator]) -> str:
+    if not indicators:
+        return ""
+    say = share if indicators[0].scale == "share" else number
+    others = [f"{one.words} {say(one.values(tasks)[-1])}" for one in indicators[1:]]
+    return "; ".join([f"first task {say(indicators[0].values(tasks)[0])}", *others])
+
+
+def _how_sure(tasks: Tasks) -> list[str]:
+    """Where the last task's true test accuracy lies, by the number of examples it was taken over."""
+    last = next(iter(reversed(TEST.measured(tasks).values())), {})
+    count, accuracy = last.get("plasticity/num_test_examples"), last.get(TEST.name)
+    if not count or accuracy is None or not math.isfinite(accuracy):
+        return []
+    low, high = wilson(accuracy, count)
+    return [
+        f"over {count:.0f} test examples the last task's lies, in {LEVEL:.0%} of draws, between {share(low)} and {share(high)}"
+    ]
+
+
+def wilson(fraction: float, count: float) -> tuple[float, float]:
+    """Both ends of the `LEVEL` interval of a share that was seen to be `fraction` of `count` (Wilson 1927).
+
+    Unlike ± 2 standard errors it stays within 0 … 1, and is no point where all or none were right.
+    """
+    from scipy.special import ndtri
+
+    z = float(ndtri((1 + LEVEL) / 2))
+    middle = (fraction + z * z / (2 * count)) / (1 + z * z / count)
+    reach = z * math.sqrt(fraction * (1 - fraction) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def _points(value: float, error: float = math.nan) -> str:
+    if not math.isfinite(value):
+        return number(value)
+    return f"{100 * value:+.1f} points" + (f" ± {100 * error:.1f}" if math.isfinite(error) else "")

@@ -1,0 +1,156 @@
+"""How a number changes over a run's tasks: the straight line through it, with its interval, and what that answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from loss_landscape.interpretation.hints import Answer
+from taskshift.sweeps.intervals import FEWEST as FEWEST_RUNS
+from taskshift.sweeps.intervals import LEVEL, mean_interval
+
+Row = Mapping[str, float]
+Tasks = Mapping[int, Row]
+"""Task → its numbers, the first task first."""
+
+Scale = Literal["share", "factor"]
+"""How a change is told: in percentage points, or as the factor between the last task and the first."""
+
+FEWEST = 4
+"""Tasks that a trend takes: through three a line leaves one degree of freedom, and is as good as any."""
+
+
+@dataclass(frozen=True)
+class Trend:
+    """The change from the first task to the last along the straight line, and the `LEVEL` interval of that change."""
+
+    change: float
+    low: float
+    high: float
+    num_tasks: int
+
+    @classmethod
+    def of(cls, tasks: Sequence[int], values: np.ndarray, errors: np.ndarray) -> Trend | None:
+        """That of `values` [n] at `tasks` [n] by least squares; None for fewer than `FEWEST` finite values.
+
+        The slope's standard error is √(Σr²/(n − 2) / Σ(x − x̄)²), r the residuals, with Student's t of n − 2 degrees of freedom;
+        or, where that is larger, what the `errors` [n] of the values make of it (NaN: unknown): a straight line through few tasks
+        may fit them better than they are known.
+        """
+        found = np.isfinite(values)
+        count = int(found.sum())
+        if count < FEWEST:
+            return None
+        from scipy.special import stdtrit  # scipy.stats takes a second to import
+
+        x, y, own = np.asarray(tasks, dtype=float)[found], values[found], np.nan_to_num(errors[found], posinf=0.0)
+        centred = x - x.mean()
+        spread = float(centred @ centred)
+        slope = float(centred @ y) / spread
+        residuals = y - y.mean() - slope * centred
+        scatter = math.sqrt(float(residuals @ residuals) / (count - 2) / spread)
+        known = math.sqrt(float(centred**2 @ own**2)) / spread
+        reach = float(stdtrit(count - 2, (1 + LEVEL) / 2)) * max(scatter, known)
+        length = float(x[-1] - x[0])
+        return cls(slope * length, (slope - reach) * length, (slope + reach) * length, count)
+
+
+def over_seeds(trends: Sequence[Trend]) -> Trend | None:
+    """The mean change of several runs, with the interval that their scatter gives it; None for too few runs.
+
+    Unlike the tasks of one run, runs of other seeds are independent points.
+    """
+    changes = np.array([trend.change for trend in trends]).reshape(-1, 1)
+    if len(changes) < FEWEST_RUNS:
+        return None
+    [low], [high] = mean_interval(changes)
+    return Trend(float(changes.mean()), float(low), float(high), min(trend.num_tasks for trend in trends))
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """A number whose change over the tasks answers a card's question.
+
+    `words` is what it is called, `name` in the record, with its standard error under `error`. `worse` is the direction that is
+    asked for, `margin` the change over all tasks that counts for nothing: of a share as it is, of a factor its logarithm.
+    """
+
+    name: str
+    words: str
+    worse: Literal[-1, 1]
+    scale: Scale
+    margin: float
+    error: str = ""
+
+    def is_in(self, tasks: Tasks) -> bool:
+        """Whether any task has it."""
+        return bool(self.measured(tasks))
+
+    def measured(self, tasks: Tasks) -> Tasks:
+        """The tasks that have it."""
+        return having(tasks, self.name)
+
+    def values(self, tasks: Tasks) -> np.ndarray:
+        """The number at each task that has it [n]."""
+        return np.array([row[self.name] for row in self.measured(tasks).values()])
+
+    def errors(self, tasks: Tasks) -> np.ndarray:
+        """Its standard errors [n], NaN where they are not known."""
+        return np.array([row.get(self.error, math.nan) for row in self.measured(tasks).values()])
+
+    def trend(self, tasks: Tasks) -> Trend | None:
+        """Its change over the tasks, in the logarithm where that is told as a factor."""
+        values, errors = self.values(tasks), self.errors(tasks)
+        if self.scale == "factor":
+            positive = np.where(values > 0, values, np.nan)
+            values, errors = np.log(positive), errors / positive
+        return Trend.of(list(self.measured(tasks)), values, errors)
+
+    def answer(self, tasks: Tasks) -> Answer:
+        """Does it grow worse over the tasks?"""
+        return self.judged(self.trend(tasks))
+
+    def judged(self, trend: Trend | None) -> Answer:
+        """Is that trend for the worse? "no" where even the worse end of its interval is within the margin."""
+        if trend is None:
+            return "cannot tell"
+        low, high = sorted((self.worse * trend.low, self.worse * trend.high))
+        if high < self.margin:
+            return "no"
+        return "yes" if low > 0 else "cannot tell"
+
+    def in_words(self, tasks: Tasks) -> str:
+        """The trend in a sentence, and what is left out of it."""
+        trend, values = self.trend(tasks), self.values(tasks)
+        lost = int((~np.isfinite(values)).sum())
+        left_out = f"; not finite and left out: {lost}" if lost else ""
+        if trend is None:
+            return f"{self.words}: no trend, which takes {FEWEST} tasks{left_out}"
+        return f"{self.words}: {self.told(trend)} (line through {trend.num_tasks} tasks){left_out}"
+
+    def told(self, trend: Trend) -> str:
+        """A trend in words."""
+        change, low, high = map(self._told, (trend.change, trend.low, trend.high))
+        return f"{change} from the first task to the last, {LEVEL:.0%} between {low} and {high}"
+
+    def _told(self, change: float) -> str:
+        if self.scale == "share":
+            return f"{100 * change:+.2g} points"
+        factor = math.exp(min(change, 700.0))
+        return f"×{factor:.2f}" if 0.01 <= factor < 1000 else f"×{factor:.1e}"
+
+
+def having(tasks: Tasks, name: str) -> Tasks:
+    """The tasks that have that number: evaluators may run after every few tasks alone."""
+    return {task: row for task, row in tasks.items() if name in row}
+
+
+def combined(answers: Collection[Answer]) -> Answer:
+    """The answer of several indicators: any that grows worse says yes, and only all together say no."""
+    if "yes" in answers:
+        return "yes"
+    return "no" if answers and set(answers) == {"no"} else "cannot tell"
