@@ -11,13 +11,13 @@ import numpy as np
 
 from taskshift import checkpoint
 from taskshift.intact import read_any_json
-from taskshift.run_folder import RunFolder, read_rows
+from taskshift.run_folder import PAGE, RunFolder, read_rows
 
 TIMED = ("seconds", "memory_mb", "opt_seconds")
 """The last part of a name that says how long or how much, which no two runs share."""
 
-ATTEMPT = ("partial", "latest.pt", "train.log", "run.json", "measure.json", "config.yaml", "quantities.json")
-"""Files that tell of the attempts, or are compared by their own rules."""
+ATTEMPT = ("partial", "latest.pt", "train.log", "run.json", "measure.json", "config.yaml", "quantities.json", PAGE)
+"""Files that tell of the attempts, show the run, or are compared by their own rules."""
 
 BESIDE = ("wandb", "summary", "measured", "jobs")
 """Folders that are no part of the run: they mirror it, draw it, measure it again, or were given to a scheduler."""

@@ -39,6 +39,9 @@ FREE = ("data.root", "data.download", "lla.on_error", "lla.shards", "lla.runtime
 """Keys below those of `IDENTITY` that may change all the same."""
 
 
+PAGE = "report.html"
+"""What shows a run, or a sweep, in a browser."""
+
 GIVE_BACK = "put a copy of it back, or give another run_name"
 
 

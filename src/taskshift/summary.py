@@ -17,12 +17,12 @@ from taskshift.divergence import ADVICE
 from taskshift.faults import Fault
 from taskshift.intact import write_text
 from taskshift.quantities import Quantities
-from taskshift.run_folder import RunFolder, read_quantities
+from taskshift.run_folder import PAGE, RunFolder, read_quantities
 
 Row = Mapping[str, float]
 
 FIRST_SHOWN, LAST_SHOWN = 3, 20
-PICTURES = ("learning.png", "planes.png", "plasticity.png", "curvature.png")
+PICTURES = ("summary/learning.png", "summary/planes.png", "summary/plasticity.png", "summary/curvature.png")
 """Those to open first, the most telling first."""
 
 
@@ -74,7 +74,7 @@ def write_summary_table(folder: Path) -> Path:
 
 
 def print_table(folder: Path, console: Console) -> None:
-    """Print a run's table, the first and the last tasks of a long run, and the two pictures to open first."""
+    """Print a run's table, the first and the last tasks of a long run, and the two files to open first."""
     tasks = ended_tasks(read_rows(folder))
     if tasks:
         rich = _as_rich(tasks, columns_of(read_quantities(Path(folder))))
@@ -83,10 +83,10 @@ def print_table(folder: Path, console: Console) -> None:
     if diverged := RunFolder(Path(folder), arch="").diverged():
         console.print(f"{diverged}: {ADVICE}", soft_wrap=True, highlight=False, markup=False)
         return
-    pictures = [path for name in PICTURES if (path := Path(folder) / "summary" / name).exists()][:2]
-    if pictures:
+    shown = [path for name in (PAGE, *PICTURES) if (path := Path(folder) / name).exists()][:2]
+    if shown:
         console.print("open first:")
-    for path in pictures:
+    for path in shown:
         console.print(f"  {path}", soft_wrap=True, highlight=False, markup=False)
 
 

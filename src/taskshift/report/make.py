@@ -12,10 +12,8 @@ from loss_landscape.page.library import LIBRARY, library_bytes
 from taskshift.faults import Fault
 from taskshift.report.run_view import run_view
 from taskshift.report.sweep_view import sweep_page
-from taskshift.run_folder import RunFolder
+from taskshift.run_folder import PAGE, RunFolder
 from taskshift.sweeps.sweep_folder import SweepFolder
-
-NAME = "report.html"
 
 
 def write_run_report(folder: Path) -> Path:
@@ -75,7 +73,7 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 
 def _written_beside(folder: Path, page: Page) -> Path:
     """Write the page into `folder`, its bundle once into the project's folder where that is known, else into the page."""
-    target, project = folder / NAME, _project_of(folder)
+    target, project = folder / PAGE, _project_of(folder)
     if project is None:
         content = build_page(page)
     else:
