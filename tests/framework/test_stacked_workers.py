@@ -27,8 +27,12 @@ def command(*words):
     return [sys.executable, str(ROOT / "train.py"), *WORDS, *words]
 
 
+def workers_of(process):
+    """The processes that carry out runs for it: grandchildren, as submitit has one between."""
+    return [worker for between in children_of(process) for worker in children_of(between)]
+
+
 def children_of(process):
-    """The processes that carry out runs for it."""
     told = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True).stdout
     return [int(number) for number in told.split()]
 
@@ -61,7 +65,7 @@ def test_a_killed_workers_members_go_on_and_all_tools_read_them(tmp_path):
         return [key for key in keys if (sweep.run_folder(key) / "checkpoints/task_0000.pt").exists()]
 
     [*_] = until(begun)
-    victim = until(lambda: children_of(launcher.pid))[0]
+    victim = until(lambda: workers_of(launcher.pid))[0]
     os.kill(victim, signal.SIGKILL)
     launcher.wait(SECONDS)
     assert len({entry["job"] for entry in sweep.runs().values()}) == 2, "two processes with two runs each"
