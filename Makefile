@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OLDEST := build/oldest
 
 ONE_THREAD := OMP_NUM_THREADS=1
-TWO_PROCESSES := -n 2 --dist loadgroup
+TWO_PROCESSES := -n 2 --dist loadfile
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest $(TWO_PROCESSES)
 
 .PHONY: help setup run test test-slow test-all test-oldest soak check format bench docs notebook
