@@ -65,7 +65,7 @@ def settle(
     device, shared = source.device, Shared() if shared is None else shared
     with random_state_kept(device):
         batch = next(source.apart().epoch(task, 0, actor=training))
-        if wanted == "auto" and (why := _why_not_worth_it(training, task, batch, num_steps * shared.num_members)) is not None:
+        if wanted == "auto" and (why := why_not_worth_it(training, task, batch, num_steps * shared.num_members)) is not None:
             return Execution("eager", why)
         compiler = compiler_for(device)
         try:
@@ -97,7 +97,8 @@ def _use_programs(training: Training, task: Task, batch: Batch, *, compiles: boo
     return training.use_programs(task, batch, compiles=compiles, shared=shared)
 
 
-def _why_not_worth_it(training: Training, task: Task, batch: Batch, num_steps: int) -> str | None:
+def why_not_worth_it(training: Training, task: Task, batch: Batch, num_steps: int) -> str | None:
+    """Why so many steps had better run eager, None where they are worth compiling."""
     if (reason := training.learner.why_eager()) is not None:
         return reason
     num_operations = count_operations(lambda: training.try_step(task, batch))

@@ -8,8 +8,10 @@ from taskshift.config.command import compose
 from taskshift.config.settings import settings_of
 from taskshift.faults import Fault
 from taskshift.run_folder import held, run_folder_of
+from taskshift.sweeps.carriers import LocalWorkers, Slurm
+from taskshift.sweeps.launch import Here
 from taskshift.sweeps.plan import planned
-from taskshift.sweeps.stacks import cut, read_size, stacks
+from taskshift.sweeps.stacks import cut, read_size, stacked, stacks
 from taskshift.sweeps.sweep_folder import SweepFolder
 from taskshift.sweeps.worker import Member, Script, Worker
 from tests.framework.commands import carry_out
@@ -85,10 +87,28 @@ def test_what_is_no_setting_is_apart(fixed, key, values):
 
 def test_groups_are_cut_evenly():
     runs = list(range(10))
-    assert cut([runs, [10]], 4) == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9], [10]]
-    assert cut([runs], 5) == [runs[:5], runs[5:]]
-    assert cut([runs], 10) == cut([runs], 99) == [runs]
-    assert cut([runs], 1) == [[run] for run in runs]
+    assert cut(runs, 4) == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]]
+    assert cut(runs, 5) == [runs[:5], runs[5:]]
+    assert cut(runs, 10) == cut(runs, 99) == [runs]
+    assert cut(runs, 1) == [[run] for run in runs]
+
+
+def test_no_worker_is_idle_and_no_job_carries_less_than_a_program_steps_at_a_time():
+    jobs = Slurm(detach=False, parameters={"slurm_array_parallelism": 4})
+    assert [Here().fitting(100, block) for block in (1, 64)] == [100, 100]
+    assert [LocalWorkers(3, 0).fitting(100, block) for block in (1, 64)] == [34, 34]
+    assert [jobs.fitting(100, block) for block in (1, 64)] == [25, 64]
+
+
+@pytest.mark.parametrize(
+    ("size", "words", "sizes"),
+    [("auto", MANY_STEPS, [4, 3]), (2, (), [2, 2, 2, 1]), (False, MANY_STEPS, [1] * 7), ("auto", (), [1] * 7)],
+)
+def test_a_group_is_cut_for_its_workers(size, words, sizes):
+    runs = plan_of(*[(f"seed={seed}", *words) for seed in range(7)]).runs
+    found = stacked(runs, size, LocalWorkers(2, 0).fitting)
+    assert [len(stack) for stack in found] == sizes
+    assert [run for stack in found for run in stack] == list(runs)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "many", True, None, [2]])

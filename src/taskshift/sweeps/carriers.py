@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from datetime import datetime
 from io import StringIO
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ class LocalWorkers:
     num_gpus: int
     cluster: str = "local"
 
-    @property
-    def at_once(self) -> int:
-        return self.workers
+    def fitting(self, number: int, block: int) -> int:
+        """As leaves no worker idle."""
+        return ceil(number / self.workers)
 
     def carry_out(self, sweep: Sweep, stacks: Sequence[Stack]) -> None:
         make_importable(sweep.code())
@@ -81,9 +82,9 @@ class Slurm:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     cluster: str = "slurm"
 
-    @property
-    def at_once(self) -> int:
-        return self.parameters["slurm_array_parallelism"]
+    def fitting(self, number: int, block: int) -> int:
+        """As leaves none of the jobs that may run at a time idle, but for what one program does as fast as for a single run."""
+        return max(block, ceil(number / self.parameters["slurm_array_parallelism"]))
 
     def carry_out(self, sweep: Sweep, stacks: Sequence[Stack]) -> None:
         make_importable(sweep.code())

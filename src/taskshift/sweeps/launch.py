@@ -33,9 +33,8 @@ class Carrier(Protocol):
 
     cluster: str | None  # as sweep.json names it
 
-    @property
-    def at_once(self) -> int:
-        """How many stacks it carries out at a time."""
+    def fitting(self, number: int, block: int) -> int:
+        """How many of so many runs it had better carry out together, where a program steps `block` of them at a time."""
 
     def carry_out(self, sweep: Sweep, stacks: Sequence[Stack]) -> None:
         """Carry out these runs of the sweep, those of a stack together; there may be none. A run that fails stops no other."""
@@ -106,7 +105,7 @@ def launch(
         _begin(sweep)
         _note_lost_jobs(sweep)
         missing = _missing(sweep, retry_failed)
-        wanted = stacked(missing, _possible(stack, script), carrier.at_once)
+        wanted = stacked(missing, _possible(stack, script), carrier.fitting)
         together = f" in {len(wanted)} stacks" if len(wanted) < len(missing) else ""
         log.info("%s: %d runs, %d to carry out%s", folder.path, len(plan.runs), len(missing), together)
         carrier.carry_out(sweep, wanted)
@@ -142,7 +141,9 @@ class Here:
     """One stack after the other in this process."""
 
     cluster = None
-    at_once = 1
+
+    def fitting(self, number: int, block: int) -> int:
+        return number
 
     def carry_out(self, sweep: Sweep, stacks: Sequence[Stack]) -> None:
         what = "run" if all(len(stack) == 1 for stack in stacks) else "stack"

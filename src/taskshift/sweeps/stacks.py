@@ -16,6 +16,9 @@ Stack = Sequence[PlannedRun]
 StackSize = Literal["auto", False] | int
 """`hydra.launcher.stack`."""
 
+Fitting = Callable[[int, int], int]
+"""(all runs, how many of a group a program steps at a time) → how many of the group a process had better take at most."""
+
 NAMES = ("seed", "run_name", "wandb")
 """Keys by which all runs of a sweep may differ."""
 
@@ -38,33 +41,34 @@ def stacks(runs: Sequence[PlannedRun], settings_of: Callable[[Config], Collectio
     return list(groups.values())
 
 
-def cut(groups: Sequence[Stack], most: int) -> list[Stack]:
-    """The groups in pieces of `most` runs at most, the pieces of one group of nearly the same size."""
-    pieces: list[Stack] = []
-    for group in groups:
-        number = ceil(len(group) / most)
-        borders = [round(len(group) * piece / number) for piece in range(number + 1)]
-        pieces += [group[begin:end] for begin, end in zip(borders, borders[1:], strict=False)]
-    return pieces
+def cut(group: Stack, most: int) -> list[Stack]:
+    """The group in pieces of `most` runs at most, of nearly the same size."""
+    number = ceil(len(group) / most)
+    borders = [round(len(group) * piece / number) for piece in range(number + 1)]
+    return [group[begin:end] for begin, end in zip(borders, borders[1:], strict=False)]
 
 
-def stacked(runs: Sequence[PlannedRun], size: StackSize, at_once: int) -> list[Stack]:
-    """The runs as they are carried out: `size` of a group together, or with `auto` as many as pay and leave no worker idle.
+def stacked(runs: Sequence[PlannedRun], size: StackSize, fitting: Fitting) -> list[Stack]:
+    """The runs as they are carried out: `size` of a group together, or with `auto` as many as pay and as are `fitting`.
 
-    `at_once` is how many processes work at once. Raises Fault where a size is given and the runs can't train as one program.
+    Raises Fault where a size is given and the runs can't train as one program.
     """
     from taskshift.config.settings import settings_of  # torch is first needed here
-    from taskshift.sweeps.worth import why_alone
+    from taskshift.sweeps.worth import worth_of
 
     if size is False or size == 1 or len(runs) < 2:
         return [[run] for run in runs]
-    groups: list[Stack] = []
+    found: list[Stack] = []
     for group in stacks(runs, settings_of):
-        why = why_alone(group[0].config, number=len(group), asked=size != "auto") if len(group) > 1 else None
-        if why is not None and size != "auto":
-            raise Fault(f"hydra.launcher.stack={size}: {why} (in {group[0].label}); give auto or false")
-        groups += [group] if why is None else [[run] for run in group]
-    return cut(groups, ceil(len(runs) / at_once) if size == "auto" else size)
+        if len(group) == 1:
+            found.append(group)
+            continue
+        worth = worth_of(group[0].config, number=len(group), asked=size != "auto")
+        if worth.why_alone is not None and size != "auto":
+            raise Fault(f"hydra.launcher.stack={size}: {worth.why_alone} (in {group[0].label}); give auto or false")
+        most = size if size != "auto" else fitting(len(runs), worth.block) if worth.why_alone is None else 1
+        found += cut(group, most)
+    return found
 
 
 def _structure(config: Config, settings: Collection[str]) -> str:

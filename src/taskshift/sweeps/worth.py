@@ -1,25 +1,36 @@
-"""Whether runs that may train as one program had better do so."""
+"""Whether runs that may train as one program had better do so, and how many of them."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from taskshift.config.build import build_parts
-from taskshift.execution.rule import count_operations, pays
+from taskshift.execute import why_not_worth_it
+from taskshift.execution.shared import fitting_block
 from taskshift.sweeps.plan import Config
 
 
-def why_alone(config: Config, *, number: int, asked: bool) -> str | None:
-    """Why so many runs like this one go one by one, None where they go together.
+class Worth(NamedTuple):
+    """What stacking some runs would bring."""
 
-    By rule, of all their steps: a program is compiled once for all. Where it is `asked` for, only what can't be is left.
+    why_alone: str | None  # None: they go together
+    block: int = 1  # how many of them a program steps at a time
+
+
+def worth_of(config: Config, *, number: int, asked: bool) -> Worth:
+    """What stacking so many runs like this one would bring.
+
+    By rule, of all their steps: a program is compiled once for all. Where it is `asked` for, only what can't be is left alone.
     """
     if config["execution"] == "eager":
-        return "execution=eager has no program"
+        return Worth("execution=eager has no program")
     parts = build_parts(config)
     training, stream = parts.training, parts.stream
-    if (why := training.learner.why_eager()) is not None or asked or config["execution"] != "auto":
-        return why
     task = stream[0]
     batch = next(stream.apart().epoch(task, 0, actor=training))
-    num_steps = number * parts.top.num_tasks * parts.top.epochs * stream.num_batches(task)
-    is_worth_it = pays(num_steps, count_operations(lambda: training.try_step(task, batch)))
-    return None if is_worth_it else f"{num_steps} steps are too few to be worth compiling"
+    if asked or config["execution"] != "auto":
+        why = training.learner.why_eager()
+    else:
+        num_steps = number * parts.top.num_tasks * parts.top.epochs * stream.num_batches(task)
+        why = why_not_worth_it(training, task, batch, num_steps)
+    return Worth(why, fitting_block(training.net, batch.inputs, number))
