@@ -39,9 +39,12 @@ class EpochSums:
     """
 
     def __init__(
-        self, counts: Sequence[int] = (), values: Mapping[str, Tensor] | None = None, numbers: Mapping[str, Tensor] | None = None
+        self,
+        counts: Sequence[Sequence[int]] = (),
+        values: Mapping[str, Tensor] | None = None,
+        numbers: Mapping[str, Tensor] | None = None,
     ):
-        self.counts = list(counts)  # examples a batch
+        self.counts = [list(count) for count in counts]  # [examples a batch, so many batches in a row]
         self.values = {name: [kept] for name, kept in (values or {}).items()}  # name → pieces [b] that make a value a batch
         self.numbers = {name: [kept] for name, kept in (numbers or {}).items()}  # what parts of the learner tell, likewise
 
@@ -53,7 +56,10 @@ class EpochSums:
 
     def add_values(self, batch_size: int, values: Mapping[str, Tensor]) -> None:
         """Add batches of one size by their means, see `of_steps`."""
-        self.counts += [batch_size] * len(values["loss"])
+        if self.counts and self.counts[-1][0] == batch_size:
+            self.counts[-1][1] += len(values["loss"])
+        else:
+            self.counts.append([batch_size, len(values["loss"])])
         for name, value in values.items():
             self.values.setdefault(name, []).append(value)
         if len(self.values["loss"]) >= PIECES:
@@ -67,7 +73,9 @@ class EpochSums:
 
     def means(self) -> dict[str, float]:
         """Averages over examples, `loss` first, read from the device."""
-        shares = torch.tensor(self.counts, dtype=torch.float64)
+        if not self.counts:
+            return {}
+        shares = torch.cat([torch.full((number,), size, dtype=torch.float64) for size, number in self.counts])
         kept = {name: torch.cat(pieces).double().cpu() for name, pieces in self.values.items()}
         return {name: (values @ shares / shares.sum()).item() for name, values in kept.items()}
 
@@ -77,7 +85,7 @@ class EpochSums:
 
     def state_dict(self) -> dict[str, Any]:
         values, numbers = ({name: torch.cat(pieces) for name, pieces in kept.items()} for kept in (self.values, self.numbers))
-        return {"counts": list(self.counts), "values": values, "numbers": numbers}
+        return {"counts": [list(count) for count in self.counts], "values": values, "numbers": numbers}
 
 
 def of_steps(task: Task, steps: Steps, targets: Tensor) -> dict[str, Tensor]:
