@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from taskshift import checkpoint
 from taskshift.compare import differences
 from taskshift.config.construct import construct
+from taskshift.execution.shared import Shared
 from taskshift.job import Job
 from taskshift.learners.gradient import ASAM
 from taskshift.learners.learner import Learner
@@ -180,33 +181,45 @@ def assert_same_state(ours, theirs, tolerance, at="state", *, rounded):
 # -- a stack ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.parametrize("kind", NETS)
-def test_a_recorded_stack_steps_as_its_members_do(name, kind):
-    """Three members of other seeds and rates, their step recorded once and replayed: nothing of a part needs another form."""
+def stacks():
+    """Every learner replayed, two compiled; the MLP's replays are quick."""
+    for name, kind in product(LEARNERS, NETS):
+        yield pytest.param(name, kind, False, id=f"{name}-{kind}-replay", marks=[pytest.mark.slow] if kind != "mlp" else [])
+    for name in ("backprop", "cbp"):
+        yield pytest.param(name, "mlp", True, id=f"{name}-mlp-compiled", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "kind", "compiles"), list(stacks()))
+def test_a_block_steps_as_its_members_do(name, kind, compiles):
+    """Three members of other seeds and rates in a block of four, from the same state step by step; one sits a step out."""
     make, shape = NETS[kind]
-    members = [training_of(name, make, shape, seed) for seed in range(3)]
-    loss, learner = CrossEntropy(), members[0].learner
-    assert learner.why_eager() is None
+    members, shared = [training_of(name, make, shape, seed) for seed in range(3)], Shared(3)
+    task, inputs = (
+        Task(0, torch.arange(1), torch.arange(1), None, CrossEntropy()),
+        [list(batches(shape, seed)) for seed in range(3)],
+    )
     for number, member in enumerate(members):
         member.state["settings"]["optimizer"]["lr"].mul_(1 + number)
-    acting, inputs = learner.acting(0), [list(batches(shape, number)) for number in range(3)]
-
-    def step(state, batch, draws):
-        return learner.step(state, Batch(*batch), loss, draws, acting=acting)[0]
-
-    stacked, program = tree_map(lambda *of: torch.stack(of), *(dict(member.state) for member in members)), None
-    pairs = [tuple(torch.stack([batch[part] for batch in at]) for part in (0, 1)) for at in zip(*inputs, strict=True)]
-    for at, pair in enumerate(pairs):
-        draws = [member.draws.at(at, member.state["taken"]) for member in members]
-        drawn = tree_map(lambda *of: torch.stack(of), *draws)
-        program = program or make_fx(torch.vmap(step))(stacked, pair, drawn)
-        stacked = program(stacked, pair, drawn)
+        assert member.use_programs(task, inputs[0][0], compiles=compiles, shared=shared, block=4) == compiles
+    block = members[0].lane.block
+    assert all(member.lane.block is block for member in members)
+    for at in range(NUM_STEPS):
+        stepping = members if at != 1 else [members[0], members[2]]
+        before = [checkpoint.cloned(member.state) for member in members]
+        given = {member.lane.number: Batch(*(part[None] for part in inputs[member.lane.number][at])) for member in stepping}
+        found = block.learn({member.lane.number: member.asked(task, given[member.lane.number]) for member in stepping})
         for number, member in enumerate(members):
-            member.state = member.learner.step(member.state, inputs[number][at], loss, draws[number], acting=acting)[0]
-            own = tree_map(lambda tensor, number=number: tensor[number], stacked)
-            for ours, theirs in zip(tree_flatten(own)[0], tree_flatten(dict(member.state))[0], strict=True):
-                torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+            if member not in stepping:
+                assert checkpoint.first_difference(checkpoint.cloned(member.state), before[number]) is None
+                continue
+            step, learner = member.num_steps, member.learner
+            draws, acting = member.draws.at(step, before[number]["taken"]), learner.acting(step)
+            expected, told = learner.step(before[number], inputs[number][at], task.loss, draws, acting=acting)
+            state, steps = found[number]
+            member.take(state, given[number])
+            assert_same_state(member.state, expected, 1e-12)
+            torch.testing.assert_close(steps.losses[0], told.loss, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(steps.outputs, told.outputs, rtol=1e-12, atol=1e-12)
 
 
 def test_parts_that_act_draw_read_and_remember_stack_as_they_are():
