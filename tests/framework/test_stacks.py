@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from learning import training_of
 from runs import compose
 from torch import nn
 
@@ -16,11 +17,14 @@ from taskshift import run as runs
 from taskshift import trajectory
 from taskshift.compare import differences
 from taskshift.evaluators.weights import Weights
-from taskshift.execution.shared import fitting_block
+from taskshift.execution.shared import Shared, fitting_block
 from taskshift.faults import Fault
 from taskshift.job import Job
+from taskshift.learners.cbp import ContinualBackprop
 from taskshift.run import run, run_together
 from taskshift.run_folder import run_folder_of
+from taskshift.shifts.slowly_changing_regression import SlowlyChangingRegression
+from taskshift.shifts.source import StreamSettings
 
 BITS = (
     "recorder=none", "use_wandb=false", "num_threads=1", "data=none", "net=mlp", "net.depth=1", "net.width=5", "sweep_name=s",
@@ -323,3 +327,46 @@ def test_blocks_follow_from_shapes():
     assert [size(5), size(30), size(100), size(100, 2), size(1000)] == [128, 64, 16, 1, 1]
     assert size(5, members=2) == size(5, members=100)
     assert size(5, members=1) == 1
+
+
+def small_training(activation=nn.Tanh, **given):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(20, 5), activation(), nn.Linear(5, 1))
+    stream = SlowlyChangingRegression(StreamSettings(1, 1, 0), num_steps=8)
+
+    def optimizer(leaves):
+        return torch.optim.SGD(leaves, lr=0.01)
+
+    def make_net(seed):
+        return nn.Sequential(nn.Linear(20, 5), activation(), nn.Linear(5, 1))
+
+    return training_of(net, optimizer, stream, make_net=make_net, **given), stream
+
+
+def in_blocks(*makes):
+    """Trainings that share what they can, each made by one of these."""
+    shared, trainings = Shared(len(makes)), []
+    for make in makes:
+        training, stream = make()
+        batch = stream.gather(stream[0], stream[0].train[:1])
+        training.use_programs(stream[0], batch, compiles=False, shared=shared, block=16)
+        trainings.append(training)
+    return [training.lane.block for training in trainings]
+
+
+def test_settings_may_differ_in_a_block_and_structure_may_not():
+    def cbp(rate, **given):
+        return lambda: small_training(interventions={"cbp": ContinualBackprop(rate, **given)})
+
+    one, other = in_blocks(cbp(1e-4), cbp(1e-3))
+    assert one is other, "rates"
+    one, other = in_blocks(cbp(1e-4), cbp(0.5))
+    assert one is not other, "draws of other shapes"
+    one, other = in_blocks(cbp(1e-4), cbp(1e-4, utility="weight"))
+    assert one is not other, "another kind of part"
+
+
+def test_a_step_that_only_looks_alike_is_taken_apart_and_it_is_said(caplog):
+    one, other, third = in_blocks(small_training, lambda: small_training(nn.ReLU), small_training)
+    assert one is third is not other
+    assert sum("is stepped apart" in message for message in caplog.messages) == 1

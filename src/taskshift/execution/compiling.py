@@ -86,7 +86,7 @@ def _by_inductor(recording: Recording, arguments: Sequence[Tensor]) -> Callable[
     graph = in_place(finer, recording.num_changing)
     # one process, for a pool's workers would outlive a run that is killed; no look at shapes in every step, they are fixed
     with config.patch(compile_threads=1, size_asserts=False), torch._guards.tracing(torch._guards.TracingContext(mode)):
-        return compile_fx_inner(graph, fakes)
+        return compile_fx_inner(graph, fakes).current_callable  # what it does around that costs as much as a small step
 
 
 @contextmanager
