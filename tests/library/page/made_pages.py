@@ -154,6 +154,12 @@ def made_page(num_tasks: int = 4, *, runs: int = 1, whole: bool = True) -> Page:
     return Page("a page", views, "made by hand")
 
 
+def unequal_page() -> Page:
+    """Two runs of different numbers of tasks, resolutions and evaluators."""
+    short = tuple(moment(number, side=21, kinds=("random",), whole=False) for number in range(2))
+    return Page("unequal", (run_view(4, name="long"), RunView("short", cards=cards(), moments=short)))
+
+
 def unfinished_page() -> Page:
     """A page whose planes, lines and curves have NaN and infinite cells, one plane none that is finite."""
     grid = noisy_plane()

@@ -81,8 +81,8 @@ function chartSaid(chart, drawn) {
   return `${chart.title} by ${head.clock}. ${drawn.slice(0, 8).map(one).filter(Boolean).join("; ")}.`;
 }
 
-async function drawMatrix(matrix) {
-  const { z } = await block(matrix.block);
+function drawMatrix(matrix) {
+  const { z } = matrix;
   const places = matrix.labels.map((_, i) => i);
   const hover = `%{y}, %{x}: %{customdata:.5g}<extra></extra>`;
   const cells = heatmap(places, places, z, matrix.scale, { bar: colourBar(matrix.scale, ""), hover });

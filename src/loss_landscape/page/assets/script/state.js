@@ -18,10 +18,11 @@ const momentOf = (run, position = state.position) => runs[run].moments[position]
 const lettered = (run, text) => (runs[run].letter ? `${runs[run].letter} · ${text}` : text);
 const where = () => (numPositions > 1 ? `${head.clock} ${told(head.positions[state.position])}` : "");
 
-/** Decode what the position needs. */
+/** Decode what the position needs, and the matrices; drawing then waits for nothing, so that printing can draw at once. */
 async function loadMoments() {
   const found = state.shown.map((run) => momentOf(run));
   moments = await Promise.all(found.map((moment) => (moment ? block(moment.block) : null)));
+  for (const matrix of head.matrices) matrix.z ??= (await block(matrix.block)).z;
 }
 
 /** The sentence for a run that lacks what its neighbour has. */
