@@ -153,7 +153,7 @@ def _relief(grid: Grid, spread: float) -> Sequence[str]:
         return ["no float noise was found"]
     times = f"over {OVER:.0f}" if spread > OVER * noise else f"{spread / noise:.3g}"
     doubt = ": mostly rounding" if spread <= NOISE_MARGIN * noise else ""
-    return [f"the range is {times} times the float noise ({noise:.2g}){doubt}"]
+    return [f"the range is {times} times the float noise ({told(noise, 2)}){doubt}"]
 
 
 def _reach(grid: Grid) -> Sequence[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from loss_landscape.page.content import Cell
 from loss_landscape.results.grid import Grid
@@ -85,12 +86,12 @@ def plane_words(grid: Grid) -> ReadAndNot:
     return ASCENT if grid.info.rho is not None else PLANES.get(grid.info.directions.kind, OTHER_PLANE)
 
 
-def told(value: Cell) -> str:
-    """A table's cell: text as it is, whole numbers whole, others with four digits; a dash where nothing was measured."""
+def told(value: Cell, digits: int = 4) -> str:
+    """A table's cell: text as it is, whole numbers whole, others with some digits; a dash where nothing was measured."""
     if value is None:
         return "–"
     if isinstance(value, str | bool | int):
         return str(value)
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    return f"{value:.4g}".replace("-", "−")
+    return re.sub(r"e[+]?(-?)0*(?=\d)", r"e\1", f"{value:.{digits}g}").replace("-", "−")
