@@ -148,7 +148,7 @@ def test_with_a_control_the_gap_answers(gaps, answer):
     accuracies = line(0.9, -0.05, len(gaps))  # harder tasks: the trend alone would say yes
     card = plasticity_card(tasks_of(plasticity__gap_test_accuracy=gaps, plasticity__test_accuracy=accuracies))
     assert card.answer == answer
-    assert card.headline == f"{100 * gaps[-1]:+.1f} points to a new net"
+    assert card.headline == f"{100 * gaps[-1]:+.1f} points"
     assert card.series == tuple(gaps)
 
 

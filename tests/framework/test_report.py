@@ -118,6 +118,17 @@ def test_curves_over_epochs_stand_on_the_axis_of_the_tasks(tmp_path):
     assert (trace.values, trace.lower, trace.upper) == ((800.0, 801.0, 802.0), (775.0, 776.0, 777.0), (825.0, 826.0, 827.0))
 
 
+def test_a_new_nets_curves_have_names_and_a_chart_of_their_own(tmp_path):
+    control = {"plasticity/control_test_accuracy": 0.9, "plasticity/gap_test_accuracy": -0.1}
+    error = {"plasticity/test_accuracy_standard_error": 0.02}
+    view = run_view(project_run(tmp_path, **control, **error), "one")
+    charts = {chart.title: chart.series for chart in view.over[0].charts}
+    assert [(one.name, one.values) for one in charts["accuracy on each task: a new net"]] == [("test", (0.9,))]
+    assert [(one.name, one.values) for one in charts["accuracy: this net less a new net"]] == [("test", (-0.1,))]
+    [test] = [one for one in charts["accuracy on each task"] if one.name == "test"]
+    assert (test.lower[1], test.upper[1]) == pytest.approx((0.78, 0.82))
+
+
 def test_the_table_is_the_terminals_and_another_has_every_number(tmp_path):
     ends, every = run_view(project_run(tmp_path), "one").tables
     assert ends.columns[:3] == ("task", "loss", "accuracy")

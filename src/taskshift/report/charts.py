@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def panels_before(run: WrittenRun) -> tuple[Panel, ...]:
     """What was learnt, and the curvature, over the tasks."""
     learnt = _panel(
         "What was learnt",
-        [*_charts(run, plasticity_panels(run)), *_learning(run)],
+        [*_charts(run, _one_net_each(plasticity_panels(run))), *_learning(run)],
         read="A net that loses plasticity learns each task worse, or slower, than a new net; the gap to a new net is that alone. "
         "In the curves after each epoch a task's end stands at its number.",
         cannot_tell="Without the gap: whether the net is worn, or tasks are harder. A training loss is taken before each step.",
@@ -72,6 +73,16 @@ def _panel(title: str, charts: Iterable[Chart], *, read: str, cannot_tell: str) 
     """The panel, or none where there is nothing to show."""
     shown = tuple(charts)
     return (Panel(title, shown, read, cannot_tell),) if shown else ()
+
+
+def _one_net_each(panels: Iterable[draw.Panel]) -> Iterator[draw.Panel]:
+    """A panel's curves without a name, which are a new net's, in a panel of their own, by the names of those of their colours."""
+    for panel in panels:
+        names = {curve.colour: curve.label for curve in panel.curves if curve.label is not None}
+        title = panel.title.partition(",")[0]
+        yield replace(panel, title=title, curves=[curve for curve in panel.curves if curve.label is not None])
+        new = [replace(curve, label=names[curve.colour]) for curve in panel.curves if curve.label is None]
+        yield replace(panel, title=f"{title}: a new net", curves=new)
 
 
 def _learning(run: WrittenRun) -> Iterator[Chart]:

@@ -56,8 +56,8 @@ def _of_gaps(tasks: Tasks, name: str, of_what: str, worse: int, margin: float) -
     return Card(
         QUESTION,
         answer,
-        headline=f"{say(gaps[-1], errors[-1])} to a new net",
-        context=f"test {of_what} of this net less a new net's, last task; {learnt}",
+        headline=say(gaps[-1], errors[-1]),
+        context=f"test {of_what} less a new net's, last task; {learnt}",
         evidence=sentences([evidence]),
         limits=GAP_LIMITS,
         settled_by="more seeds: taskshift compare pairs them" if answer == "cannot tell" else "",
@@ -146,4 +146,4 @@ def wilson(fraction: float, count: float) -> tuple[float, float]:
 def _points(value: float, error: float = math.nan) -> str:
     if not math.isfinite(value):
         return number(value)
-    return f"{100 * value:+.1f} points" + (f" ± {100 * error:.1f}" if math.isfinite(error) else "")
+    return f"{100 * value:+.1f}{f' ± {100 * error:.1f}' if math.isfinite(error) else ''} points"
