@@ -359,7 +359,10 @@ def test_a_difference_is_there_or_not_or_open(tmp_path, gain, answer):
     grid = {"learner": ["backprop", "l2"], "seed": ["0", "1", "2", "3"]}
     gained = {"backprop": (0, 0, 0, 0), "l2": gain}
     folder = write_sweep(tmp_path / "s", grid, lambda run, task: 0.5 + gained[run["learner"]][int(run["seed"])])
-    assert sweep_page(folder).cards[0].answer == answer
+    [card] = sweep_page(folder).cards
+    assert card.answer == answer
+    assert ("Differences of up to 0.02 count for nothing." in card.evidence) is (answer == "no")
+    assert ("Too few pairs to tell" in card.evidence) is (answer == "cannot tell")
 
 
 def test_a_sweep_of_seeds_alone_is_one_configuration(tmp_path):

@@ -72,15 +72,16 @@ def _card(key: str, one: Comparison, metric: str, margin: float) -> Card:
     base, other = (f"{key}={shown_value(value)}" for value in (one.base, one.other))
     interval = one.interval()
     told = "no interval" if interval is None else f"{LEVEL:.0%} between {interval[0]:+.3g} and {interval[1]:+.3g}"
-    p = p_value(one.differences)
+    p, answer = p_value(one.differences), _answer(one, margin)
+    notes = [f"differences of up to {margin:g} count for nothing"] if answer == "no" else notes_on(one)
     return Card(
         f"Does {other} differ from {base}?",
-        _answer(one, margin),
+        answer,
         headline=f"{one.mean:+.3g} in {metric}",
         context=f"{number(one.other_mean)} with {other}, {number(one.base_mean)} with {base}",
-        evidence=sentences([told, f"{len(one.differences)} pairs", *([f"p = {p:.2g}"] if p == p else []), *notes_on(one)]),
+        evidence=sentences([told, f"{len(one.differences)} pairs", *([f"p = {p:.2g}"] if p == p else []), *notes]),
         limits=LIMITS,
-        settled_by="more seeds" if _answer(one, margin) == "cannot tell" else "",
+        settled_by="more seeds" if answer == "cannot tell" else "",
         worrying=None,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from loss_landscape.page.content import Card
-from taskshift.report.trend import Indicator, Tasks, combined
+from taskshift.report.trend import Indicator, Tasks, combined, telling_first
 from taskshift.report.words import number, sentences, share
 
 A_TENTH = math.log(1.1)
@@ -26,6 +26,7 @@ LIMITS = (
 def features_card(tasks: Tasks) -> Card:
     """Judged by the trends of a rank and of the share of dormant units: one of them that grows worse is enough."""
     measured = [one for one in RANKS if one.is_in(tasks)][:1] + [one for one in (DORMANT,) if one.is_in(tasks)]
+    measured = telling_first(measured, [one.answer(tasks) for one in measured])
     answer = combined([one.answer(tasks) for one in measured])
     return Card(
         COLLAPSE,

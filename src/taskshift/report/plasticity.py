@@ -8,7 +8,7 @@ import numpy as np
 
 from loss_landscape.interpretation.hints import Answer
 from loss_landscape.page.content import Card
-from taskshift.report.trend import Indicator, Tasks, combined, having
+from taskshift.report.trend import Indicator, Tasks, combined, having, telling_first
 from taskshift.report.words import number, sentences, share, tasks_in_words
 from taskshift.sweeps.intervals import FEWEST, LEVEL
 
@@ -88,6 +88,7 @@ def _judged(gaps: np.ndarray, errors: np.ndarray, worse: int, margin: float, of_
 def _of_trends(tasks: Tasks) -> Card:
     learnt = [one for one in (TEST if TEST.is_in(tasks) else TEST_OF_EPOCHS, LEARNT) if one.is_in(tasks)]
     learnt = learnt or [one for one in (TEST_LOSS, LOSS_LEARNT) if one.is_in(tasks)]
+    learnt = telling_first(learnt, [one.answer(tasks) for one in learnt])
     return Card(
         QUESTION,
         combined([one.answer(tasks) for one in learnt]),

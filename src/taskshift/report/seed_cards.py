@@ -10,7 +10,7 @@ from loss_landscape.page.content import Card
 from taskshift.report.curvature import GROWS, GROWS_LIMITS, LARGEST
 from taskshift.report.features import COLLAPSE, DORMANT, LIMITS, RANKS
 from taskshift.report.plasticity import CONTROL, LEARNT, LOSS_LEARNT, QUESTION, TEST, TEST_LOSS
-from taskshift.report.trend import FEWEST, FEWEST_RUNS, Indicator, Tasks, combined, over_seeds
+from taskshift.report.trend import FEWEST, FEWEST_RUNS, Indicator, Tasks, Trend, combined, over_seeds, telling_first
 from taskshift.report.words import number, sentences, share
 from taskshift.sweeps.records import runs_in_words
 
@@ -36,7 +36,8 @@ def _measured(indicators: Sequence[Indicator], runs: Sequence[Tasks]) -> list[In
 
 
 def _card(question: str, indicators: Sequence[Indicator], runs: Sequence[Tasks], limits: str, settles: str) -> Card:
-    trends = [over_seeds([trend for tasks in runs if (trend := one.trend(tasks)) is not None]) for one in indicators]
+    indicators = telling_first(indicators, [one.judged(_trend(one, runs)) for one in indicators])
+    trends = [_trend(one, runs) for one in indicators]
     evidence = [
         f"{one.words}: no interval, which takes {FEWEST_RUNS} runs of {FEWEST} tasks"
         if trend is None
@@ -53,6 +54,10 @@ def _card(question: str, indicators: Sequence[Indicator], runs: Sequence[Tasks],
         limits=limits,
         settled_by=settles,
     )
+
+
+def _trend(one: Indicator, runs: Sequence[Tasks]) -> Trend | None:
+    return over_seeds([trend for tasks in runs if (trend := one.trend(tasks)) is not None])
 
 
 def _last(one: Indicator, runs: Sequence[Tasks]) -> str:

@@ -149,6 +149,13 @@ def having(tasks: Tasks, name: str) -> Tasks:
     return {task: row for task, row in tasks.items() if name in row}
 
 
+def telling_first(indicators: Sequence[Indicator], answers: Sequence[Answer]) -> list[Indicator]:
+    """Those that grow worse before the others: a card shows the first."""
+    return [
+        one for wanted in (True, False) for one, answer in zip(indicators, answers, strict=True) if (answer == "yes") is wanted
+    ]
+
+
 def combined(answers: Collection[Answer]) -> Answer:
     """The answer of several indicators: any that grows worse says yes, and only all together say no."""
     if "yes" in answers:
