@@ -36,6 +36,7 @@ MORE_PARAMETERS = {
     "eigenpairs": "docs/API.md promises every one of these keywords",
     "DirectionInfo": "a record of all that is known of directions: each field is a fact",
     "GridInfo": "a record of all that is known of a grid: each field is a fact",
+    "LossSurface": "what a loss is made of, and what its random numbers follow from",
     "HessianMetrics": "a record of all that is known of a curvature: each field is a fact",
     "sample_landscape": "a landscape in one call, by the words of the Writer",
     "UnitLayer": "a record of all that is known of a layer's units: each field is a fact",

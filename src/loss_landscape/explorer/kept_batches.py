@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from loss_landscape.explorer.loss_options import LossOptions
-from loss_landscape.explorer.random_state import seeded
+from loss_landscape.explorer.random_state import seeded_with_loader
 from loss_landscape.objective.batches import DATASET_BATCH, SHUFFLING
 
 
@@ -29,7 +29,7 @@ def kept_batches(data_loader: Any, options: LossOptions, seed: int) -> KeptBatch
     if options.max_batches is None:
         ordered = _in_order(source)
         return KeptBatches(ordered if hook is None else _Hooked(ordered, hook, seed))
-    with seeded(seed, source):
+    with seeded_with_loader(seed, source):
         read = list(itertools.islice(_hooked(source, hook), options.max_batches))
     return KeptBatches(read, _notes(source, len(read), seed))
 
@@ -43,10 +43,10 @@ class _Hooked:
     seed: int
 
     def __iter__(self) -> Iterator[Any]:
-        with seeded(self.seed, self.source):
+        with seeded_with_loader(self.seed, self.source):
             batches, over = _hooked(self.source, self.hook), object()
         while True:
-            with seeded(self.seed, self.source):  # only while it reads: between batches the numbers are others'
+            with seeded_with_loader(self.seed, self.source):  # only while it reads: between batches the numbers are others'
                 batch = next(batches, over)
             if batch is over:
                 return

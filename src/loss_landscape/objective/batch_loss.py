@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from loss_landscape.nested import copied, tensors_in
 from loss_landscape.objective.criterion import Criterion, LossFunction
 from loss_landscape.objective.functional_net import FunctionalNet, Parameters
+from loss_landscape.objective.held_draws import DrawWatch
 from loss_landscape.objective.rehearsal import NotEvaluableError, Rehearsal
 
 FAULTS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
@@ -41,10 +42,11 @@ class BatchLoss:
             with _explained("the net, in eval mode,", inputs=batch[0]):
                 net, outputs = _rehearsed_on_inputs(net, rehearsal)
             criterion = Criterion(loss_fn).prepared(outputs, copied(batch[1]))
-            with _explained("loss_fn(outputs, targets)", outputs=outputs, targets=batch[1]):
+            explained = _explained("loss_fn(outputs, targets)", outputs=outputs, targets=batch[1])
+            with explained, DrawWatch(net.device) as drawn:
                 watch = criterion.watched(outputs, batch[1], rehearsal.outside(net))
             rehearsal.require_no_reading("loss_fn", watch)
-            rules = net.rules.with_strangers(watch.strangers.values())
+            rules = net.rules.with_strangers(watch.strangers.values()).with_draws(drawn.sources)
             return cls(replace(net, rules=rules), criterion=criterion)
 
     @classmethod
@@ -56,15 +58,17 @@ class BatchLoss:
 
     def __call__(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Tensor:
         """The loss of a batch at `parameters` by name, a scalar to be differentiated; the net in `dtype` where that is given."""
-        batch = self.net.lent(batch)
-        if self.custom is not None:
-            return self.custom.at(self.net, parameters, batch)
-        assert self.criterion is not None  # one of the two is there
-        return self.criterion(self.net(parameters, batch[0], dtype), batch[1])
+        with self.net.drawing(batch):
+            batch = self.net.lent(batch)
+            if self.custom is not None:
+                return self.custom.at(self.net, parameters, batch)
+            assert self.criterion is not None  # one of the two is there
+            return self.criterion(self.net(parameters, batch[0], dtype), batch[1])
 
     def outputs(self, parameters: Parameters, batch: Any, dtype: torch.dtype | None = None) -> Any:
         """What the net gives for a batch of (inputs, targets) at `parameters`, in `dtype` where that is given."""
-        return self.net(parameters, self.net.lent(batch)[0], dtype)
+        with self.net.drawing(batch):
+            return self.net(parameters, self.net.lent(batch)[0], dtype)
 
     def with_net(self, net: FunctionalNet) -> BatchLoss:
         """The same loss of another form of the net."""

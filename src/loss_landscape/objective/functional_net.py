@@ -6,6 +6,7 @@ import contextlib
 import copy
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from loss_landscape.nested import copied, map_tensors
 from loss_landscape.objective.checkpointed_blocks import plain_checkpoints
+from loss_landscape.objective.held_draws import held_draw
 from loss_landscape.objective.outside_reads import replaced
 from loss_landscape.objective.private_copy import GivenAttributes, evaluating_clone, private_clone, with_modes
 
@@ -34,7 +36,8 @@ class CallRules:
     With `whole_inputs` a tuple, list or mapping is one argument. Each call gets copies of the parameters in `copied`, which it
     writes into or wants in memory of their own, and with `copied_batch` of its batch. `outside` are the user's own tensors that
     a call reads by another way than the net's attributes, each with the name under which it moves. `strangers` are parameters
-    that it reads and that are none of the net's.
+    that it reads and that are none of the net's. `draws` are the sources of the random numbers that it draws (torch, NumPy,
+    Python), which follow from `seed` and the batch.
     """
 
     whole_inputs: bool = False
@@ -42,10 +45,21 @@ class CallRules:
     copied_batch: bool = False
     outside: tuple[tuple[Tensor, str], ...] = ()
     strangers: tuple[Tensor, ...] = ()
+    draws: tuple[str, ...] = ()
+    seed: int = 0
+
+    @property
+    def draw_note(self) -> str:
+        """In words that random numbers are held; "" where none are drawn."""
+        return f"one draw of random numbers ({', '.join(self.draws)}) is held" if self.draws else ""
 
     def with_strangers(self, parameters: Iterable[Tensor]) -> CallRules:
         """The same with more of them."""
         return replace(self, strangers=tuple({id(each): each for each in (*self.strangers, *parameters)}.values()))
+
+    def with_draws(self, sources: Iterable[str]) -> CallRules:
+        """The same with more sources of random numbers."""
+        return replace(self, draws=tuple(dict.fromkeys((*self.draws, *sources))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +114,10 @@ class FunctionalNet:
         named = state if inside is None else {f"net.{name}": tensor for name, tensor in state.items()}
         with self.given.kept(), replaced([(tensor, state[name]) for tensor, name in self.rules.outside]):
             return called(inside or self.module, named, positional, keywords)
+
+    def drawing(self, batch: Any) -> AbstractContextManager[None]:
+        """A context for a call on `batch`: inside, the random numbers that the net draws are those that are held."""
+        return held_draw(self.rules.seed, batch, self.device) if self.rules.draws else contextlib.nullcontext()
 
     def lent(self, batch: Any) -> Any:
         """A batch, or a copy of it where a call would write into it; a tensor that is there twice is so again."""
@@ -181,7 +199,8 @@ def recomputed_statistics(net: FunctionalNet, parameters: Parameters, inputs: It
     twin = replace(net, module=training)
     with torch.no_grad():
         for one in inputs:
-            twin.run(twin.state(parameters) | buffers, *spread(twin.lent(one), whole=twin.rules.whole_inputs))
+            with twin.drawing(one):
+                twin.run(twin.state(parameters) | buffers, *spread(twin.lent(one), whole=twin.rules.whole_inputs))
     return buffers
 
 

@@ -19,6 +19,7 @@ from loss_landscape.objective.functional_net import FunctionalNet, Parameters, c
 from loss_landscape.objective.own_modes import require_same_loss_in_own_eval_mode
 from loss_landscape.objective.rehearsal import Rehearsal
 from loss_landscape.objective.used_parameters import UsedParameters, used_parameters
+from loss_landscape.randomness import GeneratorLike, generator_from
 
 BatchNorm = Literal["running", "batch", "recompute"]
 
@@ -85,7 +86,8 @@ class Objective:
         """The regulariser at `parameters`, a scalar to be differentiated; only where there is one."""
         if self.regularizer is None:
             raise ValueError("this objective has no regulariser")
-        return self.regularizer.at(self.net, parameters, None)
+        with self.net.drawing(()):
+            return self.regularizer.at(self.net, parameters, None)
 
     def terms(self) -> Iterator[tuple[float, Callable[[Parameters], Tensor]]]:
         """The loss as a sum: a weight and a function of parameters, for each batch and the regulariser."""
@@ -143,6 +145,8 @@ class Objective:
         """The same objective with every batch cut in two, weighed at `parameters`; ValueError where that changes the loss."""
         if self.batch_norm != "running":
             raise ValueError(f"with batch_norm={self.batch_norm!r} the loss depends on how the data are cut into batches")
+        if self.net.rules.draws:
+            raise ValueError("the net draws random numbers, others for each batch")
         batches = self.batches.in_halves()
         with undisturbed(self.device):
             weights = batch_weights(self.batch_losses, batches, parameters, self.batch_weights.given)
@@ -163,6 +167,7 @@ def objective_of(
     dtype: torch.dtype | None = None,
     batch_norm: BatchNorm = "running",
     regularizer: Callable[[nn.Module], Tensor] | None = None,
+    generator: GeneratorLike = None,
 ) -> Objective:
     """The objective of a user's net as it is now; the arguments and the errors are those of `LossSurface`."""
     _check_choices(loss_fn, batch_loss, batch_norm)
@@ -171,6 +176,7 @@ def objective_of(
     model = unwrapped(model)
     _check_that_it_moves(loss_fn, model)
     net = FunctionalNet.of(model, dtype)
+    net = replace(net, rules=replace(net.rules, seed=_seed_from(generator_from(generator))))
     converted = any(p.dtype != net.dtype for p in model.parameters() if p.is_floating_point())
     if batch_norm == "batch":
         net = net.with_batch_statistics()
@@ -191,6 +197,10 @@ def objective_of(
             losses = losses.with_net(net)
         objective = _used_and_weighed(losses, penalty, fixed, batch_norm, batch_weight)
     return objective
+
+
+def _seed_from(generator: torch.Generator) -> int:
+    return int(torch.randint(2**32, (), generator=generator, device=generator.device))
 
 
 def _losses(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from loss_landscape.randomness import GENERATORS, restore_state, state_of
 
 KEPT_BY_TORCH = frozenset(vars(nn.RNN(1, 1)))
 """The attributes that torch gives modules, among them parameters, hooks, and lists of weights that follow these."""
@@ -87,6 +90,9 @@ class GivenAttributes:
             if isinstance(value, Tensor) and not value.is_inference()
         ]
 
+        self._generators = [
+            (value, state_of(value)) for _, _, given in self._modules for value in given.values() if isinstance(value, GENERATORS)
+        ]
         self._restores = True
 
     @contextmanager
@@ -116,6 +122,13 @@ class GivenAttributes:
             attributes.update(given)
         for _, container, given in self._contents:
             _refill(container, given)
+        for generator, state in self._generators:
+            restore_state(generator, state)
+
+    @property
+    def has_drawn(self) -> bool:
+        """Whether one of the modules' own generators has given random numbers."""
+        return any(pickle.dumps(state_of(generator)) != pickle.dumps(state) for generator, state in self._generators)
 
     def changed(self) -> list[str]:
         """The names of the attributes that are not what they were."""

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from loss_landscape.nested import copied, tensors_in
 from loss_landscape.objective.functional_net import FunctionalNet, Parameters, undisturbed
+from loss_landscape.objective.held_draws import DrawWatch
 from loss_landscape.objective.outside_reads import MemoryWatch
 
 Run = Callable[[FunctionalNet, Parameters, Any], Any]
@@ -45,19 +46,19 @@ class Rehearsal:
         Raises NotEvaluableError for a net that remembers its calls, and for tensors of the user's net that are read by a way that
         can't be followed.
         """
-        watch, modules, (given, again, changed) = self._watched(net, run)
+        watch, modules, (given, again, changed), drawn = self._watched(net, run)
         if changed and not _same(given, again):
             raise NotEvaluableError(
                 f"the net remembers its calls: {', '.join(changed[:4])} of it changed in a call, and another call with the same "
-                "parameters and inputs gave something else; set it anew at the start of forward, or in a batch_loss, and let no "
-                "NumPy or Python random numbers into it"
+                "parameters and inputs gave something else; set it anew at the start of forward, or in a batch_loss"
             )
         names = {label[1] for label in (*watch.written, *watch.reinterpreted) if label[0] == "parameter"}
         rules = replace(
             net.rules,
             copied=net.rules.copied | names,
             copied_batch=net.rules.copied_batch or any(label[0] == "batch" for label in watch.written),
-        ).with_strangers(watch.strangers.values())
+        )
+        rules = rules.with_strangers(watch.strangers.values()).with_draws(drawn)
         if outside := _outside(watch):
             return self._following(replace(net, rules=rules), run, outside, modules)
         return replace(net, rules=rules), given
@@ -87,7 +88,7 @@ class Rehearsal:
             )
         pairs = {id(tensor): (tensor, name) for _, name, tensor in self._named(net)}
         net = replace(net, rules=replace(net.rules, outside=tuple(pairs.values())))
-        watch, _, (given, _, _) = self._watched(net, run)
+        watch, _, (given, _, _), _ = self._watched(net, run)
         if left := _outside(watch):
             raise NotEvaluableError(
                 f"{_listed(left)} of the net itself is read by a view or a copy that was made outside the loss, and would not be "
@@ -95,7 +96,9 @@ class Rehearsal:
             )
         return net, given
 
-    def _watched(self, net: FunctionalNet, run: Run) -> tuple[MemoryWatch, list[str], tuple[Any, Any, list[str]]]:
+    def _watched(
+        self, net: FunctionalNet, run: Run
+    ) -> tuple[MemoryWatch, list[str], tuple[Any, Any, list[str]], tuple[str, ...]]:
         batch, parameters = copied(self.batch), {name: p.clone() for name, p in net.parameters.items()}
         labels: dict[Hashable, Tensor] = {("parameter", name): p for name, p in parameters.items()}
         labels |= {("batch", index): tensor for index, tensor in enumerate(tensors_in(batch))}
@@ -103,15 +106,16 @@ class Rehearsal:
         with net.given.left_as_changed():
             with (
                 undisturbed(net.device),
+                DrawWatch(net.device) as drawn,
                 _training_modules(self.model) as modules,
                 MemoryWatch(labels | self.outside(net)) as watch,
             ):
                 given = run(net, parameters, batch)
-            changed = net.given.changed()
+            changed, sources = net.given.changed(), drawn.sources + ("the net's own",) * net.given.has_drawn
             if changed:
-                with undisturbed(net.device):
+                with undisturbed(net.device), DrawWatch(net.device):
                     again = run(net, {name: p.clone() for name, p in net.parameters.items()}, copied(self.batch))
-        return watch, modules, (given, again, changed)
+        return watch, modules, (given, again, changed), sources
 
 
 def _outside(watch: MemoryWatch) -> list[str]:

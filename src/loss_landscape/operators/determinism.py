@@ -33,7 +33,7 @@ def check_deterministic(surface: LossSurface) -> None:
     >>> check_deterministic(LossSurface(Noisy(2, 1), nn.MSELoss(), batches))
     Traceback (most recent call last):
     ...
-    ValueError: the net (Noisy) draws random numbers (aten...), so the loss is another one each time; ...
+    ValueError: the net (Noisy) draws random numbers (aten...), and the loss is that of one draw, which the surface holds; ...
     """
     require_surface(surface)
     _require_same_batches(surface)
@@ -84,12 +84,12 @@ class _RandomnessDetector(TorchDispatchMode):
     def _draws(self, function: Any) -> str:
         if self._inside and isinstance(self._inside[-1], DROPOUTS):
             return (
-                f"{self._here} is active though the net is in eval mode, so the loss is another one each time: a module is put "
-                "into training mode inside forward, or overrides train(); take that out"
+                f"{self._here} is active though the net is in eval mode, and the loss is that of one draw, which the surface "
+                "holds: a module is put into training mode inside forward, or overrides train(); take that out"
             )
         return (
-            f"{self._here} draws random numbers ({function}), so the loss is another one each time; let it draw in training mode "
-            "only (F.dropout needs training=self.training), or from a generator that is seeded anew in each forward pass"
+            f"{self._here} draws random numbers ({function}), and the loss is that of one draw, which the surface holds; let it "
+            "draw in training mode only (F.dropout needs training=self.training), or from a generator that each forward pass seeds"
         )
 
     @property
@@ -119,6 +119,11 @@ def _require_no_randomness(surface: LossSurface) -> None:
     with undisturbed(surface.device), torch.no_grad(), _RandomnessDetector(surface.objective.net.module):
         for _, loss in surface.objective.terms():
             loss(parameters)
+    if sources := [source for source in surface.objective.net.rules.draws if source != "torch"]:
+        raise ValueError(
+            f"the net or the loss draws random numbers of {' and '.join(sources)}, and the loss is that of one draw, which the "
+            "surface holds; let it draw in training mode only"
+        )
 
 
 def _require_same(what: str, evaluate: Callable[[], Tensor]) -> None:
@@ -127,6 +132,6 @@ def _require_same(what: str, evaluate: Callable[[], Tensor]) -> None:
     if difference > (1e-9 if first.dtype == torch.float64 else 1e-5):
         raise ValueError(
             f"the {what} differs by {difference:.1e}, relatively, between two evaluations at the same point: the net or the loss "
-            "remembers its calls or draws from another source of random numbers (NumPy, Python), or an operation is not "
+            "remembers its calls or draws from a generator of its own, or an operation is not "
             "deterministic here (see torch.use_deterministic_algorithms)"
         )

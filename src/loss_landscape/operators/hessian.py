@@ -74,7 +74,7 @@ class HessianOperator(SummedOperator):
 
 def _by_rule(surface: LossSurface) -> tuple[HessianMethod, ...]:
     has_convolution = any(len(shape) > 2 for shape in surface.layout.shapes)
-    pays = has_convolution and surface.size <= MAX_PARAMETERS_TRACED
+    pays = has_convolution and surface.size <= MAX_PARAMETERS_TRACED and not surface.objective.net.rules.draws
     return ("traced", "retained", "finite_differences") if pays else ("retained", "finite_differences")
 
 
@@ -82,7 +82,7 @@ def _first_that_works(
     surface: LossSurface, candidates: tuple[HessianMethod, ...], memory_budget_mb: int, on_oom: DeviceFallback
 ) -> tuple[HessianMethod, BatchSum, str]:
     """The method, its products, and why it is not an earlier one; ValueError where none gives the loss's second derivatives."""
-    reasons: list[str] = []
+    reasons, draws = list[str](), surface.objective.net.rules.draw_note
     check = DerivativeCheck(surface)
     for method in candidates:
         try:
@@ -97,7 +97,11 @@ def _first_that_works(
         except RuntimeError as error:
             reasons.append(f"not {method}: {str(error).strip().partition(chr(10))[0]}")
         else:
-            return method, products, "; ".join(filter(None, [*reasons, note, surface.derivative_note]))
+            return (
+                method,
+                products,
+                "; ".join(filter(None, [*reasons, note, surface.derivative_note, draws])),
+            )
     advice = (
         "give method='auto'" if len(candidates) == 1 else "this loss has no Hessian here: take another point, or a smooth loss"
     )

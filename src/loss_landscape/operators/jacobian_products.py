@@ -67,7 +67,7 @@ def first_that_works(
 
 
 def _note(reasons: Sequence[str], surface: LossSurface) -> str:
-    return "; ".join(filter(None, [*reasons, surface.derivative_note]))
+    return "; ".join(filter(None, [*reasons, surface.derivative_note, surface.objective.net.rules.draw_note]))
 
 
 def retained_product(surface: LossSurface, leaves: Parameters, values: Tensor, middle: Middle) -> BatchMatrix:

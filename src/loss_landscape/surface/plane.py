@@ -143,6 +143,8 @@ class Plane:
         return objection_to(strategy, found, self.evaluate(cells, EAGER, rho).cpu().numpy(), self.objective.dtype)
 
     def _strategy_by_rule(self, kind: Kind, num_cells: int | None, evaluation: Evaluation) -> EvaluationStrategy:
+        if draws := self.objective.net.rules.draw_note:
+            return replace(EAGER, note=draws)
         if self.objective.batch_norm == "recompute":
             return replace(EAGER, note="batch norm's statistics are taken anew at each point")
         if self.objective.device.type == "mps":

@@ -19,6 +19,7 @@ from loss_landscape.objective.criterion import LossFunction
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.objective.layout import ParameterLayout
 from loss_landscape.objective.objective import BatchNorm, Objective, objective_of
+from loss_landscape.randomness import GeneratorLike
 from loss_landscape.surface.eager_losses import gradient_at, losses_at
 from loss_landscape.surface.plane import Plane
 from loss_landscape.surface.slopes import slope_objection
@@ -39,6 +40,8 @@ class LossSurface:
     evaluated in, the net's own unless given, at least float32; the loss itself is taken in float64 from the net's outputs.
     `batch_norm="recompute"` takes the running statistics anew over all batches at each point, and holds them fixed where it
     differentiates (Izmailov et al. 2018). `regularizer(model)`, a scalar, is added once to the mean over the batches.
+    A net or a loss that draws random numbers (torch's, NumPy's or Python's) keeps one draw, which follows from `generator` (None:
+    the same every time) and the batch, at every point and call, in every dtype; the repr and the results say so.
 
     Raises TypeError or ValueError, saying what to give instead, for a loss that is no scalar or says not what it divides by, for
     batches that shuffle or are used up, and for a net without parameters that the loss depends on.
@@ -65,6 +68,7 @@ class LossSurface:
         dtype: torch.dtype | None = None,
         batch_norm: BatchNorm = "running",
         regularizer: Callable[[nn.Module], Tensor] | None = None,
+        generator: GeneratorLike = None,
     ):
         self.objective = objective_of(
             model,
@@ -75,6 +79,7 @@ class LossSurface:
             dtype=dtype,
             batch_norm=batch_norm,
             regularizer=regularizer,
+            generator=generator,
         )
         self.layout = ParameterLayout.of(self.objective.net.module, self.objective.used.names)
         self.origin = self.layout.flatten(self.objective.net.parameters)  # [P]
@@ -198,6 +203,8 @@ class LossSurface:
         for reason, count in Counter(self.unmoved.values()).items():
             names = [name for name, why in self.unmoved.items() if why == reason]
             yield f"{reason}: {', '.join(names[:2])}" + (f" and {count - 2} more" if count > 2 else "")
+        if note := self.objective.net.rules.draw_note:
+            yield note
         if self.objective.used.without_slope:
             yield f"no derivative in {', '.join(self.objective.used.without_slope[:2])}"
 

@@ -51,7 +51,9 @@ class TracedLoss:
         return self.cell_graph(term, (True,) * len(self.names), num_directions).cost
 
     def terms(self, rho: float) -> Iterator[LossTerm]:
-        """The terms with their leaves; `rho` is for the ascent alone."""
+        """The terms with their leaves; `rho` is for the ascent alone. UntraceableError where random numbers are held."""
+        if note := self.objective.net.rules.draw_note:
+            raise UntraceableError(note)
         return self._ascent_term(rho) if self.kind == "ascent" else self._batch_terms()
 
     def cell_graph(self, term: LossTerm, moved: tuple[bool, ...], num_directions: int) -> CellGraph:

@@ -1,0 +1,90 @@
+"""One draw of a net's random numbers, held for every evaluation of a surface."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from loss_landscape.nested import tensors_in
+from loss_landscape.randomness import seeded
+
+NUM_HASHED = 64  # numbers of each of a batch's tensors, by which its draw is told from others'
+
+
+@contextmanager
+def held_draw(seed: int, batch: Any, device: torch.device) -> Iterator[None]:
+    """Inside, torch's, NumPy's and Python's random numbers follow from `seed` and the batch; outside, they are as they were.
+
+    Batches of the same numbers have the same draw. It is that of any dtype the net is evaluated in.
+    """
+    with seeded(zlib.crc32(b"".join(map(_first_numbers, tensors_in(batch))), seed), device), _DrawnInFloat64():
+        yield
+
+
+def _first_numbers(tensor: Tensor) -> bytes:
+    start = tensor.detach().reshape(-1)[:NUM_HASHED]
+    return start.to("cpu", torch.float32 if start.is_floating_point() else start.dtype).contiguous().numpy().tobytes()
+
+
+class _DrawnInFloat64(TorchDispatchMode):
+    """Inside, random numbers are drawn in float64 and rounded to their dtype: float32 and float64 come from other numbers."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        written = [argument.alias_info is not None and argument.alias_info.is_write for argument in function._schema.arguments]
+        if torch.Tag.nondeterministic_seeded not in function.tags or any(written[1:]):
+            return function(*args, **kwargs)
+        if written[:1] == [True]:
+            drawn = function(args[0].double(), *args[1:], **kwargs) if _is_real(args[0]) else function(*args, **kwargs)
+            return args[0].copy_(drawn)
+        if _is_real(args[0] if args else None):
+            own = kwargs.get("dtype") or args[0].dtype
+            given = {**kwargs, "dtype": torch.float64} if "dtype" in kwargs else kwargs
+            return _rounded(function(*(a.double() if _is_real(a) else a for a in args), **given), own)
+        own = kwargs.get("dtype") or torch.get_default_dtype()
+        if any(argument.name == "dtype" for argument in function._schema.arguments) and own.is_floating_point:
+            return function(*args, **{**kwargs, "dtype": torch.float64}).to(own)
+        return function(*args, **kwargs)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _rounded(result: Any, dtype: torch.dtype) -> Any:
+    if isinstance(result, tuple | list):
+        return type(result)(_rounded(part, dtype) for part in result)
+    return result.to(dtype) if _is_real(result) else result
+
+
+class DrawWatch:
+    """A context that finds out who draws random numbers inside: `sources`, of torch, NumPy and Python. The latter two go back."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self.sources: tuple[str, ...] = ()
+
+    def __enter__(self) -> DrawWatch:
+        self._states, self._before = self._now(), (np.random.get_state(), random.getstate())
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        now = self._now()
+        self.sources = tuple(source for source, state in self._states.items() if now[source] != state)
+        np.random.set_state(self._before[0])
+        random.setstate(self._before[1])
+
+    def _now(self) -> dict[str, Any]:
+        torchs = [torch.get_rng_state().numpy().tobytes()]
+        if self._device.type == "cuda":
+            torchs.append(torch.cuda.get_rng_state(self._device).numpy().tobytes())
+        kind, keys, *rest = np.random.get_state()
+        return {"torch": torchs, "NumPy": (kind, np.asarray(keys).tobytes(), rest), "Python": random.getstate()}

@@ -1,0 +1,209 @@
+"""Nets and losses that draw random numbers: one draw for a surface, at every cell, call and product."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from loss_landscape import (
+    Evaluation,
+    GaussNewtonOperator,
+    HessianOperator,
+    LossSurface,
+    barrier,
+    evaluate_grid,
+    random_directions,
+)
+
+INPUTS, LABELS = torch.randn(24, 6, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 3
+BATCHES = [(INPUTS[:12], LABELS[:12]), (INPUTS[12:], LABELS[12:])]
+
+
+class Noisy(nn.Module):
+    def __init__(self, change):
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden, self.head, self.change = nn.Linear(6, 16), nn.Linear(16, 3), change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.change(self.hidden(x).tanh()))
+
+
+class OwnGenerator(Noisy):
+    """Draws from a generator that it holds, and that goes on from call to call."""
+
+    def __init__(self, kind: str):
+        super().__init__(None)
+        self.drawn_from = {"torch": torch.Generator(), "NumPy": np.random.default_rng(0), "Python": random.Random(0)}[kind]
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.hidden(x).tanh()
+        if self.kind == "torch":
+            noise = torch.randn(16, generator=self.drawn_from, dtype=hidden.dtype)
+        else:
+            noise = self.drawn_from.random()
+        return self.head(hidden * (1 + noise))
+
+
+CHANGES = {
+    "noise": lambda h: h + 0.5 * torch.randn_like(h),
+    "scaled noise": lambda h: h * torch.rand(h.shape, dtype=h.dtype),
+    "dropout": F.dropout,
+    "sampled": lambda h: torch.distributions.Normal(h, h.exp()).rsample(),
+    "gumbel": lambda h: F.gumbel_softmax(h, tau=2.0),
+    "NumPy": lambda h: h * (1 + np.random.rand()),
+    "Python": lambda h: h * (1 + random.random()),
+}
+NETS = {name: Noisy(change) for name, change in CHANGES.items()}
+NETS |= {f"own {kind}": OwnGenerator(kind) for kind in ("torch", "NumPy", "Python")}
+ENTROPY = nn.CrossEntropyLoss()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_one_draw_holds_at_every_call_cell_and_product_whatever_the_users_seed_is(name):
+    net = NETS[name]
+    surface = LossSurface(net, ENTROPY, BATCHES)
+    here = surface.loss()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+        assert LossSurface(net, ENTROPY, BATCHES).loss() == here
+        assert surface.losses(displacements=torch.zeros(3, surface.size)).tolist() == [here] * 3
+        assert surface.losses(points=surface.origin[None]).tolist() == [here]
+        grid = evaluate_grid(surface, random_directions(surface), 3)
+        assert grid.losses[1, 1] == here
+        assert "one draw of random numbers" in grid.info.evaluation.strategy_note
+        product = HessianOperator(surface, memory_budget_mb=0) @ torch.ones(surface.size)
+        assert torch.equal(product, HessianOperator(surface) @ torch.ones(surface.size))
+        assert torch.equal(states[0], torch.get_rng_state())
+        assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]
+    assert "one draw of random numbers" in repr(surface)
+    assert "one draw of random numbers" in HessianOperator(surface).note
+
+
+@pytest.mark.parametrize("name", ["noise", "dropout", "sampled", "NumPy", "own torch"])
+def test_a_line_through_the_surface_is_smooth_and_its_derivatives_are_its_own(name):
+    surface = LossSurface(NETS[name], ENTROPY, BATCHES, dtype=torch.float64)
+    direction = random_directions(surface, 1, normalization="model")[0]
+    step = 1e-4
+    low, middle, high = surface.plane([direction]).losses(torch.tensor([[-step], [0.0], [step]])).tolist()
+    assert (high - low) / (2 * step) == pytest.approx(float(surface.gradient() @ direction), rel=1e-5)
+    curvature = float(direction @ (HessianOperator(surface) @ direction))
+    assert (high - 2 * middle + low) / step**2 == pytest.approx(curvature, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["noise", "scaled noise", "dropout", "sampled", "gumbel", "NumPy"])
+def test_the_draw_is_the_same_in_float64(name):
+    surface = LossSurface(NETS[name], ENTROPY, BATCHES)
+    assert surface.in_dtype(torch.float64).loss() == pytest.approx(surface.loss(), rel=1e-6)
+    assert evaluate_grid(surface, random_directions(surface), 3).info.noise.floor < 1e-5
+
+
+def test_the_draw_follows_from_the_generator_and_differs_from_batch_to_batch():
+    losses = [LossSurface(NETS["noise"], ENTROPY, BATCHES, generator=seed).loss() for seed in (0, 0, 1, 2)]
+    assert losses[0] == losses[1] == LossSurface(NETS["noise"], ENTROPY, BATCHES).loss()
+    assert len(set(losses)) == 3
+    drawn = []
+    net = Noisy(lambda h: drawn.append(torch.randn(3)) or h + drawn[-1].sum())
+    surface = LossSurface(net, ENTROPY, BATCHES)
+    drawn.clear()
+    surface.losses(points=torch.stack([surface.origin] * 2))
+    assert len({tuple(each.tolist()) for each in drawn}) == 2  # of four calls, two on each batch
+
+
+def test_the_expected_loss_over_many_draws_is_that_of_the_net():
+    """Mean over generators against the plain loop over torch's own seeds, by their standard errors."""
+    net = NETS["dropout"]
+    found = torch.tensor([LossSurface(net, ENTROPY, BATCHES, generator=seed).loss() for seed in range(40)])
+    plain = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            plain.append(float(torch.stack([F.cross_entropy(net(x), y) for x, y in BATCHES]).mean()))
+    plain = torch.tensor(plain)
+    error = float((found.var() / 40 + plain.var() / 40).sqrt())
+    assert abs(float(found.mean() - plain.mean())) < 4 * error
+
+
+def elbo(model: nn.Module, batch: tuple[Tensor]) -> Tensor:
+    mean, log_variance = model.encoder(batch[0]).chunk(2, 1)
+    code = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+    divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1)
+    return ((model.decoder(code) - batch[0]) ** 2).sum(1).mean() + divergence.mean()
+
+
+class Autoencoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.decoder = nn.Linear(6, 4), nn.Linear(2, 6)
+
+
+def test_a_variational_autoencoder_has_a_smooth_line_and_a_barrier_that_repeats():
+    net = Autoencoder()
+    surface = LossSurface(net, batch_loss=elbo, batches=[(INPUTS,)], batch_weight=lambda _: 1.0)
+    direction = random_directions(surface, 1)[0]
+    line = surface.plane([direction]).losses(torch.linspace(-1e-3, 1e-3, 5, dtype=torch.float64)[:, None])
+    assert float(line.diff().diff().abs().max()) < 1e-5
+    other = [part + 0.1 for part in net.parameters()]
+    paths = [barrier(surface, net, other, num_points=5) for _ in range(2)]
+    assert paths[0].losses.tolist() == paths[1].losses.tolist()
+    assert paths[0].losses[0] == surface.loss()
+
+
+def test_a_regulariser_and_a_criterion_that_draw_are_held_too():
+    def penalty(net: nn.Module) -> Tensor:
+        return (net[0].weight * torch.randn_like(net[0].weight)).sum()
+
+    def jittered(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs + torch.rand(3), targets)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 3))
+    for options in ({"regularizer": penalty}, {}):
+        surface = LossSurface(net, ENTROPY if options else jittered, BATCHES, batch_weight=lambda _: 1.0, **options)
+        torch.manual_seed(5)
+        assert len(set(surface.losses(displacements=torch.zeros(3, surface.size)).tolist())) == 1
+        plane = evaluate_grid(surface, random_directions(surface, exclude_bn_and_bias=False), 3)
+        assert plane.losses[0, 0] == plane.info.noise.checked[0].loss or plane.info.noise.floor < 1e-5
+        assert "one draw" in repr(surface)
+
+
+def test_the_other_matrices_and_the_chunks_have_the_same_draw():
+    surface = LossSurface(NETS["noise"], ENTROPY, BATCHES)
+    first, second = (GaussNewtonOperator(surface, memory_budget_mb=budget) for budget in (2048, 0))
+    ones = torch.ones(surface.size)
+    assert torch.allclose(first @ ones, second @ ones, rtol=1e-5)
+    directions = random_directions(surface)
+    grids = [evaluate_grid(surface, directions, 5, evaluation=Evaluation(chunk=chunk)) for chunk in (1, 7)]
+    assert grids[0].losses.tolist() == grids[1].losses.tolist()
+
+
+def test_points_far_away_have_the_draw_of_the_origin():
+    """The noise of one draw, taken from the net itself, put into a plain loop in float64."""
+    seen: list[Tensor] = []
+
+    def noted(hidden: Tensor) -> Tensor:
+        noise = torch.randn_like(hidden)
+        seen.append(noise.detach().clone())
+        return hidden + noise
+
+    net = Noisy(noted)
+    surface = LossSurface(net, ENTROPY, BATCHES[:1])
+    seen.clear()
+    step = random_directions(surface, 1)[0]
+    found = surface.losses(displacements=torch.stack([step, -2 * step]))
+    held = seen[-1].double()
+    for coordinate, loss in zip((1, -2), found.tolist(), strict=True):
+        twin = Noisy(lambda hidden: hidden + held).double()
+        vector_to_parameters(parameters_to_vector(twin.parameters()).detach() + coordinate * step.double(), twin.parameters())
+        assert loss == pytest.approx(F.cross_entropy(twin(INPUTS[:12].double()), LABELS[:12]).item(), rel=1e-5)
