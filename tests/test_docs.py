@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 import loss_landscape
+from hydra_plugins.taskshift_sweeps.launcher import LauncherConfig
 from loss_landscape.cli import command as loss_landscape_command
 from scripts.metrics_page import declared, with_tables
 from taskshift.cli import COMMANDS
@@ -182,13 +184,13 @@ def test_options_of_scripts_exist(name):
 
 @pytest.fixture(scope="module")
 def known_keys() -> set[str]:
-    """Every dotted key that some yaml of conf/ has, and every group."""
+    """Every dotted key that some yaml of conf/ has, every group, and those of our launcher."""
     keys = set(_dotted(compose())) | {str(path.relative_to(conf_folder())) for path in conf_folder().rglob("*") if path.is_dir()}
     for path in sorted(conf_folder().rglob("*.yaml")):
         content, group = yaml.safe_load(path.read_text()), path.relative_to(conf_folder()).parent.parts
         at = "" if "@package _global_" in path.read_text() else ".".join(group)
         keys |= set(_dotted({key: value for key, value in content.items() if key != "defaults"}, at))
-    return keys
+    return keys | {f"hydra.launcher.{one.name}" for one in fields(LauncherConfig)}
 
 
 def _dotted(node, at: str = "") -> Iterator[str]:

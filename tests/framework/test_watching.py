@@ -307,8 +307,8 @@ class Meddling(Watcher):
 def with_watcher(monkeypatch, watcher):
     from taskshift import run as running
 
-    def parts(config):
-        return replace(build_parts(config), watchers={"mine": watcher})
+    def parts(config, data_sets=None):
+        return replace(build_parts(config, data_sets), watchers={"mine": watcher})
 
     monkeypatch.setattr(running, "build_parts", parts)
 

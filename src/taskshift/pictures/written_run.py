@@ -56,8 +56,9 @@ class WrittenRun:
     @cached_property
     def _names_of_steps(self) -> frozenset[str]:
         """The names in rows that are no epoch's, no task's start and no task's end."""
-        within = (row for row in self.rows if not {"epoch_loss", "task_last_epoch_loss"} & row.keys())
-        return frozenset(name for row in within if not any(name.startswith("start/") for name in row) for name in row)
+        others = ("epoch_", "task_last_epoch_", "start/")
+        within = (row for row in self.rows if not any(name.startswith(others) for name in row))
+        return frozenset(name for row in within for name in row)
 
     @property
     def step_axis(self) -> dict[str, Any]:
