@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,6 +16,8 @@ from taskshift.execution.programs import Asked
 from taskshift.learners.learner import Steps
 from taskshift.stack import Stack
 from taskshift.trainer import Wish, Wishes
+
+Result = TypeVar("Result")
 
 Guard = Callable[["Member", Callable[[], None]], bool]
 """(member, what it does next): do it, and say whether that went well."""
@@ -45,7 +47,7 @@ class Member:
 
     def ask(self) -> None:
         """Say what the steps that it wishes for go by."""
-        self.asked = self.wish.training.asked(self.wish.task, self.wish.batches)
+        self._at_work(self._ask)
 
     def go_on(self, steps: Steps) -> None:
         """Live from a wish that was granted to the next one."""
@@ -80,13 +82,20 @@ class Member:
         except StopIteration:
             self.leave()
 
+    def _ask(self) -> None:
+        training, task, batches = self.wish
+        self.asked = self._lived(partial(training.asked, task, batches))
+
     def _grant_alone(self) -> None:
+        self._next(self._lived(self.wish.granted))
+
+    def _lived(self, work: Callable[[], Result]) -> Result:
+        """Do what a lone run does itself, so that it is the run that fails of it."""
         try:
-            steps = self.wish.granted()
+            return work()
         except Exception as error:
             self._wishes.throw(error)
             raise
-        self._next(steps)
 
     def _at_work(self, work: Callable[..., None], *given: Any) -> None:
         checkpoint.set_random_state(self._random, self._device)

@@ -183,9 +183,7 @@ class Training:
         if block > 1:
             programs = shared.lane(self.learner, asked, size=block, length=length, compiles=compiles)
         else:
-            recorded = shared.programs(self.learner, asked, length=length, compiles=compiles)
-            size = len(batch.targets)
-            programs = Programs(self.learner, self.state, size, length=length, compiles=compiles, programs=recorded)
+            programs = shared.turns(self.learner, asked, length=length, compiles=compiles)
         is_compiled = programs.prepare(asked)
         self._programs = programs
         return is_compiled

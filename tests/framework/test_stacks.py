@@ -25,6 +25,7 @@ from taskshift.run import run, run_together
 from taskshift.run_folder import run_folder_of
 from taskshift.shifts.slowly_changing_regression import SlowlyChangingRegression
 from taskshift.shifts.source import StreamSettings
+from taskshift.training import Training
 
 BITS = (
     "recorder=none", "use_wandb=false", "num_threads=1", "data=none", "net=mlp", "net.depth=1", "net.width=5", "sweep_name=s",
@@ -343,15 +344,19 @@ def small_training(activation=nn.Tanh, **given):
     return training_of(net, optimizer, stream, make_net=make_net, **given), stream
 
 
-def in_blocks(*makes):
+def sharing(*makes, block):
     """Trainings that share what they can, each made by one of these."""
     shared, trainings = Shared(len(makes)), []
     for make in makes:
         training, stream = make()
         batch = stream.gather(stream[0], stream[0].train[:1])
-        training.use_programs(stream[0], batch, compiles=False, shared=shared, block=16)
+        training.use_programs(stream[0], batch, compiles=False, shared=shared, block=block)
         trainings.append(training)
-    return [training.lane.block for training in trainings]
+    return trainings
+
+
+def in_blocks(*makes):
+    return [training.lane.block for training in sharing(*makes, block=16)]
 
 
 def test_settings_may_differ_in_a_block_and_structure_may_not():
@@ -370,3 +375,23 @@ def test_a_step_that_only_looks_alike_is_taken_apart_and_it_is_said(caplog):
     one, other, third = in_blocks(small_training, lambda: small_training(nn.ReLU), small_training)
     assert one is third is not other
     assert sum("is stepped apart" in message for message in caplog.messages) == 1
+    trainings = sharing(small_training, lambda: small_training(nn.ReLU), small_training, block=1)
+    one, other, third = (training._programs._programs for training in trainings)
+    assert one is third is not other
+    assert sum("is stepped apart" in message for message in caplog.messages) == 2
+
+
+def test_a_scheduler_that_raises_fails_its_own_run_alone(tmp_path, monkeypatch):
+    """It is stepped before the block's steps, outside of all that a run does by itself."""
+    configs, asked = configs_of(), Training.asked
+
+    def broken(self, task, batches):
+        if self.seed == 1 and task.index == 1:
+            raise ValueError("stepped past its end")
+        return asked(self, task, batches)
+
+    monkeypatch.setattr(Training, "asked", broken)
+    first, second, third = outcomes_in(tmp_path, configs)
+    assert (first, third) == (None, None)
+    assert isinstance(second, ValueError)
+    assert "stepped past its end" in (folders_in(tmp_path, configs)[1] / "FAILED").read_text()

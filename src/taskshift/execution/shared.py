@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from taskshift.execution.block import Block, Lane, form_of
 from taskshift.execution.leaves import leaves
 from taskshift.execution.program import Program
-from taskshift.execution.programs import Asked
+from taskshift.execution.programs import Asked, Programs
 from taskshift.execution.recording import CHANGING
 from taskshift.execution.unrecordable import UnrecordableError
 from taskshift.learners.forward import eval_mode
-from taskshift.learners.learner import Learner
+from taskshift.learners.learner import Learner, State
 from taskshift.learners.part import Part
 from taskshift.shifts.task import Batch
 
@@ -28,6 +29,8 @@ WORTH_A_BLOCK = 4096
 
 MULTIPLICATIONS = 2**16
 """About how many a block's forward pass has."""
+
+APART = "a run's step is another than those of the others of its stack, so it is stepped apart from them"
 
 SMALLEST, LARGEST = 16, 128
 """Members of a block on a CPU, multiples of what a vector unit takes at once, so that every lane is computed alike."""
@@ -61,21 +64,24 @@ class Shared:
         self._blocks: list[Block] = []
         self._recorded: list[tuple[Learner, Hashable, dict[Hashable, Program]]] = []
 
-    def programs(self, learner: Learner, asked: Asked, **how: Any) -> dict[Hashable, Program]:
-        """Programs of one training at a time, to be added to."""
-        form = form_of(asked), tuple(how.items())
-        for other, its, programs in self._recorded:
+    def turns(self, learner: Learner, asked: Asked, *, length: int, compiles: bool) -> Programs:
+        """Programs for one training at a time, recorded once for all that step alike; `asked` is one step, as for a lane."""
+        form, size = (form_of(asked), length, compiles), asked.batches.targets.shape[1]
+        make = partial(Programs, learner, asked.state, size, length=length, compiles=compiles)
+        for other, its, recorded in self._recorded:
             if its == form and alike(learner, other):
-                return programs
+                if agrees(programs := make(programs=recorded), asked, _expected(learner, asked)):
+                    return programs
+                log.warning(APART)
         self._recorded.append((learner, form, {}))
-        return self._recorded[-1][2]
+        return make(programs=self._recorded[-1][2])
 
     def lane(self, learner: Learner, asked: Asked, *, size: int, length: int, compiles: bool) -> Lane:
         """A place in a block of `size`; `asked` is one step, by which a training is told from others that only look alike.
 
         Raises UnrecordableError where steps of several members cannot be recorded together.
         """
-        form, expected = form_of(asked), learner.step(asked.state, *_first(asked), acting=asked.acting[0])[0]
+        form, expected = form_of(asked), _expected(learner, asked)
         for block in self._blocks:
             fits = (block.form, block.size, block.compiles) == (form, size, compiles) and len(block.lanes) < size
             if fits and alike(learner, block.learner):
@@ -83,7 +89,7 @@ class Shared:
                 if agrees(lane, asked, expected):
                     return lane
                 lane.leave()
-                log.warning("a run's step is another than those of the others of its stack, so it is stepped apart from them")
+                log.warning(APART)
         block = Block(learner, asked, size=size, length=length, compiles=compiles)
         lane = block.join()
         if not agrees(lane, asked, expected):
@@ -92,9 +98,14 @@ class Shared:
         return lane
 
 
-def agrees(lane: Lane, asked: Asked, expected: Mapping[str, Any]) -> bool:
-    """Whether a step in the lane leads to the `expected` state; the others' lanes are as before."""
-    state, _ = lane.learn(asked)
+def _expected(learner: Learner, asked: Asked) -> State:
+    """The state to which the learner's own step leads."""
+    return learner.step(asked.state, *_first(asked), acting=asked.acting[0])[0]
+
+
+def agrees(programs: Programs | Lane, asked: Asked, expected: State) -> bool:
+    """Whether a step by these leads to the `expected` state; lanes of others are as before."""
+    state, _ = programs.learn(asked)
     ours, theirs = ({key: of[key] for key in CHANGING} for of in (state, expected))
     tolerance = {torch.float64: 1e-9}
     return all(
