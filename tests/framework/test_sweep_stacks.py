@@ -87,7 +87,7 @@ def test_what_is_no_setting_is_apart(fixed, key, values):
 
 def test_groups_are_cut_evenly():
     runs = list(range(10))
-    assert cut(runs, 4) == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]]
+    assert cut(runs, 4) == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
     assert cut(runs, 5) == [runs[:5], runs[5:]]
     assert cut(runs, 10) == cut(runs, 99) == [runs]
     assert cut(runs, 1) == [[run] for run in runs]

@@ -19,6 +19,9 @@ StackSize = Literal["auto", False] | int
 Fitting = Callable[[int, int], int]
 """(all runs, how many of a group a program steps at a time) → how many of the group a process had better take at most."""
 
+MOST = 256
+"""Runs of a stack that nobody gave a size for: each holds its lock and its log open, and often a process may open 1024 files."""
+
 NAMES = ("seed", "run_name", "wandb")
 """Keys by which all runs of a sweep may differ."""
 
@@ -44,7 +47,7 @@ def stacks(runs: Sequence[PlannedRun], settings_of: Callable[[Config], Collectio
 def cut(group: Stack, most: int) -> list[Stack]:
     """The group in pieces of `most` runs at most, of nearly the same size."""
     number = ceil(len(group) / most)
-    borders = [round(len(group) * piece / number) for piece in range(number + 1)]
+    borders = [ceil(len(group) * piece / number) for piece in range(number + 1)]
     return [group[begin:end] for begin, end in zip(borders, borders[1:], strict=False)]
 
 
@@ -66,8 +69,8 @@ def stacked(runs: Sequence[PlannedRun], size: StackSize, fitting: Fitting) -> li
         worth = worth_of(group[0].config, number=len(group), asked=size != "auto")
         if worth.why_alone is not None and size != "auto":
             raise Fault(f"hydra.launcher.stack={size}: {worth.why_alone} (in {group[0].label}); give auto or false")
-        most = size if size != "auto" else fitting(len(runs), worth.block) if worth.why_alone is None else 1
-        found += cut(group, most)
+        wanted = 1 if worth.why_alone is not None else min(MOST, fitting(len(runs), worth.block))
+        found += cut(group, wanted if size == "auto" else size)
     return found
 
 
