@@ -106,7 +106,7 @@ def launch(
         _note_lost_jobs(sweep)
         missing = _missing(sweep, retry_failed)
         wanted = stacked(missing, _possible(stack, script), carrier.fitting)
-        together = f" in {len(wanted)} stacks" if len(wanted) < len(missing) else ""
+        together = f", in {len(wanted)} stack{'s' if len(wanted) > 1 else ''}" if len(wanted) < len(missing) else ""
         log.info("%s: %d runs, %d to carry out%s", folder.path, len(plan.runs), len(missing), together)
         carrier.carry_out(sweep, wanted)
     found = {key: state for key, state in states(folder).items() if key in {run.key for run in plan.runs}}
