@@ -9,7 +9,7 @@ wheels=build/gpu_wheels venv=build/gpu_venv python=${PYTHON:-python3}
 if [ "${1:-}" = pack ]; then
     [ -x .venv/bin/python ] || { echo "make setup comes first: the wheels are those of .venv"; exit 2; }
     mkdir -p "$wheels"
-    .venv/bin/python -m pip freeze --exclude-editable | grep -Eiv '^(torch|torchvision|triton|nvidia|cuda|sympy|networkx|pip|setuptools|wheel)\b' > "$wheels/list.txt"
+    .venv/bin/python -m pip freeze --exclude-editable | grep -Eiv '^(taskshift|torch|torchvision|triton|nvidia|cuda|sympy|networkx|pip|setuptools|wheel)\b' > "$wheels/list.txt"
     .venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir "$wheels" -r "$wheels/list.txt"
     du -sh "$wheels"
     exit
