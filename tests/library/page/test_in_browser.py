@@ -225,9 +225,10 @@ def test_a_page_prints(tmp_path):
     code = """(() => {
       dispatchEvent(new Event("beforeprint"));
       const plots = [...document.querySelectorAll(".plot")];
-      const wide = plots.filter((plot) => plot.offsetWidth > 700).map((plot) => plot.id);
+      const drawn = (plot) => plot.querySelector(".main-svg")?.getBoundingClientRect().width ?? 0;
+      const wide = plots.filter((plot) => plot.offsetWidth > 700 || drawn(plot) > plot.offsetWidth + 1).map((plot) => plot.id);
       const empty = plots.filter((plot) => !plot.querySelector(".main-svg")).map((plot) => plot.id);
-      const folded = document.querySelectorAll("details:not([open])").length;
+      const folded = document.querySelectorAll(".card details:not([open])").length;
       dispatchEvent(new Event("afterprint"));
       return { wide, empty, folded };
     })()"""

@@ -94,21 +94,29 @@ function retheme() {
   return renew(panels.keys());
 }
 
-/** On paper: light, one column, everything unfolded, all that was not in sight drawn before. */
+/** On paper: light, narrow, the cards unfolded, all that was not in sight drawn before. Tables stay as they are. */
 function beforePrint() {
   document.documentElement.dataset.theme = "light";
   document.documentElement.classList.add("printing");
-  for (const fold of document.querySelectorAll("details")) fold.open = true;
+  for (const fold of document.querySelectorAll(".card details")) fold.open = true;
   for (const [element, drawing] of panels) {
     inSight.add(element);
     stale.delete(element);
     drawing(); // what is decoded is drawn at once
   }
-  for (const plot of document.querySelectorAll(".plot")) if (plot.layout) Plotly.Plots.resize(plot);
+  refit();
+}
+
+/** Fit all pictures into their places at once: plotly's own resize waits, and paper does not. */
+function refit() {
+  for (const plot of document.querySelectorAll(".plot")) {
+    if (plot.layout) Plotly.relayout(plot, { autosize: true, width: null, height: null });
+  }
 }
 
 function afterPrint() {
   document.documentElement.classList.remove("printing");
+  refit();
   retheme();
 }
 
