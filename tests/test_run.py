@@ -346,6 +346,7 @@ def test_pictures_that_cannot_be_drawn_do_not_stop_a_run(tmp_path, monkeypatch, 
     monkeypatch.setattr("taskshift.pictures.summary.draw_summary", fails)
     folder = run_in(tmp_path, compose(*FAST, *QUICK, "run_name=x"), summary=True)
     assert RunFolder(folder, "").tasks_done() == 2
+    assert (folder / "report.html").exists()
     written = folder.relative_to(tmp_path)
     assert f"the pictures were not drawn (ValueError: no such colour); `taskshift plot {written}` tries again" in caplog.messages
 
@@ -354,6 +355,7 @@ def test_a_sweeps_member_writes_its_table_and_draws_when_asked(tmp_path):
     words = ["sweep_name=mine", "run_name=abc", "num_tasks=1"]
     folder = run_in(tmp_path, compose(*FAST, *QUICK, *words), summary=True)
     assert {path.name for path in (folder / "summary").iterdir()} == {"summary_table.json", "coupling.json"}
+    assert not (folder / "report.html").exists()
     assert [path.name for path in draw_summary(folder)][:1] == ["learning.png"]
 
 

@@ -9,17 +9,19 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from summary_runs import EPOCHS, NOT_FINITE, write_plane, write_run
+from summary_runs import DECLARED, EPOCHS, NOT_FINITE, write_plane, write_run
 from sweep_runs import write_run_json, write_sweep
 
 from loss_landscape.page.library import LIBRARY
 from loss_landscape.results.grid import Grid
 from taskshift import run as run_module
 from taskshift.faults import Fault
+from taskshift.quantities import Quantities, Quantity
 from taskshift.report.make import report, write_run_report
 from taskshift.report.moments import moment_of, planes_of
 from taskshift.report.run_view import facts_of, run_view, settings_of, threshold_name
 from taskshift.report.sweep_view import groups_of, sweep_page
+from taskshift.run_folder import RunFolder
 from taskshift.sweeps.records import read_sweeps
 
 HOSTILE = "</script><script>window.PWNED=1</script><img src=x onerror=window.PWNED=1> <!-- {{7*7}} ${x}"
@@ -116,6 +118,28 @@ def test_curves_over_epochs_stand_on_the_axis_of_the_tasks(tmp_path):
     assert train.values[:EPOCHS] == pytest.approx([1, 1 / 2, 1 / 3])
     [trace] = charts["trace of the Hessian, ± standard error"].series
     assert (trace.values, trace.lower, trace.upper) == ((800.0, 801.0, 802.0), (775.0, 776.0, 777.0), (825.0, 826.0, 827.0))
+
+
+def test_curves_within_tasks_stand_there_too_as_far_as_they_go(tmp_path):
+    folder, rows = project_run(tmp_path, num_tasks=2), []
+    for line in (folder / "metrics.jsonl").read_text().splitlines()[:-2]:  # the second task was killed after its second epoch
+        row = json.loads(line)
+        step = 10 * (row["global_epoch"] + 1)
+        if "epoch_loss" in row:
+            rows.append({"task_idx": row["task_idx"], "global_step": step - 5, "learner/norm": 1.0})
+        rows.append(row | {"global_step": step})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    RunFolder(folder, "mlp").write_quantities(Quantities([*DECLARED, Quantity("learner/norm", "‖g‖", panel="norm")]))
+    charts = {chart.title: chart for panel in run_view(folder, "one").further for chart in panel.charts}
+    [norm] = charts["norm"].series
+    assert norm.x == pytest.approx([-1 + 0.5 / 3, -1 + 1.5 / 3, -1 + 2.5 / 3, 0.5 / 3, 1.5 / 3])
+
+
+def test_longer_curves_within_tasks_are_left_to_the_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr("taskshift.report.charts.MOST_POINTS", 8)  # of nine epochs
+    titles = [chart.title for panel in run_view(project_run(tmp_path), "one").over for chart in panel.charts]
+    assert "loss on each task" in titles
+    assert "loss after each epoch" not in titles
 
 
 def test_a_new_nets_curves_have_names_and_a_chart_of_their_own(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 from taskshift.pictures.draw import Curve
 from taskshift.quantities import Quantities, Quantity
 from taskshift.run_folder import read_quantities
-from taskshift.summary import Row, by_task, read_rows
+from taskshift.summary import Row, by_task, ended_tasks, read_rows
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,14 @@ class WrittenRun:
         starts = {int(row["task_idx"]): row["global_epoch"] for row in reversed(self.epochs)}
         return {"x_name": f"epoch (tasks {min(starts)}–{max(starts)})", "borders": sorted(starts.values())[1:]}
 
-    def on_the_axis_of_tasks(self, epochs: np.ndarray) -> np.ndarray:
-        """Places among the epochs, counted from 1 over all tasks, as places among the tasks, a task's end at its number."""
-        starts = {int(row["task_idx"]): row["global_epoch"] for row in reversed(self.epochs)}
-        lengths = [row["global_epoch"] - starts[int(row["task_idx"])] + 1 for row in self.epochs]
-        return (epochs - min(starts.values())) / max(lengths) + min(starts) - 1
+    def on_the_axis_of_tasks(self, places: np.ndarray, x_name: str) -> np.ndarray:
+        """Places on the axis over epochs or over steps, as places among the tasks: a task's end at its number."""
+        clock, later = ("global_epoch", 1) if x_name.startswith("epoch") else ("global_step", 0)
+        ends = {int(row["task_idx"]): row[clock] + later for row in self.epochs}
+        borders = [0, *ends.values()]
+        if max(ends) not in ended_tasks(self.rows) and len(ends) > 1:  # it will be about as long as the one before
+            borders[-1] = max(borders[-1], 2 * borders[-2] - borders[-3])
+        return np.interp(places, borders, [min(ends) - 1, *ends])
 
     def names(self, pattern: str) -> list[str]:
         """The record's names that match, in the order in which they appeared."""

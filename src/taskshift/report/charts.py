@@ -17,8 +17,8 @@ from taskshift.pictures.plasticity import plasticity_panels
 from taskshift.pictures.summary import SHOWN
 from taskshift.pictures.written_run import WrittenRun
 
-MOST_EPOCHS = 2000
-"""Of a longer run the learning curves are left out: learning.png has them."""
+MOST_POINTS = 2000
+"""Longer curves over epochs or steps are left out: the summary's pictures have them."""
 
 ERRORS = "Bands are one standard error, or an eigenvalue's residual, where one is known."
 
@@ -27,9 +27,9 @@ def panels_before(run: WrittenRun) -> tuple[Panel, ...]:
     """What was learnt, and the curvature, over the tasks."""
     learnt = _panel(
         "What was learnt",
-        [*_charts(run, _one_net_each(plasticity_panels(run))), *_learning(run)],
+        [*_charts(run, _one_net_each(plasticity_panels(run))), *_charts(run, learning_panels(run))],
         read="A net that loses plasticity learns each task worse, or slower, than a new net; the gap to a new net is that alone. "
-        "In the curves after each epoch a task's end stands at its number.",
+        "In curves within tasks a task's end stands at its number.",
         cannot_tell="Without the gap: whether the net is worn, or tasks are harder. A training loss is taken before each step.",
     )
     curvature = _panel(
@@ -85,28 +85,22 @@ def _one_net_each(panels: Iterable[draw.Panel]) -> Iterator[draw.Panel]:
         yield replace(panel, title=f"{title}: a new net", curves=new)
 
 
-def _learning(run: WrittenRun) -> Iterator[Chart]:
-    """The curves over epochs, on the axis of the tasks."""
-    if len(run.epochs) <= MOST_EPOCHS:
-        yield from _charts(run, learning_panels(run))
-
-
 def _charts(run: WrittenRun, panels: Iterable[draw.Panel]) -> Iterator[Chart]:
     """Each panel that has a curve, as a chart over tasks."""
     for panel in panels:
         curves = [curve for curve in panel.curves if len(curve.x)]
-        if not curves:
+        clock = panel.x_name.partition(" ")[0]
+        if not curves or (clock != "task" and max(len(curve.x) for curve in curves) > MOST_POINTS):
             continue
-        of_epochs = panel.x_name != "task"
-        title = f"{panel.title} after each epoch" if of_epochs else panel.title
+        title = f"{panel.title} after each {clock}" if clock == "epoch" else panel.title
         values = np.concatenate([curve.y for curve in curves])
-        series = tuple(_series(run, curve, of_epochs=of_epochs) for curve in curves)
+        series = tuple(_series(run, curve, panel.x_name) for curve in curves)
         share = "%" if panel.title.startswith("accuracy") else ""
         yield Chart(title, series, share, logarithmic=spans_decades(values[np.isfinite(values)]))
 
 
-def _series(run: WrittenRun, curve: draw.Curve, *, of_epochs: bool) -> Series:
-    x = run.on_the_axis_of_tasks(curve.x) if of_epochs else curve.x
+def _series(run: WrittenRun, curve: draw.Curve, x_name: str) -> Series:
+    x = curve.x if x_name == "task" else run.on_the_axis_of_tasks(curve.x, x_name)
     values, lower, upper = curve.y, (), ()
     if curve.error is not None and np.isfinite(curve.error).any():
         lower, upper = (_plain(values + sign * curve.error) for sign in (-1, 1))
