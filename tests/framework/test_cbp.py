@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 from torch.utils._pytree import tree_flatten, tree_map
 
-from taskshift.learners.cbp import ContinualBackprop
+from taskshift.learners.cbp import MOST_PAIRED, ContinualBackprop, ranks
 from taskshift.learners.gradient import SAM
 from taskshift.learners.learner import Learner
 from taskshift.learners.regularizers import L2
@@ -438,3 +438,16 @@ def test_a_net_with_nothing_to_replace_is_refused():
 
     with pytest.raises(ValueError, match=r"no units of this net can be replaced: 0: some of its weights are frozen"):
         training(frozen, ContinualBackprop())
+
+
+@pytest.mark.parametrize("size", [1, 5, MOST_PAIRED, MOST_PAIRED + 1])
+def test_places_are_those_of_a_stable_sort(size):
+    draw = torch.Generator().manual_seed(size)
+    values = torch.randint(4, (size,), generator=draw).float()  # many are equal
+    values[::3] = torch.inf
+    expected = sorted(range(size), key=lambda unit: values[unit].item())
+    assert ranks(values)[expected].tolist() == list(range(size))
+
+
+def test_what_is_no_number_comes_last():
+    assert ranks(torch.tensor([torch.nan, 2.0, torch.inf, 1.0])).tolist() == [2, 1, 3, 0]

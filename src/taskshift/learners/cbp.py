@@ -30,6 +30,9 @@ UtilityName = Literal[
     "contribution", "zero_contribution", "adaptable_contribution", "weight", "adaptation", "feature_by_input", "random"
 ]
 
+MOST_PAIRED = 256
+"""Units that are compared pair by pair; n² comparisons of more would cost more than sorting."""
+
 
 class Choice(NamedTuple):
     """Which of a group's units are replaced in a step."""
@@ -136,7 +139,7 @@ class ContinualBackprop(AfterStep):
         due = settings["replacement_rate"] * eligible.sum() + (
             before["owed"] if self.accumulate else context.draws["lots"][number]
         )
-        rank = torch.where(eligible, order, torch.inf).argsort(stable=True).argsort()
+        rank = ranks(torch.where(eligible, order, torch.inf))
         chosen = eligible & (rank < due.floor())
         kept = {"age": age, "utility": utility, "mean": mean}
         memory = {name: torch.where(chosen, 0.0, value) for name, value in kept.items()}
@@ -155,3 +158,16 @@ class ContinualBackprop(AfterStep):
             return torch.stack(apart).mean(dim=0) / incoming_size(group, net)
         found = outgoing_size(group, net, apart)
         return found / incoming_size(group, net) if self.utility == "adaptable_contribution" else found
+
+
+def ranks(values: Tensor) -> Tensor:
+    """The place of each value [n] when they are sorted, the smallest first, equal ones in their order; a NaN counts as infinite.
+
+    Few are compared pair by pair, which a compiler fuses with what is around it: sorting is a call of its own.
+    """
+    if len(values) > MOST_PAIRED:
+        return values.argsort(stable=True).argsort()
+    values = torch.where(values.isnan(), torch.inf, values)
+    one, other = values[:, None], values[None, :]
+    is_first = torch.ones(len(values), len(values), dtype=torch.bool, device=values.device).tril(-1)  # of equal ones
+    return ((other < one) | ((other == one) & is_first)).to(values.dtype).sum(dim=1).long()

@@ -133,12 +133,12 @@ class Draws:
 
 
 class _Ring:
-    """Rows by number, those that the next steps can ask for: row r lies at r modulo the ring's length."""
+    """Rows by number, those that the next steps can ask for: row r lies at r modulo the ring's length, a power of two."""
 
     def __init__(self, source: Callable[[int], Tensor], like: Tensor, at_most: int):
         self.source, self.height = source, len(like)
         self.num_blocks = 1 + ceil(at_most / self.height)
-        self.rows = like.new_empty(self.num_blocks * self.height, *like.shape[1:])
+        self.rows = like.new_empty(_power_of_two(self.num_blocks * self.height), *like.shape[1:])
         self.last = -1  # the last block that lies in it
         self.reached = None  # no more rows than these can have been taken; None: not looked at yet
 
@@ -152,8 +152,12 @@ class _Ring:
             self.reached = int(taken)
             first = self.reached // self.height
             for block in range(max(first, self.last + 1), first + self.num_blocks):
-                at = block % self.num_blocks * self.height
-                self.rows[at : at + self.height] = self.source(block)
+                places = torch.arange(block * self.height, (block + 1) * self.height, device=self.rows.device)
+                self.rows[places & (len(self.rows) - 1)] = self.source(block)
                 self.last = block
         self.reached += at_most
         return self.rows
+
+
+def _power_of_two(at_least: int) -> int:
+    return 1 << (at_least - 1).bit_length()

@@ -66,8 +66,8 @@ class Context(NamedTuple):
 
     def rows(self, name: str, count: int) -> Tensor:
         """The next `count` rows [count, …] of the `FreshRows` called `name`; say in `Subject.taken` how many were used."""
-        ring = self.draws[name]
-        return ring[(self.taken[name] + torch.arange(count, device=ring.device)) % len(ring)]
+        ring = self.draws[name]  # its length is a power of two: a remainder would be taken anew for every entry of a weight
+        return ring[(self.taken[name] + torch.arange(count, device=ring.device)) & (len(ring) - 1)]
 
 
 @dataclass(frozen=True)

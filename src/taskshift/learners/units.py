@@ -121,7 +121,8 @@ class Fresh:
         most = self.wanted[slot.tensor].at_most
         place = (self.taken[slot.tensor] + rank).clamp(max=most - 1)
         self.taken[slot.tensor] = self.taken[slot.tensor] + count
-        return self.context.rows(slot.tensor, most)[place].unsqueeze(slot.dim + 1)
+        rows = self.context.rows(slot.tensor, most)
+        return (rows.expand(len(rank), *rows.shape[1:]) if most == 1 else rows[place]).unsqueeze(slot.dim + 1)
 
 
 def fresh_rows(groups: Sequence[Group], at_most: Sequence[int], *, every: int = 1) -> dict[str, FreshRows]:
