@@ -56,6 +56,7 @@ format: setup ## put the code into shape
 
 bench: setup ## planes and curvature against other programs, into docs/benchmarks.md; the loader against per-sample pipelines
 	$(BIN)/python scripts/bench_lla.py --save docs/benchmarks.md
+	$(BIN)/python scripts/bench_train.py --save docs/benchmarks.md
 	$(BIN)/python scripts/bench_data.py
 
 docs: setup ## remake README's picture and the tables of docs/METRICS.md, print the table of docs/DATA_LOADING.md

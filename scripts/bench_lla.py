@@ -53,7 +53,8 @@ def main(words: list[str] | None = None) -> int:
             rates[dtype] = max(rates[dtype], rate)
         print(f"\n{add(findings, found, device, rates)}", flush=True)
         if options.save:  # after each case, so that what is measured is kept whatever comes next
-            options.save.write_text(report.document(findings, facts, rates, command, f"{datetime.date.today():%Y-%m-%d}"))
+            page = report.document(findings, facts, rates, command, f"{datetime.date.today():%Y-%m-%d}")
+            options.save.write_text(page + report.training_section(options.save))
     return 0 if all(one.agreement.holds for one in findings.measured) else 1
 
 

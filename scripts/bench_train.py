@@ -2,6 +2,7 @@
 
     python scripts/bench_train.py                    every work, a table as the last output
     python scripts/bench_train.py --work NAME         one of them
+    python scripts/bench_train.py --save docs/benchmarks.md
 
 One process, one thread, blocks of steps taken in turns; processor seconds, the least of the blocks. Ours are counted with their
 data path (order, gathering, the task's view) and with the epoch's sums; the loop is given its batches ready-made. Recording and
@@ -11,12 +12,18 @@ compiling are apart. Of a stack a step is one step of one run.
 from __future__ import annotations
 
 import argparse
+import datetime
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from lla_benchmarks.machine import machine
+from lla_benchmarks.report import put_training_section
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,6 +42,11 @@ from taskshift.stream import TaskStream
 from taskshift.training import Training
 
 EXAMPLES = 2048
+HEADINGS = ["work", "reference", "eager", "replay", "compiled", "reference/compiled", "recording", "compiling"]
+EXPLAINED = (
+    "Ours with its data path and the epoch's sums, the reference's loop with its batches ready-made, in turns in one process. "
+    "Of a stack a step is one step of one run."
+)
 CPU = torch.device("cpu")
 
 
@@ -55,20 +67,35 @@ def main() -> None:
     parser.add_argument("--work", choices=list(WORKS), action="append")
     parser.add_argument("--seconds", type=float, default=0.5, help="a block's length, about")
     parser.add_argument("--repeats", type=int, default=7, help="blocks of each")
+    parser.add_argument("--save", type=Path, help="the page that gets the table as a section, such as docs/benchmarks.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, one thread; µs of processor time a step, the least of {options.repeats} blocks (median)")
-    lines = [
-        f"{'work':28} {'reference':>16} {'eager':>16} {'replay':>16} {'compiled':>16}   reference/compiled  recording  compiling"
-    ]
+    about = f"torch {torch.__version__}, one thread; µs of processor time a step, the least of {options.repeats} blocks (median)"
+    print(about)
+    lines = [HEADINGS]
     for name in options.work or WORKS:
-        lines.append(line(name, WORKS[name], options.seconds, options.repeats))
-        print(lines[-1], flush=True)
-    print("\n" + "\n".join(lines))
+        lines.append(cells(name, WORKS[name], options.seconds, options.repeats))
+        print(in_columns(lines[-1]), flush=True)
+    print("\n" + "\n".join(map(in_columns, lines)))
+    if options.save:
+        command = shlex.join(["python", "scripts/bench_train.py", *sys.argv[1:]])
+        told = f"{machine(CPU)['processor']}; {about}. Written by `{command}` on {datetime.date.today():%Y-%m-%d}."
+        put_training_section(options.save, f"{told} {EXPLAINED}\n\n{as_table(lines)}")
 
 
-def line(name: str, work: Work, seconds: float, repeats: int) -> str:
-    """A row of the table."""
+def in_columns(line: Sequence[str]) -> str:
+    """A line of the terminal's table."""
+    return " ".join(f"{cell:{width}}" for cell, width in zip(line, (32, 17, 17, 17, 17, 19, 10, 9), strict=True))
+
+
+def as_table(lines: Sequence[Sequence[str]]) -> str:
+    """The same in Markdown."""
+    rows = [f"| {' | '.join(line)} |\n" for line in lines]
+    return "".join([rows[0], "|---" * len(HEADINGS) + "|\n", *rows[1:]])
+
+
+def cells(name: str, work: Work, seconds: float, repeats: int) -> list[str]:
+    """A line of the table."""
     set_up = {}
     runs: dict[str, Iterator[int]] = {"reference": reference(work)}
     for how in ("eager", "replay", "compiled") if work.num_members == 1 else ("replay", "compiled"):
@@ -83,10 +110,9 @@ def line(name: str, work: Work, seconds: float, repeats: int) -> str:
         for how, steps in runs.items():
             taken[how].append(block(steps, seconds))
     shown = (taken.get(how) for how in ("reference", "eager", "replay", "compiled"))
-    cells = ["" if of is None else f"{min(of) * 1e6:8.2f} ({statistics.median(of) * 1e6:6.2f})" for of in shown]
+    figures = ["" if of is None else f"{min(of) * 1e6:.2f} ({statistics.median(of) * 1e6:.2f})" for of in shown]
     ratio = min(taken["reference"]) / min(taken["compiled"])
-    costs = f"{set_up['replay']:10.1f} s {set_up['compiled']:8.1f} s"
-    return f"{name:28} {' '.join(f'{cell:>16}' for cell in cells)} {ratio:14.1f} × {costs}"
+    return [name, *figures, f"{ratio:.1f} ×", f"{set_up['replay']:.1f} s", f"{set_up['compiled']:.1f} s"]
 
 
 def block(steps: Iterator[int], seconds: float) -> float:
@@ -149,27 +175,26 @@ class Tester:
     @torch.no_grad()
     def test(self, features: list[Tensor]) -> None:
         for number, values in enumerate(features):
-            count, kept = self._due(number, values)
+            corrected = self._utility(number, values)
+            old = torch.where(self.age[number] > self.maturity)[0]
+            self.owed[number] += self.rate * len(old)
+            count = int(self.owed[number])
             if count:
-                self._replace(number, kept, count)
+                self.owed[number] -= count
+                self._replace(number, old[torch.topk(-corrected[old], count)[1]])
 
-    def _due(self, number: int, values: Tensor) -> tuple[int, Tensor]:
+    def _utility(self, number: int, values: Tensor) -> Tensor:
         into, out = self.layers[number], self.layers[number + 1]
         self.age[number] += 1
         self.mean[number].mul_(self.decay).add_((1 - self.decay) * values.mean(dim=0))
         now = out.weight.abs().mean(dim=0) * values.abs().mean(dim=0) / into.weight.abs().mean(dim=1)
         self.utility[number].mul_(self.decay).add_((1 - self.decay) * now)
-        corrected = self.utility[number] / (1 - self.decay ** self.age[number])
-        old = torch.where(self.age[number] > self.maturity)[0]
-        self.owed[number] += self.rate * len(old)
-        count = int(self.owed[number])
-        self.owed[number] -= count
-        return count, old[corrected[old].argsort()]
+        return self.utility[number] / (1 - self.decay ** self.age[number])
 
-    def _replace(self, number: int, order: Tensor, count: int) -> None:
-        into, out, chosen = self.layers[number], self.layers[number + 1], order[:count]
+    def _replace(self, number: int, chosen: Tensor) -> None:
+        into, out = self.layers[number], self.layers[number + 1]
         bound = (6 / into.in_features) ** 0.5
-        into.weight[chosen] = torch.empty(count, into.in_features).uniform_(-bound, bound)
+        into.weight[chosen] = torch.empty(len(chosen), into.in_features).uniform_(-bound, bound)
         into.bias[chosen] = 0
         out.weight[:, chosen] = 0
         for kept in (self.utility, self.mean, self.age):
@@ -275,6 +300,9 @@ WORKS = {
     "the same, 100 runs, CBP": Work((20, 5, 1), 1, bits, num_members=100, replacement_rate=1e-4),
     "784-100-100-100-10, batch 1": Work(PIXELS, 1, images, lr=0.003),
     "784-100-100-100-10, batch 16": Work(PIXELS, 16, images),
+    "slowly-changing regression, CBP": Work((20, 5, 1), 1, bits, replacement_rate=1e-4),
+    "784-100-100-100-10, b 1, CBP": Work(PIXELS, 1, images, lr=0.003, replacement_rate=1e-4),
+    "784-100-100-100-10, b 16, CBP": Work(PIXELS, 16, images, replacement_rate=1e-4),
 }
 
 if __name__ == "__main__":

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
 from lla_benchmarks.lines import Findings, Measured, Table
 
 Rates = Mapping[torch.dtype, float]
+
+TRAINING = "\n## Steps of training\n"
+"""The heading of the section that scripts/bench_train.py writes; it is the last."""
 
 HEADER = ("work", "against", "ours", "theirs", "times faster", "asked", "limit", "of the matmul rate")
 READING = """\
@@ -50,6 +54,18 @@ def document(findings: Findings, facts: Mapping[str, str], rates: Rates, command
     if findings.left_out:
         parts += ["## Left out", "\n".join(f"- {sentence}" for sentence in findings.left_out)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def training_section(page: Path) -> str:
+    """What the page says of training, from its heading to the end; nothing where it does not."""
+    _, heading, section = page.read_text().partition(TRAINING) if page.exists() else ("", "", "")
+    return heading + section
+
+
+def put_training_section(page: Path, section: str) -> None:
+    """Let the page end with this section, in the place of the one that it has."""
+    before = page.read_text().partition(TRAINING)[0] if page.exists() else "# Benchmarks\n"
+    page.write_text(f"{before.rstrip()}\n{TRAINING}\n{section.rstrip()}\n")
 
 
 def comparison(measured: Measured, rates: Rates) -> tuple[str, ...]:

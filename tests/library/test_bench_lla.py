@@ -350,3 +350,14 @@ def test_the_command_refuses_what_it_does_not_know(capsys):
     with pytest.raises(SystemExit):
         bench_lla.parse(["--repeats", "0"])
     assert "expected 1 or more, got 0" in capsys.readouterr().err
+
+
+def test_the_section_on_training_is_written_anew_and_outlives_the_page(tmp_path):
+    page = tmp_path / "benchmarks.md"
+    page.write_text("# Planes\n\n| a |\n")
+    assert report.training_section(page) == ""
+    report.put_training_section(page, "first\n")
+    report.put_training_section(page, "second\n\n")
+    assert page.read_text() == "# Planes\n\n| a |\n\n## Steps of training\n\nsecond\n"
+    page.write_text("# Planes, anew\n" + report.training_section(page))
+    assert page.read_text() == "# Planes, anew\n\n## Steps of training\n\nsecond\n"
