@@ -13,8 +13,8 @@ from learning import training_of
 from runs import compose
 from torch import nn
 
+from taskshift import checkpoint, trajectory
 from taskshift import run as runs
-from taskshift import trajectory
 from taskshift.compare import differences
 from taskshift.evaluators.weights import Weights
 from taskshift.execution.shared import Shared, fitting_block
@@ -126,6 +126,20 @@ def test_a_members_bits_do_not_depend_on_who_steps_beside_it(tmp_path):
     two = together_in(tmp_path / "two", configs[1:])
     assert differences(three[1], two[0]) == []
     assert differences(three[2], two[1]) == []
+
+
+def test_watchers_see_the_steps_of_members_and_change_no_bit(tmp_path):
+    watch = ("watch=[update_size,edge]", "watch.update_size.every=7", "watch.edge.every=25")
+    watched, plain = configs_of((*BITS, *watch)), configs_of()
+    seen, unseen = together_in(tmp_path / "seen", watched), together_in(tmp_path / "unseen", plain)
+    for one, other in zip(seen, unseen, strict=True):
+        rows = [row for row in rows_of(one) if "update_size/norm" in row]
+        assert [row["global_step"] % 60 for row in rows] == [1 + step for step in range(0, 60, 7)] * 3
+        kept, bare = (checkpoint.load(folder / "checkpoints" / "latest.pt")["training"] for folder in (one, other))
+        assert checkpoint.first_difference(kept, bare) is None
+    lone = alone_in(tmp_path / "lone", watched[1])
+    first, same = (next(row for row in rows_of(folder) if "edge/sharpness" in row) for folder in (lone, seen[1]))
+    assert same["edge/sharpness"] == pytest.approx(first["edge/sharpness"], rel=1e-4)
 
 
 def test_data_are_held_once(tmp_path, monkeypatch):
