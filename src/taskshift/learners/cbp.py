@@ -98,8 +98,12 @@ class ContinualBackprop(AfterStep):
     def init(self, start: Start) -> Memory:
         self.groups = groups_of(start)
         self.reads = reads_of(self.groups)
-        self._rows = fresh_rows(self.groups, [ceil(self.replacement_rate * group.size) or 1 for group in self.groups])
+        self._rows = fresh_rows(self.groups, [self.most_at_once(group.size) for group in self.groups])
         return {group.name: self._first_memory(group, start.net) for group in self.groups}
+
+    def most_at_once(self, size: int) -> int:
+        """How many of a layer's `size` units it replaces in one step at most."""
+        return ceil(self.replacement_rate * size) or 1
 
     def draws(self) -> Mapping[str, Any]:
         lots = {} if self.accumulate else {"lots": EveryStep((len(self.groups),), "uniform")}
