@@ -203,6 +203,7 @@ STEPS: Mapping[str, Written] = {
     "shrink_and_perturb_scaled": Written(noisy(l2, 0.01)),
     "cbp": Written(),  # it begins to act at its hundredth step; tests/framework/test_cbp.py has the rest
     **dict.fromkeys(("rr_cbp", "rr_cbp2", "rr_cbp_e2"), Written()),  # likewise; tests/framework/test_rank_restoring.py
+    "ccbp": Written(),  # as redo; tests/framework/test_ccbp.py
     "redo": Written(),  # it acts at its thousandth step; tests/framework/test_redo.py has the rest
     "snr": Written(),  # no unit is silent for long enough; tests/framework/test_snr.py has the rest
     "weight_clipping": Written(after=clipped),
