@@ -206,6 +206,7 @@ STEPS: Mapping[str, Written] = {
     "ccbp": Written(),  # as redo; tests/framework/test_ccbp.py
     "redo": Written(),  # it acts at its thousandth step; tests/framework/test_redo.py has the rest
     "snr": Written(),  # no unit is silent for long enough; tests/framework/test_snr.py has the rest
+    **dict.fromkeys(("ewc", "mas", "si"), Written()),  # no penalty in the first task; tests/framework/test_consolidation.py
     "weight_clipping": Written(after=clipped),
     "normalize_and_project": Written(after=projected),
     "rising_rates": Written(step=by_depth(lambda depth, t: LR * 10 ** (depth - 1))),

@@ -92,7 +92,8 @@ class Learner:
     """How `net` learns. It holds no tensor that changes: `init` makes a state, `step` takes one and gives the next.
 
     A step takes the loss's gradient as `gradient` says (null: at the parameters), the regularisers' with it, clips it to the norm
-    `gradient_clip` (null: it does not), lets the optimizer's rule step and the interventions act. The scheduler steps after every
+    `gradient_clip` (null: it does not), lets the optimizer's rule step and the interventions act, first those of the regularisers
+    that are interventions as well. The scheduler steps after every
     batch or every epoch (`scheduler_every`); with `restart_scheduler` each task begins with the settings of the first.
 
     SGD, Adam, AdamW and RMSprop of torch.optim become pure rules that step alike; any other optimizer, and parts that work in
@@ -122,10 +123,12 @@ class Learner:
         self.rule, self.optimizer = _rule_of(optimizer, leaves, in_place=in_place)
         self.regularizers = {name: _adapted(part) for name, part in (regularizers or {}).items()}
         self.interventions = {name: self._intervention(name, part) for name, part in (interventions or {}).items()}
+        self.parts = _named_apart(self.rule, self.gradient, self.regularizers, self.interventions)
+        also = {name: part for name, part in self.regularizers.items() if isinstance(part, Intervention)}
+        self.interventions = also | self.interventions
         after = [name for name, part in self.interventions.items() if isinstance(part, AfterStep)]
         self._after_step = tuple(sorted(after, key=lambda name: not isinstance(self.interventions[name], StepScaling)))
         self._act_always = all(self.interventions[name].every == 1 for name in self._after_step)
-        self.parts = _named_apart(self.rule, self.gradient, self.regularizers, self.interventions)
         self.reads: tuple[str, ...] = ()  # known after `init`
 
     # -- a state and its steps ------------------------------------------------------------------------------------
