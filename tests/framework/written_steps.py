@@ -132,6 +132,11 @@ def clipped(twin: Twin) -> None:
                 parameter.copy_(parameter.minimum(torch.tensor(most)).maximum(torch.tensor(-most)))
 
 
+def decayed(twin: Twin) -> None:
+    for parameter in twin.net.parameters():
+        parameter -= LR * 1e-4 * parameter
+
+
 def projected(twin: Twin) -> None:
     for name, parameter in twin.net.named_parameters():
         if parameter.dim() > 1:
@@ -207,6 +212,7 @@ STEPS: Mapping[str, Written] = {
     "redo": Written(),  # it acts at its thousandth step; tests/framework/test_redo.py has the rest
     "snr": Written(),  # no unit is silent for long enough; tests/framework/test_snr.py has the rest
     **dict.fromkeys(("ewc", "mas", "si"), Written()),  # no penalty in the first task; tests/framework/test_consolidation.py
+    "weight_decay": Written(after=decayed),
     "weight_clipping": Written(after=clipped),
     "normalize_and_project": Written(after=projected),
     "rising_rates": Written(step=by_depth(lambda depth, t: LR * 10 ** (depth - 1))),
