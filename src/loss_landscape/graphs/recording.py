@@ -14,7 +14,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from loss_landscape.graphs.recording_passes import RecordingOptimizer, TensorSpec
 from loss_landscape.graphs.tracing import UntraceableError
-from loss_landscape.nested import tensors_in
+from loss_landscape.nested import map_tensors, tensors_in
 
 READS_VALUES = {torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -61,7 +61,7 @@ class _Tape(TorchDispatchMode):
             self.nodes[tensor] = _with_spec(self.graph.placeholder(f"input_{index}"), tensor)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        args, kwargs = _materialized((args, kwargs or {}))
         depends = any(tensor in self.nodes for tensor in tensors_in((args, kwargs)))
         for tensor in _written(function, args, kwargs):
             if tensor not in self.nodes:
@@ -113,6 +113,13 @@ class _Tape(TorchDispatchMode):
             if self.constants[node].untyped_storage().data_ptr() == memory:
                 self.constants[node] = self.constants[node].clone()
                 del self.current[key]
+
+
+def _materialized(arguments: Any) -> Any:
+    """Zeros in memory in place of those without: torch's rules for these crash inside a dispatch mode."""
+    if not any(tensor._is_zerotensor() for tensor in tensors_in(arguments)):
+        return arguments
+    return map_tensors(lambda t: torch.zeros(t.shape, dtype=t.dtype, device=t.device) if t._is_zerotensor() else t, arguments)
 
 
 def _with_spec(node: fx.Node, tensor: Tensor) -> fx.Node:

@@ -99,3 +99,18 @@ def test_a_recording_that_goes_away_frees_its_constants():
         assert kept[0]() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_zeros_without_memory_which_forward_derivatives_make_are_recorded(outputs):
+    torch.manual_seed(0)
+    inputs, targets, weight = torch.randn(4, 5).double(), torch.randn(4, outputs).double(), torch.randn(outputs, 5).double()
+
+    def loss(w: Tensor) -> Tensor:
+        return torch.nn.functional.mse_loss((inputs @ w.T).tanh(), targets, reduction="sum")
+
+    recording = Recording(lambda v: (torch.func.jvp(torch.func.grad(loss), (weight,), (v,))[1],), [torch.ones_like(weight)])
+    vector = torch.randn_like(weight)
+    (found,) = recording(vector)
+    expected = torch.autograd.functional.hvp(loss, weight, vector)[1]
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
