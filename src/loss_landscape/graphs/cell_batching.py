@@ -262,9 +262,22 @@ def _vmapped(batcher: _Batcher, node: fx.Node) -> fx.Node:
         made = node.target(*args, **kwargs)
         return made if isinstance(made, Tensor) else tuple(torch.empty(0) if part is None else part for part in made)
 
-    vmapped = torch.vmap(once, in_dims=tuple(0 if batcher.varies(arguments[place]) else None for place in places))
-    vmapped.__name__ = f"each_{node.name}"
-    return batcher.call(vmapped, *(batcher.batched_argument(arguments[place]) for place in places))
+    each = _without_warnings(torch.vmap(once, in_dims=tuple(0 if batcher.varies(arguments[place]) else None for place in places)))
+    each.__name__ = f"each_{node.name}"
+    return batcher.call(each, *(batcher.batched_argument(arguments[place]) for place in places))
+
+
+def _without_warnings(vmapped: Callable[..., Any]) -> Callable[..., Any]:
+    """The function without a line on the terminal, past Python's filters, for each operation that vmap takes one by one."""
+
+    def quiet(*arguments: Any) -> Any:
+        torch._C._functorch._set_vmap_fallback_warning_enabled(False)
+        try:
+            return vmapped(*arguments)
+        finally:
+            torch._C._functorch._set_vmap_fallback_warning_enabled(True)  # as torch has it; it can't be asked
+
+    return quiet
 
 
 def _dim(node: fx.Node) -> int:

@@ -95,3 +95,17 @@ def test_a_product_with_few_columns_is_like_any_other(columns, loss_fn):
     for rho in (None, 0.1):
         by_loop = plane.evaluate(COORDINATES, EAGER, rho)
         torch.testing.assert_close(plane.evaluate(COORDINATES, VECTORIZED, rho), by_loop, rtol=1e-12, atol=1e-12)
+
+
+def test_an_operation_that_vmap_takes_one_by_one_says_nothing_on_the_terminal(capfd):
+    targets, lengths = torch.tensor([[1, 2], [2, 1]]), (torch.tensor([5, 5]), torch.tensor([2, 2]))
+
+    def letters(model: nn.Module, batch: Tensor) -> Tensor:
+        return torch.nn.functional.ctc_loss(model(batch).log_softmax(2), targets, *lengths)
+
+    batch = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0))
+    plane = LossSurface(nn.Linear(3, 4), batch_loss=letters, batches=[batch], batch_weight=len).plane([torch.ones(16)])
+    cells = torch.tensor([[0.1], [0.2]])
+    found = plane.evaluate(cells, EvaluationStrategy("vectorized", 4))
+    torch.testing.assert_close(found, plane.plain_losses(cells), rtol=1e-5, atol=1e-6)
+    assert "Warning" not in capfd.readouterr().err
