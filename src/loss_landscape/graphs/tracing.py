@@ -3,34 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, has_proxy_slot, make_fx
-from torch.overrides import TorchFunctionMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
-LEAVES_TORCH = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__}
+from loss_landscape.graphs.value_reads import LeavesTorch, UntraceableError, looked_at
 
-
-class UntraceableError(RuntimeError):
-    """A function that is no fixed graph of its inputs: it branches on their values, or draws random numbers."""
+__all__ = ["SpecializedGraph", "UntraceableError", "constant", "evaluated", "placeholders", "specialized", "traced"]
 
 
-def traced(function: Callable[..., Any], inputs: Sequence[Tensor], num_varying: int | None = None) -> fx.GraphModule:
+def traced(function: Callable[..., Any], inputs: Sequence[Tensor]) -> fx.GraphModule:
     """`function(*inputs)` as a graph without in-place operations, one placeholder for each input.
 
-    It is to be run with other values of the first `num_varying` inputs, of all unless given: where a shape depends on these, as
-    behind a selection, or they go through NumPy or a list, the graph would hold today's.
-
     What the function writes into its inputs is gone afterwards: neither the run nor the graph changes them. Tensors that it
-    closes over become constants. Raises `UntraceableError` where the result would not be the function.
+    closes over become constants. Raises `UntraceableError` where the result would not be the function, as where it looks at
+    values: where it branches on them, where a shape depends on them, or they go through NumPy or a list.
     """
+    graph, result, _ = _traced(function, inputs, len(inputs))
+    return _giving(graph, result)
+
+
+@dataclass(frozen=True, eq=False)
+class SpecializedGraph:
+    """A graph for some values of its fixed inputs: those for which `reads` gives what it gave when the graph was traced."""
+
+    graph: fx.GraphModule
+    reads: fx.GraphModule | None  # what was looked at of the fixed inputs, as a function of all inputs
+    seen: tuple[Tensor, ...] = ()
+
+    def serves(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether the function has this graph for these inputs too, which have the shapes of those that it was traced for."""
+        if self.reads is None:
+            return True
+        values: dict[fx.Node, Any] = dict(zip(placeholders(self.reads), inputs, strict=True))
+        outputs: Any = self.reads.graph.output_node().args[0]
+        expected = dict(zip(outputs, self.seen, strict=True))
+        for node in self.reads.graph.nodes:
+            if node.op == "get_attr":
+                values[node] = constant(self.reads, node)
+            elif node.op == "call_function":
+                values[node] = evaluated(node, values)  # what it reads was as expected: its operation and shapes are known
+            if node in expected and not torch.equal(values[node], expected[node]):
+                return False
+        return True
+
+
+def specialized(function: Callable[..., Any], inputs: Sequence[Tensor], num_varying: int) -> SpecializedGraph:
+    """`function(*inputs)` as a graph of its first `num_varying` inputs, of which the others decide the form.
+
+    Of these the function may look at values: whether a mask lets everything through, how long a sentence is, which places are
+    selected. The rest is as in `traced`.
+    """
+    graph, result, reads = _traced(function, inputs, num_varying)
+    if not reads:
+        return SpecializedGraph(_giving(graph, result), None)
+    looks = _giving(graph, tuple(reads))
+    with torch.no_grad():
+        return SpecializedGraph(_giving(graph, result), looks, tuple(value.clone() for value in looks(*inputs)))
+
+
+def _traced(
+    function: Callable[..., Any], inputs: Sequence[Tensor], num_varying: int
+) -> tuple[fx.GraphModule, Any, list[fx.Node]]:
+    """A graph, the nodes that the function gives, and those whose values it looked at."""
     inputs = [tensor.detach().clone() for tensor in inputs]
+
+    def watched(*tensors: Tensor) -> tuple[Any, list[Tensor]]:
+        with LeavesTorch() as leaving:
+            result = function(*tensors)
+        return result, leaving.copies
+
     try:
-        with _NothingBakedIn():
-            graph = make_fx(function)(*inputs)
+        graph = make_fx(watched, _error_on_data_dependent_ops=False)(*inputs)
         if any(map(_writes, graph.graph.nodes)):
             graph = _functional(graph, inputs)
     except torch.OutOfMemoryError:
@@ -40,41 +88,18 @@ def traced(function: Callable[..., Any], inputs: Sequence[Tensor], num_varying: 
     for node in graph.graph.nodes:
         if _writes(node) or _is_random(node):
             raise UntraceableError(f"{node.target} writes in place or draws random numbers")
-    graph.graph.eliminate_dead_code()
-    _require_fixed_shapes(graph, num_varying)
-    graph.recompile()
-    return graph
+    outputs: Any = graph.graph.output_node().args[0]
+    result, handed_out = outputs
+    return graph, result, looked_at(graph.graph, handed_out, num_varying)
 
 
-class _NothingBakedIn(TorchFunctionMode):
-    """A context in which values that are traced are not handed to Python or NumPy, which no graph can follow."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        mode = get_proxy_mode() if function in LEAVES_TORCH else None
-        if mode is not None and has_proxy_slot(args[0], mode.tracer):
-            raise UntraceableError("a tensor that depends on the inputs goes through NumPy or a list")
-        return function(*args, **(kwargs or {}))
-
-
-def _require_fixed_shapes(graph: fx.GraphModule, num_varying: int | None) -> None:
-    varying: set[fx.Node] = set(placeholders(graph)[:num_varying])
-    for node in graph.graph.nodes:
-        if varying.isdisjoint(node.all_input_nodes):
-            continue
-        if not varying.isdisjoint(_selecting(node)):
-            raise UntraceableError(f"the shape that {node.target} gives depends on values")
-        varying.add(node)
-
-
-def _selecting(node: fx.Node) -> list[fx.Node]:
-    """The inputs of a node whose values, not only their shapes, decide about the shape of what it gives."""
-    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.dynamic_output_shape not in node.target.tags:
-        return []
-    if node.target is not torch.ops.aten.index.Tensor:
-        return node.all_input_nodes
-    indices = node.args[1]
-    assert isinstance(indices, list | tuple)  # by the operation's schema
-    return [index for index in indices if isinstance(index, fx.Node) and index.meta["val"].dtype in (torch.bool, torch.uint8)]
+def _giving(graph: fx.GraphModule, result: Any) -> fx.GraphModule:
+    """The graph with another result, some of its nodes, and nothing more than these need; its constants are shared."""
+    copy, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    copy.graph_copy(graph.graph, copies)
+    copy.output(fx.node.map_arg(result, copies.__getitem__))
+    copy.eliminate_dead_code()
+    return fx.GraphModule(graph, copy)
 
 
 def _functional(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
@@ -85,7 +110,7 @@ def _functional(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModu
     def run(*values: Tensor) -> Any:
         return _Lifted(graph, dict(zip(tensors, values[len(inputs) :], strict=True))).run(*values[: len(inputs)])
 
-    lifted = make_fx(functionalize(run, remove="mutations"))(*inputs, *tensors.values())
+    lifted = make_fx(functionalize(run, remove="mutations"), _error_on_data_dependent_ops=False)(*inputs, *tensors.values())
     for holder, value in zip(placeholders(lifted)[len(inputs) :], tensors.values(), strict=True):
         lifted.register_buffer(f"constant_{holder.name}", value)
         with lifted.graph.inserting_before(holder):

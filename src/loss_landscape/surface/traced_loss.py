@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from loss_landscape.graphs.gram_matrices import with_gram_matrices
 from loss_landscape.graphs.norm_folding import with_folded_norms
-from loss_landscape.graphs.tracing import UntraceableError, traced
+from loss_landscape.graphs.tracing import SpecializedGraph, UntraceableError, specialized
 from loss_landscape.nested import form_of, map_tensors, objects_in, tensors_in
 from loss_landscape.objective.objective import Objective
 from loss_landscape.surface.cell_graph import CellGraph
@@ -20,6 +20,8 @@ from loss_landscape.surface.strategy import CellCost, Precision
 
 Kind = Literal["loss", "ascent"]
 """The loss itself, or the loss one step of length ρ up the gradient."""
+
+MAX_GRAPHS = 8  # of batches that are alike in shape: each takes as long as some hundred cells
 
 TensorLoss = Callable[..., Tensor]
 """(parameters, leaves) → scalar, of lists of tensors."""
@@ -42,7 +44,7 @@ class TracedLoss:
         self.objective, self.kind, self.precision = objective, kind, precision
         self.names = tuple(origin)
         self.origin = [self.placed(tensor) for tensor in origin.values()]
-        self._graphs: dict[Any, fx.GraphModule] = {}
+        self._graphs: dict[Any, list[SpecializedGraph]] = {}
         self._cell_graphs: dict[Any, CellGraph] = {}
 
     def cost(self, num_directions: int) -> CellCost:
@@ -58,19 +60,25 @@ class TracedLoss:
 
     def cell_graph(self, term: LossTerm, moved: tuple[bool, ...], num_directions: int) -> CellGraph:
         """The term's graph for planes of `num_directions` that move the parameters marked in `moved`."""
-        if term.key not in self._graphs:
-            count = len(self.names)
-            inputs = [*self.origin, *map(self.placed, term.leaves)]
-            with torch.no_grad():
-                alone = self.kind == "ascent" or len(self.objective.batch_weights.values) == 1  # no other batch has this graph
-                graph = traced(
-                    lambda *tensors: term.function(list(tensors[:count]), list(tensors[count:])), inputs, count if alone else None
-                )
-            self._graphs[term.key] = with_folded_norms(with_gram_matrices(graph, count))
-        key = (term.key, moved, num_directions)
+        number, graph = self._graph(term)
+        key = (term.key, number, moved, num_directions)
         if key not in self._cell_graphs:
-            self._cell_graphs[key] = CellGraph(self._graphs[term.key], moved, num_directions)
+            self._cell_graphs[key] = CellGraph(graph, moved, num_directions)
         return self._cell_graphs[key]
+
+    def _graph(self, term: LossTerm) -> tuple[int, fx.GraphModule]:
+        """The graph of a term, and its number among those of the same key, which differ where the batches' values decide."""
+        known, inputs = self._graphs.setdefault(term.key, []), [*self.origin, *map(self.placed, term.leaves)]
+        for number, graph in enumerate(known):
+            if graph.serves(inputs):
+                return number, graph.graph
+        if len(known) == MAX_GRAPHS:
+            raise UntraceableError(f"the values of the batches decide its operations, in more than {MAX_GRAPHS} ways")
+        count = len(self.names)
+        with torch.no_grad():
+            made = specialized(lambda *tensors: term.function(list(tensors[:count]), list(tensors[count:])), inputs, count)
+        known.append(replace(made, graph=with_folded_norms(with_gram_matrices(made.graph, count))))
+        return len(known) - 1, known[-1].graph
 
     def placed(self, tensor: Tensor) -> Tensor:
         """`tensor` in the memory format that the graphs like best: on a CPU images are channels-last."""

@@ -346,16 +346,73 @@ def masked(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return F.cross_entropy(model(images)[kept], labels[kept])
 
 
-def test_a_selection_by_the_batch_alone_is_traced_where_no_other_batch_has_its_graph():
+def whole_or_masked(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1]) if bool((batch[1] > 0).all()) else masked(model, batch)
+
+
+def by_list_of_labels(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return model(batch[0]).square().mean() * max(batch[1].tolist())
+
+
+@pytest.mark.parametrize("loss", [masked, whole_or_masked, by_list_of_labels])
+def test_what_the_batch_alone_decides_is_traced_for_each_batch(loss):
     first, second = batches(sizes=(20, 20))
+    third = first[0].flip(0), first[1].clamp_min(1)
     net = plain().double()
-    for given, name in (([first], "vectorized"), ([first, second], "eager")):
-        surface = LossSurface(net, batch_loss=masked, batches=given, batch_weight=lambda batch: int((batch[1] > 0).sum()))
+    for given in ([first], [first, second, third]):
+        surface = LossSurface(net, batch_loss=loss, batches=given, batch_weight=lambda batch: int((batch[1] > 0).sum()))
         line = surface.plane([surface.origin])
-        assert line.strategy().name == name
+        assert line.strategy().name == "vectorized"
         cells = torch.tensor([[0.0], [-0.5]])
         expected = surface.losses(displacements=cells.double() * surface.origin)
         torch.testing.assert_close(line.evaluate(cells, line.strategy()), expected, rtol=1e-10, atol=0)
+
+
+def test_batches_of_which_the_same_was_seen_share_a_graph():
+    images = torch.randn(4, 3, dtype=torch.float64)
+    calls = []
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        calls.append(1)
+        return model(batch[0]).square().mean() * (1 if bool(batch[1].all()) else 2)
+
+    masks = [torch.tensor([True, True]), torch.tensor([True, False]), torch.tensor([False, False]), torch.tensor([True, True])]
+    surface = LossSurface(nn.Linear(3, 2).double(), batch_loss=loss, batches=[(images, mask) for mask in masks], batch_weight=len)
+    plane, cells = surface.plane([surface.origin]), torch.tensor([[0.3]])
+    strategy = plane.strategy()
+    calls.clear()
+    found = plane.evaluate(cells, strategy)
+    assert len(calls) == 1  # all true was traced for the strategy, not all true is now
+    torch.testing.assert_close(found, plane.plain_losses(cells), rtol=1e-12, atol=0)
+
+
+def test_batches_that_decide_in_too_many_ways_are_evaluated_by_the_net():
+    given = [(torch.randn(12, 3, dtype=torch.float64), torch.arange(12) < count) for count in range(1, 11)]
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return model(batch[0][batch[1]]).square().mean()
+
+    surface = LossSurface(
+        nn.Linear(3, 2).double(), batch_loss=loss, batches=given, batch_weight=lambda batch: int(batch[1].sum())
+    )
+    grid = evaluate_grid(surface, [surface.origin], resolution=3)
+    assert grid.meta["strategy"] == "eager"
+    assert "the values of the batches decide its operations, in more than 8 ways" in grid.meta["strategy_note"]
+
+
+def test_lengths_and_packed_sentences_are_of_the_batch_alone():
+    layer, lengths = nn.GRU(3, 4, batch_first=True).double(), [torch.tensor([2, 4, 1]), torch.tensor([3, 3, 2])]
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(2 * batch[0], batch[1], batch_first=True, enforce_sorted=False)
+        return model(packed)[1].square().mean()
+
+    surface = LossSurface(
+        layer, batch_loss=loss, batches=[(torch.randn(3, 4, 3, dtype=torch.float64), of) for of in lengths], batch_weight=len
+    )
+    plane, cells = surface.plane([surface.origin]), torch.tensor([[0.3], [-0.7]])
+    assert plane.strategy().name != "eager"
+    torch.testing.assert_close(plane.evaluate(cells, plane.strategy()), plane.plain_losses(cells), rtol=1e-10, atol=0)
 
 
 # The tools
