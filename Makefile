@@ -19,7 +19,7 @@ setup: $(VENV)/.ready ## make .venv and install everything into it
 $(VENV)/.ready: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/python -m pip install --quiet -e '.[train,sweepers,optimizers,callbacks,curvature,bench,docs,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[train,sweepers,optimizers,callbacks,curvature,bench,docs,zoo,dev]'
 	touch $@
 
 run: setup ## the main command on the embedded data

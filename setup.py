@@ -26,6 +26,7 @@ EXTRAS = {
     "curvature": ["curvlinops-for-pytorch>=3.0,<4"],
     "bench": ["loss-landscapes>=3.0.6,<4", "pyhessian>=0.1", "hessian-eigenthings>=1.0.0a5", "curvlinops-for-pytorch>=3.0,<4"],
     "docs": ["jupytext>=1.16", "nbformat>=5.9", "nbclient>=0.10", "ipykernel>=6.29"],
+    "zoo": ["torchvision>=0.24", "transformers>=5.0,<6", "timm>=1.0.20,<2"],
     "dev": [
         "pytest>=8",
         "pytest-timeout>=2.3",
