@@ -19,7 +19,7 @@ from loss_landscape.directions.normalization import (
     normalized,
     orthogonalized,
 )
-from loss_landscape.directions.points import PointLike, parameters_at
+from loss_landscape.directions.points import PointLike, not_moved, parameters_at
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.results.directions import Directions
 from loss_landscape.results.eigenpairs import Eigenpairs
@@ -158,7 +158,7 @@ def three_point_directions(surface: LossSurface, second: PointLike, third: Point
         raise ValueError("the three points lie on a line, so there is no plane through them; use difference_directions")
     points = tuple(PlanePoint(place) for place in ((0.0, 0.0), (1.0, 0.0), (along, 1.0)))
     axes = [axis.to(surface.origin.dtype) for axis in (towards[0], rest)]
-    return with_info(surface, axes, DirectionInfo("three_points", points=points))
+    return with_info(surface, axes, DirectionInfo("three_points", points=points, not_moved=not_moved(surface, second, third)))
 
 
 def difference_directions(surface: LossSurface, other: PointLike) -> Directions:
@@ -171,7 +171,7 @@ def difference_directions(surface: LossSurface, other: PointLike) -> Directions:
     tensor([2., 0.])
     """
     step = _step_to(surface, other).to(surface.origin.dtype)
-    return with_info(surface, [step], DirectionInfo("difference"))
+    return with_info(surface, [step], DirectionInfo("difference", not_moved=not_moved(surface, other)))
 
 
 def check_count(count: int) -> None:

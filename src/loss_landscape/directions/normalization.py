@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from loss_landscape.directions.effective_weights import EffectiveWeight, effective_weights
 from loss_landscape.objective.layout import ParameterLayout
 from loss_landscape.surface.surface import LossSurface
 
@@ -15,7 +16,11 @@ Normalization = Literal["filter", "layer", "weight", "model", "none"]
 
 
 def normalized(surface: LossSurface, direction: Tensor, normalization: Normalization) -> Tensor:
-    """`direction` [P] scaled to the net's parameters; zeros stay zeros, and what they leave out counts for no norm."""
+    """`direction` [P] scaled to the net's parameters; zeros stay zeros, and what they leave out counts for no norm.
+
+    By "filter" and "layer", a weight that a layer makes of its parameters, by a mask or a parametrisation, moves by its own norm:
+    these parameters are scaled together.
+    """
     if normalization not in get_args(Normalization):
         raise ValueError(f"normalization must be one of {', '.join(get_args(Normalization))}, got {normalization!r}")
     if normalization == "none":
@@ -27,12 +32,30 @@ def normalized(surface: LossSurface, direction: Tensor, normalization: Normaliza
     layout = surface.layout
     parts = zip(layout.unflatten(direction).values(), layout.unflatten(surface.origin).values(), strict=True)
     if normalization == "layer":
-        return layout.flatten([part * _ratio(own.norm(), part.norm()) for part, own in parts])
-    scaled = [
-        part * _ratio(_unit_norms(own, dim, norm), _unit_norms(part, dim, norm))
-        for (part, own), dim, norm in zip(parts, layout.unit_dims, layout.in_norm_layer, strict=True)
-    ]
-    return layout.flatten(scaled)
+        scaled = layout.flatten([part * _ratio(own.norm(), part.norm()) for part, own in parts])
+    else:
+        factors = [
+            part * _ratio(_unit_norms(own, dim, norm), _unit_norms(part, dim, norm))
+            for (part, own), dim, norm in zip(parts, layout.unit_dims, layout.in_norm_layer, strict=True)
+        ]
+        scaled = layout.flatten(factors)
+    for weight in effective_weights(surface):
+        scaled = _as_far_as_the_weight(surface, scaled, weight, by_unit=normalization == "filter")
+    return scaled
+
+
+def _as_far_as_the_weight(surface: LossSurface, direction: Tensor, weight: EffectiveWeight, *, by_unit: bool) -> Tensor:
+    """The direction with the parameters of a weight scaled so that each unit's weights, or all, move by their norm."""
+    own, moved = weight.moved(direction)
+    parts = surface.layout.unflatten(direction.clone())
+    dim = weight.unit_dim
+    whole = _ratio(own.norm(), moved.norm())
+    units = _ratio(_unit_norms(own, dim, False), _unit_norms(moved, dim, False)) if by_unit and own.dim() > 1 else whole
+    for name in weight.made_of:
+        part = parts[name]
+        fits = units.dim() > 0 and part.dim() == own.dim() and part.shape[dim] == own.shape[dim]
+        part.mul_((units if fits else whole).to(part))
+    return surface.layout.flatten(parts)
 
 
 def orthogonalized(vectors: Sequence[Tensor]) -> list[Tensor]:

@@ -63,6 +63,47 @@ def parameters_at(surface: LossSurface, point: PointLike) -> dict[str, Tensor]:
     return {name: torch.as_tensor(state[name]).detach() for name in layout.names}
 
 
+def not_moved(surface: LossSurface, *points: PointLike) -> tuple[str, ...]:
+    """What the surface holds where it is though these nets have it otherwise, by name: buffers, and parameters that don't move.
+
+    At a net's own parameters the loss is then not that net's. Batch norm's running statistics do not count where the surface
+    takes them anew or from each batch, nor does what a vector or a state dict without buffers does not tell.
+    """
+    net = surface.objective.net
+    held = {**net.parameters, **net.buffers}
+    recomputed = surface.objective.batch_norm == "recompute"
+    found = dict.fromkeys(name for point in points for name, tensor in _whole_state(surface, point).items() if name in held)
+    norms = [name for name, module in net.module.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    ignored = {*surface.layout.names} | {name for name in found if recomputed and name in net.buffers and _owner(name) in norms}
+    states = [_whole_state(surface, point) for point in points]
+    return tuple(
+        name
+        for name in found
+        if name not in ignored and any(name in state and _differ(state[name], held[name]) for state in states)
+    )
+
+
+def _whole_state(surface: LossSurface, point: PointLike) -> Mapping[str, Any]:
+    """All that a net or a state dict says of a net, by the surface's names; nothing for vectors."""
+    if isinstance(point, str | Path):
+        point = _read(Path(point))
+    if isinstance(point, nn.Module):
+        inner = unwrapped(point)
+        return dict(inner.named_parameters(remove_duplicate=False)) | dict(inner.named_buffers(remove_duplicate=False))
+    return _state_dict(surface.layout, point) if isinstance(point, Mapping) else {}
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _differ(given: Any, held: Tensor) -> bool:
+    """Whether a real tensor is another one, by more than rounding; counts, such as of batches seen, change no loss."""
+    if not isinstance(given, Tensor | np.ndarray) or not held.is_floating_point() or tuple(given.shape) != tuple(held.shape):
+        return False
+    return not torch.allclose(torch.as_tensor(given).detach().to(held), held, rtol=1e-5, atol=1e-8, equal_nan=True)
+
+
 def require_fit(layout: ParameterLayout, state: Mapping[str, Tensor]) -> None:
     """Refuse a state dict that lacks parameters, or has them in other shapes."""
     absent = [name for name in layout.names if name not in state]

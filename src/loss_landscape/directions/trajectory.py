@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from loss_landscape.directions.custom import with_info
 from loss_landscape.directions.directions import check_count
-from loss_landscape.directions.points import PointLike, parameters_at
+from loss_landscape.directions.points import PointLike, not_moved, parameters_at
 from loss_landscape.results.directions import Directions
 from loss_landscape.results.info import DirectionInfo, PlanePoint
 from loss_landscape.surface.surface import LossSurface
@@ -72,7 +73,7 @@ def trajectory_directions(
     trajectory = _points(coordinates / stretch, residuals, steps or range(len(states)))
     shares = tuple((values / centred.trace()).tolist())
     info = DirectionInfo("trajectory", trajectory=trajectory, centred_on=centre, explained_variance=shares)
-    return with_info(surface, axes, info)
+    return with_info(surface, axes, replace(info, not_moved=not_moved(surface, *checkpoints)))
 
 
 def _points(coordinates: Tensor, residuals: Tensor, steps: Sequence[float]) -> tuple[PlanePoint, ...]:

@@ -47,14 +47,14 @@ def evaluate_grid(
     (|L̂ − L|/|L|). The rest is then the prediction, and False in the grid's `evaluated`; `info.refinement` has the errors
     measured. It saves most where the loss is smooth, and nothing below 38 cells a side or where a cell is not finite.
 
-    `evaluation` says how cells are evaluated and checked: the centre, the three lowest cells and `noise_cells` random ones are
-    computed in float64 as well, and `info.noise` has the differences. That costs as much as some forty cells of a dense net, and
-    hundreds of a large convnet. The first cells are also evaluated by the plain loop, and the grid goes over to that where they
-    differ. With `checkpointing` it goes on where it was interrupted, with the same bits. With its `shard` only a share of the
-    chunks is evaluated and kept beside its `file`; what comes back is the grid as far as it is known, NaN and False in
-    `evaluated` elsewhere. A call without one, of the same grid and file, takes up what shards have kept, evaluates what is still
-    missing, and gives the bits that it would have given alone. Directions, strategy and the loss at the origin are those of the
-    first shard, and on disk for all.
+    `evaluation` says how cells are evaluated and checked: the centre, the three lowest cells and `noise_cells` random ones
+    are computed in float64 as well, and `info.noise` has the differences. The first cells, eight random ones and those that
+    are further from float64 than rounding explains are also evaluated by the plain loop, and the grid goes over to that where
+    they differ. Both checks together take as much as some 35 cells. With `checkpointing` it goes on where it was interrupted,
+    with the same bits. With its `shard` only a share of the chunks is evaluated and kept beside its `file`; what comes back
+    is the grid as far as it is known, NaN and False in `evaluated` elsewhere. A call without one, of the same grid and file,
+    takes up what shards have kept, evaluates what is still missing, and gives the bits that it would have given alone.
+    Directions, strategy and the loss at the origin are those of the first shard, and on disk for all.
 
     Raises ValueError, saying what to give, for any other option, and TimeoutError where it would take too many hours.
 

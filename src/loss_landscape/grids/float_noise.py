@@ -13,15 +13,19 @@ from loss_landscape.results.info import CheckedCell, FloatNoise, PrecisionError
 from loss_landscape.surface.strategy import EAGER, EvaluationStrategy
 
 NUM_LOWEST = 3
+NUM_RANDOM = 4
+CONVOLUTION_DIMS = 3  # of a weight, at least
 NUM_RANDOM_IN_LOWER_PRECISION = 4  # its error is no matter of luck
 
 
 def float_noise(
-    cells: GridCells, losses: np.ndarray, evaluated: np.ndarray, *, strategy: EvaluationStrategy, num_random: int
+    cells: GridCells, losses: np.ndarray, evaluated: np.ndarray, *, strategy: EvaluationStrategy, num_random: int | None
 ) -> FloatNoise:
     """Some of the `losses` [cells] beside the same in float64, or in the surface's dtype where the net was in a lower precision.
 
-    Of those that were `evaluated` [cells]; `num_random` 0 leaves the check against float64 out.
+    Of those that were `evaluated` [cells]; `num_random` 0 leaves the check against float64 out. None goes by what such a cell
+    takes: two of a dense net's plane, but more than ten of a convnet's on a CPU, whose float64 convolutions are slow; of these
+    the centre and the lowest are checked, where rounding is the largest part of a loss.
     """
     if strategy.precision is not None:
         why = checked_cells(losses, evaluated, cells.centre, NUM_RANDOM_IN_LOWER_PRECISION)
@@ -32,7 +36,11 @@ def float_noise(
         )
     if num_random == 0 or cells.dtype == torch.float64 or cells.device.type == "mps":
         return FloatNoise()
-    why = checked_cells(losses, evaluated, cells.centre, num_random)
+    slow = any(len(shape) >= CONVOLUTION_DIMS for shape in cells.plane.layout.shapes) and cells.device.type == "cpu"
+    if num_random is None and slow:
+        why = checked_cells(losses, evaluated, cells.centre, 0, num_lowest=1)
+    else:
+        why = checked_cells(losses, evaluated, cells.centre, NUM_RANDOM if num_random is None else num_random)
     try:
         exact = cells.in_float64().losses(list(why), EAGER)
     except RuntimeError as error:  # a net that makes float32 tensors of its own
@@ -40,12 +48,14 @@ def float_noise(
     return compared(why, losses, exact, cells.order.shape, "float64")
 
 
-def checked_cells(losses: np.ndarray, evaluated: np.ndarray, centre: int | None, num_random: int) -> dict[int, str]:
-    """Cell → why it is checked: the centre, the lowest, and `num_random` others, of those that were evaluated."""
+def checked_cells(
+    losses: np.ndarray, evaluated: np.ndarray, centre: int | None, num_random: int, *, num_lowest: int = NUM_LOWEST
+) -> dict[int, str]:
+    """Cell → why it is checked: the centre, the `num_lowest` lowest, and `num_random` others, of those that were evaluated."""
     candidates = np.nonzero(evaluated)[0]
     drawn = candidates[torch.randperm(len(candidates), generator=torch.Generator().manual_seed(0))[:num_random].numpy()]
     heights = np.where(np.isfinite(losses) & evaluated, losses, np.inf)
-    lowest = np.argsort(heights, kind="stable")[:NUM_LOWEST]
+    lowest = np.argsort(heights, kind="stable")[:num_lowest]
     chosen = dict.fromkeys(drawn.tolist(), "random") | {int(cell): "lowest" for cell in lowest}
     return chosen | ({} if centre is None else {centre: "centre"})
 

@@ -16,14 +16,14 @@ from loss_landscape.grids.grid_spec import GridSpec, delete_partial_files
 from loss_landscape.grids.metadata import FilledGrid, strategy_info, with_centre
 from loss_landscape.grids.partial_grid import PartialGrid
 from loss_landscape.grids.refinement import NUM_HELD_OUT, level_errors
-from loss_landscape.grids.strategy_check import begin, begin_in_memory, smaller
+from loss_landscape.grids.strategy_check import begin, begin_in_memory, interior_objection, smaller
 from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.progress import ProgressEstimate
 from loss_landscape.results.directions import Directions
 from loss_landscape.results.grid import Grid
-from loss_landscape.results.info import GridInfo, LevelErrors, SpanSearch
+from loss_landscape.results.info import FloatNoise, GridInfo, LevelErrors, SpanSearch
 from loss_landscape.shards import Shard
-from loss_landscape.surface.strategy import EvaluationStrategy
+from loss_landscape.surface.strategy import EAGER, EvaluationStrategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class GridJob:
     baseline: Callable[[], float]
     strategy: EvaluationStrategy
     tolerance: float | None = None
-    noise_cells: int = 16
+    noise_cells: int | None = None
     span_found: SpanSearch | None = None
     checkpointing: Checkpointing = Checkpointing()
     corner_loss: float | None = None
@@ -55,8 +55,7 @@ class GridJob:
             known = self.checkpointing.known_files
             store.resumable.seconds_before += sum(store.absorb(file) for file in known[1:])
             with store.resumable.kept():
-                filled = self._filled(store)
-                grid = self._finished(filled, baseline, store)
+                grid = self._judged(store, baseline)
             if known:
                 delete_partial_files(known[0])
         self.estimate.finished()
@@ -159,11 +158,23 @@ class GridJob:
                 ) from error
             self.estimate.part_done(int(store.done[share].sum()), len(share), store.resumable.seconds)
 
-    def _finished(self, filled: FilledGrid, baseline: float, store: PartialGrid) -> Grid:
-        """The grid with its own loss at the origin and all that is known about it."""
+    def _judged(self, store: PartialGrid, baseline: float) -> Grid:
+        """The grid, by the plain loop from the start again where the plain loop gives other losses inside."""
+        while True:
+            filled = self._filled(store)
+            losses, difference = with_centre(filled, self.cells, baseline, store.strategy.precision)
+            noise = float_noise(self.cells, losses, filled.evaluated, strategy=store.strategy, num_random=self.noise_cells)
+            objection = interior_objection(self.cells, losses, filled.evaluated, noise, store.strategy)
+            if objection is None:
+                return self._finished(filled, difference, noise, baseline, store)
+            store.begin(replace(EAGER, note=store.strategy.note).with_note(objection))
+            self.estimate.restart()
+
+    def _finished(
+        self, filled: FilledGrid, difference: float | None, noise: FloatNoise, baseline: float, store: PartialGrid
+    ) -> Grid:
+        """The grid with all that is known about it."""
         cells, strategy, shape = self.cells, store.strategy, self.cells.order.shape
-        losses, difference = with_centre(filled, cells, baseline, strategy.precision)
-        noise = float_noise(cells, losses, filled.evaluated, strategy=strategy, num_random=self.noise_cells)
         info = GridInfo(
             directions=self.directions.info,
             baseline_loss=baseline,
@@ -177,4 +188,4 @@ class GridJob:
             evaluation=strategy_info(cells, strategy),
             seconds=store.resumable.seconds,
         )
-        return Grid(losses.reshape(shape), cells.axes, info, filled.evaluated.reshape(shape))
+        return Grid(filled.losses.reshape(shape), cells.axes, info, filled.evaluated.reshape(shape))

@@ -43,7 +43,7 @@ def strategy_info(cells: GridCells, strategy: EvaluationStrategy) -> StrategyInf
     """How the cells were evaluated, for the record."""
     return StrategyInfo(
         strategy=strategy.name,
-        strategy_note=strategy.note,
+        strategy_note="; ".join(filter(None, (strategy.note, cells.plane.objective.batch_norm_note))),
         chunk=strategy.chunk,
         compiled=strategy.compiled,
         precision=strategy.precision,

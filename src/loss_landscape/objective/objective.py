@@ -64,6 +64,14 @@ class Objective:
         """What the net's modules give out for a batch."""
         return self.used.activation_bytes
 
+    @property
+    def batch_norm_note(self) -> str:
+        """Where `batch_norm` was given and changes nothing, that in a sentence; else ""."""
+        norms = (nn.modules.batchnorm._BatchNorm,)
+        if self.batch_norm == "running" or any(isinstance(module, norms) for module in self.net.module.modules()):
+            return ""
+        return f"batch_norm={self.batch_norm!r} changes nothing: no module is a batch norm of torch's, and others are as they are"
+
     def unmoved(self, moved: Collection[str]) -> dict[str, str]:
         """What is not among the `moved` parameters, by name, and why: unused, frozen, left out on request, or outside the net."""
         reasons = {

@@ -89,7 +89,7 @@ class _RandomnessDetector(TorchDispatchMode):
             )
         return (
             f"{self._here} draws random numbers ({function}), and the loss is that of one draw, which the surface holds; let it "
-            "draw in training mode only (F.dropout needs training=self.training), or from a generator that each forward pass seeds"
+            "draw in training mode only (F.dropout needs training=self.training), or from a generator that forward seeds"
         )
 
     @property

@@ -10,7 +10,7 @@ from loss_landscape.checkpointing import Checkpointing, require_options
 from loss_landscape.directions.points import PointLike, point_in
 from loss_landscape.grids.cells import GridCells
 from loss_landscape.grids.job import GridJob
-from loss_landscape.paths.curves import Curve, line, require_curve
+from loss_landscape.paths.curves import Curve, between_nets, line, require_curve
 from loss_landscape.results.directions import Directions
 from loss_landscape.results.info import DirectionInfo, GridInfo
 from loss_landscape.results.path_losses import PathLosses
@@ -65,18 +65,20 @@ def barrier(surface: LossSurface, start: PointLike, end: PointLike, *, num_point
     """The losses on the straight line from the net `start` to the net `end`; its `barrier` is theirs.
 
     Each is a net, its state dict, a file of that, or a vector [P] in the layout of `surface`. `num_points` ≥ 2 are evaluated,
-    the ends among them.
+    the ends among them. Where the nets differ in what the surface does not move, `info.directions.not_moved` names it.
 
     >>> barrier(surface, torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.0]), num_points=3).barrier
     0.0
     """
-    return path_losses(surface, line(point_in(surface, start), point_in(surface, end)), num_points=num_points)
+    straight = line(point_in(surface, start), point_in(surface, end))
+    return path_losses(surface, between_nets(surface, straight, start, end), num_points=num_points)
 
 
 def _info(curve: Curve, here: LossSurface) -> DirectionInfo:
     """What a grid must know of its only axis, t: one unit is the way from end to end."""
     length, origin_norm = (float(vector.double().norm()) for vector in (curve.end - curve.start, here.origin))
-    return DirectionInfo(curve.info.kind, (length,), origin_norm, num_control_points=curve.num_control_points)
+    told = {"num_control_points": curve.num_control_points, "not_moved": curve.info.not_moved}
+    return DirectionInfo(curve.info.kind, (length,), origin_norm, **told)
 
 
 def _lengths(shares: Tensor, directions: Directions) -> np.ndarray:

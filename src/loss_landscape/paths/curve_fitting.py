@@ -15,7 +15,7 @@ from torch import Tensor
 from loss_landscape.checkpointing import Checkpointing, Finished, Resumable, require_options
 from loss_landscape.directions.points import PointLike, point_in
 from loss_landscape.objective.functional_net import undisturbed
-from loss_landscape.paths.curves import Curve, CurveInfo, bezier, evenly_spaced, polychain, require_curve
+from loss_landscape.paths.curves import Curve, CurveInfo, between_nets, bezier, evenly_spaced, polychain, require_curve
 from loss_landscape.progress import ProgressEstimate
 from loss_landscape.randomness import GeneratorLike, generator_from
 from loss_landscape.surface.surface import LossSurface, require_surface
@@ -43,7 +43,7 @@ def fit_bezier(
     >>> fit_bezier(surface, torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 1.0]), steps=10)
     Curve(bezier, 3 control points of 2 parameters, fitted by 10 steps)
     """
-    straight = bezier(_straight_controls(surface, start, end, num_control_points))
+    straight = between_nets(surface, bezier(_straight_controls(surface, start, end, num_control_points)), start, end)
     return fit_curve(surface, straight, steps=steps, lr=lr, generator=generator, checkpointing=checkpointing)
 
 
@@ -65,7 +65,7 @@ def fit_polychain(
     >>> fit_polychain(surface, torch.tensor([-1.0, 1.0]), torch.tensor([1.0, 1.0]), steps=10, num_control_points=4)
     Curve(polychain, 4 control points of 2 parameters, fitted by 10 steps)
     """
-    straight = polychain(_straight_controls(surface, start, end, num_control_points))
+    straight = between_nets(surface, polychain(_straight_controls(surface, start, end, num_control_points)), start, end)
     return fit_curve(surface, straight, steps=steps, lr=lr, generator=generator, checkpointing=checkpointing)
 
 
@@ -220,7 +220,8 @@ def fit_result(fit: CurveFit, max_seconds: float | None) -> Curve:
         fit.resumable.save()
     progress.finished()
     curve, losses = fit.curve() if why is None else fit.given, fit.losses[: fit.state.step].tolist()
-    return replace(curve, info=CurveInfo(curve.info.kind, len(losses), fit.lr, fit.resumable.seconds, why, tuple(losses)))
+    info = CurveInfo(curve.info.kind, len(losses), fit.lr, fit.resumable.seconds, why, curve.info.not_moved, tuple(losses))
+    return replace(curve, info=info)
 
 
 def _carried_on(fit: CurveFit, max_seconds: float | None, progress: ProgressEstimate) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import comb
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loss_landscape.directions.points import PointLike, not_moved
 from loss_landscape.results.result import Result, array
+from loss_landscape.surface.surface import LossSurface
 
 Basis = Callable[[Tensor, int], Tensor]
 """(t [T], K) → how much of each of K control points makes up the curve at each t, [T, K] float64; its rows sum to 1."""
@@ -24,7 +26,8 @@ class CurveInfo:
 
     `kind` is bezier, polychain or line, and custom for a basis of one's own. The rest is of fitted curves alone: the `steps` of
     Adam that were taken with the learning rate `lr`, the `seconds` they took, each step's loss at its t (`training_losses`), and
-    in `fell_back` why the curve is the one that was given, None where it is the fitted one.
+    in `fell_back` why the curve is the one that was given, None where it is the fitted one. `not_moved` names what the surface
+    holds though the nets at the ends have it otherwise, as in `DirectionInfo`.
 
     >>> line(torch.zeros(2), torch.ones(2)).info.kind
     'line'
@@ -35,18 +38,21 @@ class CurveInfo:
     lr: float | None = None
     seconds: float | None = None
     fell_back: str | None = None
+    not_moved: tuple[str, ...] = ()
     training_losses: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What JSON can hold; of a curve that was not fitted its kind alone."""
+        told = {"not_moved": list(self.not_moved)} if self.not_moved else {}
         if self.steps is None:
-            return {"kind": self.kind}
-        return {**asdict(self), "training_losses": list(self.training_losses)}
+            return {"kind": self.kind, **told}
+        fitted = {name: entry for name, entry in asdict(self).items() if name != "not_moved"}
+        return {**fitted, **told, "training_losses": list(self.training_losses)}
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> CurveInfo:
         """The info of which `to_json` made these `entries`."""
-        return cls(**{**entries, "training_losses": tuple(entries.get("training_losses", ()))})
+        return cls(**entries | {name: tuple(entries.get(name, ())) for name in ("training_losses", "not_moved")})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,6 +164,11 @@ def line(start: Tensor, end: Tensor) -> Curve:
             f"expected two points [P], got a {other}; barrier takes nets, point_in(surface, net) gives the point of one"
         )
     return Curve(torch.stack([start, end]), bernstein, CurveInfo("line"))
+
+
+def between_nets(surface: LossSurface, curve: Curve, start: PointLike, end: PointLike) -> Curve:
+    """The curve with what `surface` does not move of the nets at its ends in its info."""
+    return replace(curve, info=replace(curve.info, not_moved=not_moved(surface, start, end)))
 
 
 def require_curve(curve: Any, size: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from loss_landscape.directions.points import PointLike, point_in
 from loss_landscape.objective.functional_net import undisturbed
-from loss_landscape.paths.curves import line
+from loss_landscape.paths.curves import between_nets, line
 from loss_landscape.results.info import DirectionInfo, GridInfo
 from loss_landscape.results.path_losses import PathLosses
 from loss_landscape.surface.surface import LossSurface
@@ -63,7 +63,8 @@ def repaired_line(surface: LossSurface, start: PointLike, end: PointLike, *, num
         lengths.append(float((point - last).double().norm()))
         last = point
     start, end = (point.double() for point in (mixtures.line.start, mixtures.line.end))
-    info = DirectionInfo("repaired line", (float((end - start).norm()),), float(start.norm()), num_control_points=2)
+    told = {"num_control_points": 2, "not_moved": mixtures.line.info.not_moved}
+    info = DirectionInfo("repaired line", (float((end - start).norm()),), float(start.norm()), **told)
     return PathLosses(times, np.array(losses), np.cumsum(lengths), GridInfo(info))
 
 
@@ -71,7 +72,8 @@ class _Mixtures:
     """Two nets, their hidden layers, and what is known of these."""
 
     def __init__(self, surface: LossSurface, start: PointLike, end: PointLike):
-        self.surface, self.line = surface, line(point_in(surface, start), point_in(surface, end))
+        straight = line(point_in(surface, start), point_in(surface, end))
+        self.surface, self.line = surface, between_nets(surface, straight, start, end)
         candidates = _hidden_layers(surface)
         with undisturbed(surface.device), torch.no_grad():
             order, normalised = _order_of_calls(surface, candidates)

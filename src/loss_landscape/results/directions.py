@@ -75,7 +75,8 @@ class Directions(Result, Sequence[Tensor]):
     def __repr__(self) -> str:
         norms = ", ".join(f"{norm:.3g}" for norm in self.info.norms)
         size = len(self.vectors[0]) if self.vectors else 0
-        return f"Directions({len(self)} × [{size}], {self.info.kind}, norms {norms}, cosine {self.info.cosine:.2g})"
+        told = f", {self.info.not_moved_note}" if self.info.not_moved else ""
+        return f"Directions({len(self)} × [{size}], {self.info.kind}, norms {norms}, cosine {self.info.cosine:.2g}{told})"
 
 
 def largest_cosine(vectors: Sequence[Tensor]) -> float:

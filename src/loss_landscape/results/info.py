@@ -9,7 +9,7 @@ from typing import Any
 AXES = ("alpha", "beta", "gamma")
 DERIVED = (
     *("relative_norms", "resolution", "span", "relative_span", "coordinates"),
-    *("num_cells", "num_evaluated", "num_nonfinite", "rho_relative"),
+    *("num_cells", "num_evaluated", "num_nonfinite", "rho_relative", "not_moved_note"),
 )
 """Entries of the JSON form that follow from others, or from a grid's arrays."""
 
@@ -49,7 +49,8 @@ class DirectionInfo:
     `cosine` the one of the largest size between two of them. `normalization` is what scaled them, `excluded` the parameters that
     they leave where they are, `filter_norm_error` how far a filter's norm is from the net's. The rest is of some kinds alone:
     `eigenvalues` with their `eigenvalue_residuals`, the nets at `points` of a plane, the `trajectory` with the share of its
-    variance along each axis (`explained_variance`) about the point it is `centred_on`, the `num_control_points` of a curve.
+    variance along each axis (`explained_variance`) about the point it is `centred_on`, the `num_control_points` of a curve, and
+    what the surface holds though the nets given have it otherwise (`not_moved`: batch norm's running statistics, for one).
 
     >>> random_directions(surface, 1, normalization="model").info.kind
     'random'
@@ -71,6 +72,18 @@ class DirectionInfo:
     centred_on: str | None = None
     explained_variance: tuple[float, ...] | None = None
     num_control_points: int | None = None
+    not_moved: tuple[str, ...] = ()
+
+    @property
+    def not_moved_note(self) -> str:
+        """In a sentence that the losses are not the given nets' own; "" where they are, as far as is known."""
+        if not self.not_moved:
+            return ""
+        names = ", ".join(self.not_moved[:3]) + (f" and {len(self.not_moved) - 3} more" if len(self.not_moved) > 3 else "")
+        return (
+            f"not the nets' own losses: the surface holds {names}, which the nets given have otherwise; "
+            "batch_norm='recompute' takes batch norm's statistics anew at each point"
+        )
 
     @property
     def relative_norms(self) -> tuple[float, ...] | None:
@@ -94,6 +107,8 @@ class DirectionInfo:
         for name in ("points", "trajectory"):
             entries[name] = _listed(getattr(self, name), PlanePoint.to_json)
         entries |= {"centred_on": self.centred_on, "num_control_points": self.num_control_points}
+        if self.not_moved:
+            entries |= {"not_moved": list(self.not_moved), "not_moved_note": self.not_moved_note}
         kept = ("origin_norm", "relative_norms", "filter_norm_error")
         return {name: entry for name, entry in entries.items() if entry is not None or name in kept}
 
@@ -102,7 +117,7 @@ class DirectionInfo:
         """The info of which `to_json` made these `entries`; what is not there has its default, others are passed over."""
         given = {each.name: entries[each.name] for each in fields(cls) if entries.get(each.name) is not None}
         given["norms"] = entries.get("direction_norms", ())
-        for name in ("norms", "excluded", "eigenvalues", "eigenvalue_residuals", "explained_variance"):
+        for name in ("norms", "excluded", "eigenvalues", "eigenvalue_residuals", "explained_variance", "not_moved"):
             if name in given:
                 given[name] = tuple(given[name])
         for name in ("points", "trajectory"):

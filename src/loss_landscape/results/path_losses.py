@@ -100,4 +100,5 @@ class PathLosses(Result):
     def __repr__(self) -> str:
         highest = f"highest {self.highest:.4g} at t = {self.t_highest:.3g}"
         facts = [f"{len(self.t)} points", f"length {self.lengths[-1]:.4g}", highest, f"barrier {self.barrier:.4g}"]
+        facts += [self.info.directions.not_moved_note] if self.info.directions.not_moved else []
         return f"PathLosses({self.info.directions.kind}, {', '.join(facts)})"

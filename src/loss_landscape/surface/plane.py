@@ -20,6 +20,8 @@ from loss_landscape.surface.strategy import EAGER, Evaluation, EvaluationStrateg
 from loss_landscape.surface.strategy_check import FAILURES, alternatives, failure_of, objection_to
 from loss_landscape.surface.traced_loss import Kind, TracedLoss
 
+TRIAL_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
 TracedLosses = Callable[[Kind, Precision], TracedLoss]
 
 
@@ -55,7 +57,7 @@ class Plane:
         """The losses [K], float64, at `coordinates` [K, D].
 
         With `rho` those one ascent step away, L(θ + ρ g/‖g‖) with g the gradient at θ, and L(θ) where g is 0. How they are
-        evaluated goes by `evaluation`; the first call also evaluates three of its cells by the plain loop, and goes over to that
+        evaluated goes by `evaluation`; the first call also evaluates five of its cells by the plain loop, and goes over to that
         where they differ. Raises ValueError for coordinates of another shape, and unless `rho` is finite and ≥ 0.
         """
         coordinates, rho = self._checked(coordinates), None if rho is None else checked_rho(rho)
@@ -174,7 +176,8 @@ class Plane:
 
 
 def _trial_cells(coordinates: Tensor) -> Tensor:
-    """The cell nearest to the origin, one half way out, and the farthest."""
+    """The cell nearest to the origin, those a quarter, half and three quarters of the way out, and the farthest."""
     by_distance = coordinates.double().square().sum(dim=1).argsort(stable=True)
-    chosen = dict.fromkeys(by_distance[[0, len(by_distance) // 2, -1]].tolist()) if len(by_distance) else {}
+    last = len(by_distance) - 1
+    chosen = dict.fromkeys(by_distance[[round(last * share) for share in TRIAL_SHARES]].tolist()) if len(by_distance) else {}
     return coordinates[list(chosen)]

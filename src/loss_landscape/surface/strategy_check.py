@@ -25,10 +25,15 @@ def alternatives(strategy: EvaluationStrategy) -> Iterator[EvaluationStrategy]:
 
 def objection_to(strategy: EvaluationStrategy, found: np.ndarray, plain: np.ndarray, dtype: torch.dtype) -> str | None:
     """What speaks against a strategy that `found` these losses where the plain loop found `plain`; None where they agree."""
-    relative, absolute = (1e-10, 1e-10) if dtype == torch.float64 else (1e-5, 1e-6)
-    if np.allclose(found, plain, rtol=relative, atol=absolute, equal_nan=True):
+    if not is_off(found, plain, dtype):
         return None
     return f"{strategy} gave {found.tolist()} instead of {plain.tolist()}"
+
+
+def is_off(found: np.ndarray | float, expected: np.ndarray | float, dtype: torch.dtype) -> bool:
+    """Whether losses are further from the `expected` ones than another order of operations in this dtype explains."""
+    relative, absolute = (1e-10, 1e-10) if dtype == torch.float64 else (1e-5, 1e-6)
+    return not np.allclose(found, expected, rtol=relative, atol=absolute, equal_nan=True)
 
 
 def failure_of(strategy: EvaluationStrategy, error: Exception) -> str:

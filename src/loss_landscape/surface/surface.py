@@ -203,8 +203,7 @@ class LossSurface:
         for reason, count in Counter(self.unmoved.values()).items():
             names = [name for name, why in self.unmoved.items() if why == reason]
             yield f"{reason}: {', '.join(names[:2])}" + (f" and {count - 2} more" if count > 2 else "")
-        if note := self.objective.net.rules.draw_note:
-            yield note
+        yield from filter(None, (self.objective.net.rules.draw_note, self.objective.batch_norm_note))
         if self.objective.used.without_slope:
             yield f"no derivative in {', '.join(self.objective.used.without_slope[:2])}"
 

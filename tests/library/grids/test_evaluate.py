@@ -174,7 +174,7 @@ def test_a_trajectory_is_told_in_the_planes_coordinates():
 def test_the_noise_floor_is_the_error_against_float64():
     surface = surface_of()
     axes = random_directions(surface)
-    grid = evaluate_grid(surface, axes, 9)
+    grid = evaluate_grid(surface, axes, 9, evaluation=Evaluation(noise_cells=16))
     exact = evaluate_grid(surface.in_dtype(torch.float64), axes, 9)
     reasons = [row["why"] for row in grid.meta["noise"]]
     assert reasons.count("centre") == 1
@@ -189,9 +189,14 @@ def test_the_noise_floor_is_the_error_against_float64():
     assert exact.info.noise.floor is None
 
 
-def test_the_check_against_float64_can_be_smaller_or_left_out():
+def test_the_check_against_float64_can_be_smaller_or_left_out_and_is_small_by_rule():
     surface = surface_of()
     axes = random_directions(surface)
+    assert 4 <= len(evaluate_grid(surface, axes, 9).meta["noise"]) <= 8
+    images = torch.randn(8, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    convnet = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(32, 3))
+    slow = LossSurface(convnet, nn.CrossEntropyLoss(), [(images, torch.arange(8) % 3)])
+    assert len(evaluate_grid(slow, random_directions(slow), 9).meta["noise"]) <= 2
     assert len(evaluate_grid(surface, axes, 9, evaluation=Evaluation(noise_cells=2)).meta["noise"]) <= 6
     without = evaluate_grid(surface, axes, 9, evaluation=Evaluation(noise_cells=0))
     assert (without.meta["noise"], without.info.noise.floor) == ([], None)

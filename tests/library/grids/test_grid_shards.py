@@ -101,7 +101,7 @@ def test_shards_together_have_the_bits_of_the_whole(tmp_path: Path, calls, kind,
         grid_of(SURFACES[kind](), file, Shard(index, count))
     calls.restart()
     assert_same_grid(grid_of(SURFACES[kind](), file), whole)
-    assert sum(calls.counts) <= 16 + 4, "nothing but the cells that are checked in float64"
+    assert sum(calls.counts) <= 8 + 16 + 4, "nothing but the cells that are checked by the plain loop and in float64"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,7 +134,7 @@ def test_a_missing_shard_is_all_that_is_computed_when_the_grid_is_asked_for(tmp_
         grid_of(surface, file, Shard(index, 3))
     calls.restart()
     assert_same_grid(grid_of(surface, file, noise_cells=0), whole)
-    assert sum(calls.counts) == 57
+    assert sum(calls.counts) == 57 + 7  # the plain loop judges one in 25
 
 
 def test_another_number_of_shards_goes_on_with_what_there_is(tmp_path: Path, calls):
