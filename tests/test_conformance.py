@@ -164,7 +164,7 @@ def standing(make, tensors):
     return net
 
 
-def assert_same_state(ours, theirs, tolerance, at="state", *, rounded):
+def assert_same_state(ours, theirs, tolerance, at="state", *, rounded=()):
     """`rounded` has what more single tensors may be off, by their place in the state."""
     assert type(ours) is type(theirs) or isinstance(ours, dict)
     if at in rounded:
