@@ -46,10 +46,10 @@ class EffectiveWeight:
         start = {name: point[name] for name in along}
         with undisturbed(self.surface.device), torch.no_grad():
             try:
-                here, change = torch.func.jvp(weight, (start,), (along,))
+                found = torch.func.jvp(weight, (start,), (along,))
             except NotImplementedError:  # torch's own weight_norm is not differentiable forwards, but smooth
-                here, change = weight(start), _difference(weight, start, along)
-        return here, change
+                return weight(start), _difference(weight, start, along)
+        return found[0], found[1]
 
     def _own(self, vector: Tensor | None) -> dict[str, Tensor]:
         """What the module holds, or its part of a `vector` [P], by its names inside `_Made`."""

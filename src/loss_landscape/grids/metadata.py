@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from loss_landscape.grids.cells import GridCells
+from loss_landscape.objective.functional_net import undisturbed
 from loss_landscape.results.info import LevelErrors, StrategyInfo
+from loss_landscape.surface.slopes import slope_objection
 from loss_landscape.surface.strategy import EvaluationStrategy
 
 
@@ -50,6 +52,13 @@ def strategy_info(cells: GridCells, strategy: EvaluationStrategy) -> StrategyInf
         dtype=str(cells.dtype).removeprefix("torch."),
         weighting=cells.plane.objective.batch_weights.rule,
         unmoved=cells.plane.objective.unmoved(cells.plane.layout.names),
+        derivative_note="" if cells.rho is None else _slope_note(cells),
         without_slope=cells.plane.objective.used.without_slope,
         versions={"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
     )
+
+
+def _slope_note(cells: GridCells) -> str:
+    plane = cells.plane
+    with undisturbed(cells.device):
+        return slope_objection(plane.objective, plane.layout, plane.origin)

@@ -77,8 +77,8 @@ def barrier(surface: LossSurface, start: PointLike, end: PointLike, *, num_point
 def _info(curve: Curve, here: LossSurface) -> DirectionInfo:
     """What a grid must know of its only axis, t: one unit is the way from end to end."""
     length, origin_norm = (float(vector.double().norm()) for vector in (curve.end - curve.start, here.origin))
-    told = {"num_control_points": curve.num_control_points, "not_moved": curve.info.not_moved}
-    return DirectionInfo(curve.info.kind, (length,), origin_norm, **told)
+    points, held = curve.num_control_points, curve.info.not_moved
+    return DirectionInfo(curve.info.kind, (length,), origin_norm, num_control_points=points, not_moved=held)
 
 
 def _lengths(shares: Tensor, directions: Directions) -> np.ndarray:

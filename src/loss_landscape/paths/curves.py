@@ -52,7 +52,7 @@ class CurveInfo:
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> CurveInfo:
         """The info of which `to_json` made these `entries`."""
-        return cls(**entries | {name: tuple(entries.get(name, ())) for name in ("training_losses", "not_moved")})
+        return cls(**dict(entries) | {name: tuple(entries.get(name, ())) for name in ("training_losses", "not_moved")})
 
 
 @dataclass(frozen=True, eq=False, repr=False)

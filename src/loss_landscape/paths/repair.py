@@ -63,8 +63,8 @@ def repaired_line(surface: LossSurface, start: PointLike, end: PointLike, *, num
         lengths.append(float((point - last).double().norm()))
         last = point
     start, end = (point.double() for point in (mixtures.line.start, mixtures.line.end))
-    told = {"num_control_points": 2, "not_moved": mixtures.line.info.not_moved}
-    info = DirectionInfo("repaired line", (float((end - start).norm()),), float(start.norm()), **told)
+    length, held = float((end - start).norm()), mixtures.line.info.not_moved
+    info = DirectionInfo("repaired line", (length,), float(start.norm()), num_control_points=2, not_moved=held)
     return PathLosses(times, np.array(losses), np.cumsum(lengths), GridInfo(info))
 
 

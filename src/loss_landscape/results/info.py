@@ -229,7 +229,7 @@ class StrategyInfo:
     how many cells were taken at a time, `compiled` whether the loss was, `precision` what the net computed in where that is not
     `dtype`, `weighting` the rule by which batches count, `versions` those of Python, torch and numpy. `unmoved` are the net's
     parameters that the surface leaves where they are, by name, and why; `without_slope` those that move it though autograd gives
-    them no derivative.
+    them no derivative. `derivative_note` says, where the cells are an ascent step away, why that step is not up the loss's slope.
     """
 
     strategy: str
@@ -242,6 +242,7 @@ class StrategyInfo:
     versions: Mapping[str, str]
     unmoved: Mapping[str, str] = field(default_factory=dict)
     without_slope: tuple[str, ...] = ()
+    derivative_note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The entries of a grid's meta that tell of it."""

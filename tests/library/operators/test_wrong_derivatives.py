@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from loss_landscape import EmpiricalFisherOperator, GaussNewtonOperator, HessianOperator, LossSurface, MatrixOperator, trace
+from loss_landscape import (
+    EmpiricalFisherOperator,
+    GaussNewtonOperator,
+    HessianOperator,
+    LossSurface,
+    MatrixOperator,
+    evaluate_grid,
+    trace,
+)
 
 DRAW = torch.Generator().manual_seed(0)
 INPUTS, LABELS = torch.randn(30, 6, generator=DRAW), torch.arange(30) % 3
@@ -192,6 +200,9 @@ def test_a_gradient_that_is_not_the_slope_is_told(name):
     assert error(matrix, matrix.T) < 1e-5
     moved = surface.moved_to(surface.origin + 0.1)
     assert moved.derivative_note.startswith(NOT_THE_SLOPE)
+    line = [torch.ones(surface.size)]
+    assert NOT_THE_SLOPE in evaluate_grid(surface, line, 3, rho=0.1).info.evaluation.derivative_note
+    assert evaluate_grid(surface, line, 3).info.evaluation.derivative_note == ""  # no derivative goes into it
 
 
 PLAIN_NETS = {
