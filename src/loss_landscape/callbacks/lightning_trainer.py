@@ -27,8 +27,8 @@ class LandscapeCallback(Callback):
     `writer`, `loss_fn`, `every`, `hessian_every`, `at_end` and the `loss_options` are as in `TrainingRecorder`; the loss is one
     of what the module's `forward` gives, or a `custom_loss_fn` of (module, inputs, targets) or (module, batch). `data_loader` is
     what the landscapes are of, the Trainer's own training data unless given; `logged` has the names under which the module logs
-    its losses in training and in validation. The loss is tried on one batch before the first epoch. Of several processes the
-    first one alone records and measures, while the others wait.
+    its losses in training, with `on_epoch=True`, and in validation. The loss is tried on one batch before the first epoch. Of
+    several processes the first one alone records and measures, while the others wait.
 
     >>> from lightning.pytorch import Trainer  # doctest: +SKIP
     >>> Trainer(callbacks=[LandscapeCallback("runs/exp1", nn.CrossEntropyLoss())])  # doctest: +SKIP
@@ -51,6 +51,7 @@ class LandscapeCallback(Callback):
         self._options: dict[str, Any] = {"every": every, "hessian_every": hessian_every, "at_end": at_end, **loss_options}
         self._recorder: TrainingRecorder | None = None
         self._rate: float | None = None  # of the last step
+        self._is_validated = False  # the present epoch
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Open the folder, and try the loss."""
@@ -60,6 +61,10 @@ class LandscapeCallback(Callback):
             self._recorder = recorder.__enter__()
         trainer.strategy.barrier("landscape opened")
 
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Note that this epoch has a loss of its own in validation: what Lightning shows is the last one's until the next."""
+        self._is_validated = not trainer.sanity_checking
+
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Note the step's learning rate: at the epoch's end schedulers have moved it on."""
         self._rate = optimizer.param_groups[0]["lr"]
@@ -68,8 +73,12 @@ class LandscapeCallback(Callback):
         """Keep the net of this epoch."""
         if self._recorder is None:
             return
-        told = trainer.callback_metrics
-        losses = {name: told.get(logged) for name, logged in zip(("train_loss", "val_loss"), self._logged, strict=True)}
+        told, (train, val) = trainer.callback_metrics, self._logged
+        losses = {
+            "train_loss": told.get(f"{train}_epoch", told.get(train)),
+            "val_loss": told.get(val) if self._is_validated else None,
+        }
+        self._is_validated = False
         self._recorder.record(trainer.current_epoch, learning_rate=self._rate, **losses)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:

@@ -105,6 +105,11 @@ class TrainingRecorder:
         if self.hessian_every is not None and number % self.hessian_every == 0:
             self._find("hessian")
 
+    def go_back_to(self, epoch: float) -> None:
+        """Say that the net is that of an earlier `epoch` again, such as the best one: what is measured is told as of then."""
+        self._epoch = epoch
+        log.warning("the net is that of epoch %g again, and so is what is measured now", epoch)
+
     def finish(self) -> None:
         """Find what `at_end` names, of the net as it is now."""
         for finding in self.at_end:

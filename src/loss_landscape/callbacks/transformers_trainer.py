@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from loss_landscape.callbacks.recorder import Finding, TrainingRecorder
 from loss_landscape.explorer.loss_options import LossKeywords
+from loss_landscape.objective.private_copy import private_clone
 from loss_landscape.writer.writer import LossLandscapeWriter
 
 IGNORED = -100
 """The label that a loss of transformers leaves out."""
-CAUSAL = "ForCausalLMLoss"
-"""What transformers calls a loss of each sequence's next tokens."""
 LOGGED = {"loss": "train_loss", "eval_loss": "val_loss"}
 """The Trainer's names for an epoch's losses, and ours."""
 
@@ -30,10 +29,36 @@ def own_loss(model: nn.Module, batch: Any) -> Tensor:
     return loss
 
 
-def num_labels_counted(batch: Any, *, next_token: bool) -> float:
-    """How many labels a batch's loss is the mean over; with `next_token` the first of each sequence is nobody's target."""
-    labels = batch["labels"]
-    return float((labels[..., 1:] if next_token else labels).ne(IGNORED).sum())
+class LabelCount:
+    """How many labels the loss of a batch is the mean over, for losses that a `model` of transformers gives itself.
+
+    Where labels are those of a sequence's next tokens, the first of each is nobody's target: it is tried on the first batch that
+    can show it whether the loss changes with these.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._model = model
+        self._first_counts: bool | None = None
+
+    def __call__(self, batch: Any) -> float:
+        """That of one batch; raises ValueError where it has no labels."""
+        if "labels" not in batch:
+            raise ValueError(f"a batch has {', '.join(batch)} and no labels, so how it weighs is unknown; give batch_weight=")
+        labels = batch["labels"]
+        if labels.is_floating_point():  # of several classes at once, or to be regressed
+            return float(labels.numel())
+        firsts = labels[..., 0].ne(IGNORED) if labels.dim() > 1 else labels.new_zeros(1)
+        if self._first_counts is None and bool(firsts.any()):
+            self._first_counts = labels.dim() < 2 or self._changes_with_firsts(batch)
+        left_out = int(firsts.sum()) if self._first_counts is False else 0
+        return float(int(labels.ne(IGNORED).sum()) - left_out)
+
+    @torch.no_grad()
+    def _changes_with_firsts(self, batch: Any) -> bool:
+        net = private_clone(self._model).eval()
+        labels = batch["labels"].clone()
+        labels[..., 0] = IGNORED
+        return bool(own_loss(net, batch) != own_loss(net, {**batch, "labels": labels}))
 
 
 class LandscapeCallback(TrainerCallback):
@@ -68,11 +93,12 @@ class LandscapeCallback(TrainerCallback):
         """Open the folder, and try the loss."""
         if not state.is_world_process_zero:
             return
+        self._let_go(RuntimeError)  # of a training that failed: nobody tells a callback of transformers
         model, data = given["model"], given["train_dataloader"] if self._data is None else self._data
-        if self._options["custom_loss_fn"] is own_loss:
-            is_causal = getattr(getattr(model, "loss_function", None), "__name__", None) == CAUSAL
-            self._options.setdefault("batch_weight", partial(num_labels_counted, next_token=is_causal))
-        self._recorder = TrainingRecorder(self._writer, model, data, **self._options).__enter__()
+        options = dict(self._options)
+        if options["custom_loss_fn"] is own_loss:
+            options.setdefault("batch_weight", LabelCount(model))
+        self._recorder = TrainingRecorder(self._writer, model, data, **options).__enter__()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Note the step's learning rate: at the epoch's end the schedule has moved it on."""
@@ -90,7 +116,13 @@ class LandscapeCallback(TrainerCallback):
             self._recorder.writer.add_losses(**losses)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Measure what the training came to."""
+        """Measure what the training came to: where the Trainer goes back to its best net, that one, as of its epoch."""
+        if self._recorder is not None and args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            best = [row["epoch"] for row in state.log_history if row["step"] == state.best_global_step]
+            self._recorder.go_back_to(best[-1])
+        self._let_go(None)
+
+    def _let_go(self, kind: type[BaseException] | None) -> None:
         if self._recorder is not None:
             recorder, self._recorder = self._recorder, None
-            recorder.__exit__(None)
+            recorder.__exit__(kind)

@@ -39,10 +39,16 @@ class Classifier(pl.LightningModule):
         return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
 
 
-def trained(*callbacks, epochs: int = 4, **options) -> Classifier:
+def trained(*callbacks, epochs: int = 4, validate_every: int = 1, **options) -> Classifier:
     torch.manual_seed(3)
     net = Classifier(**options)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "check_val_every_n_epoch": validate_every,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=list(callbacks), **quiet)
     trainer.fit(net, loader_of(shuffle=True), loader_of())
     return net
@@ -84,3 +90,10 @@ def test_a_training_that_fails_lets_go_of_the_folder(tmp_path):
 def test_a_loss_that_cannot_be_measured_stops_before_the_first_step(tmp_path):
     with pytest.raises(ValueError, match="scalar"):
         trained(LandscapeCallback(tmp_path, nn.CrossEntropyLoss(reduction="none")), fails_at=0)
+
+
+def test_an_epoch_without_validation_has_no_loss_of_one(tmp_path):
+    """Lightning goes on showing the last one."""
+    trained(LandscapeCallback(tmp_path, nn.CrossEntropyLoss(), at_end=[]), validate_every=2)
+    with LossLandscapeWriter(tmp_path) as writer:
+        assert [one.val_loss is None for one in writer.checkpoints()] == [True, False, True, False]
