@@ -18,6 +18,7 @@ from loss_landscape.viewing.colour_scale import ColourScale
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 WIDTH, HEIGHT, EDGE = 84, 30, 3  # of a card's curve, in pixels
 DRAWN = ("id", "title", "block", "labels", "scale")  # what the script needs of a matrix
+SIDE_BY_SIDE = 2  # runs that are shown at once, the first ones to begin with
 NAMED = 24  # nets up to which a matrix is a table as well
 
 
@@ -44,6 +45,7 @@ class Frame:
             "tables": [_table(table) for table in self.page.tables],
             "clock": self._clock(),
             "num_positions": len(self.positions),
+            "begin": head["begin"],
             "over": over,
             "further": further,
             "matrices": matrices,
@@ -59,11 +61,23 @@ class Frame:
         return {
             "clock": self._clock(),
             "positions": self.positions,
+            "begin": self._begin(),
+            "shown": list(range(len(self.runs)))[:SIDE_BY_SIDE],
             "runs": [self._moments(index, run) for index, run in enumerate(self.runs)],
             "kinds": [self._kind(view) for view in self._kinds()],
             "charts": [chart for panel in panels for chart in panel["charts"]],
             "matrices": [{name: matrix[name] for name in DRAWN} for matrix in matrices],
         }
+
+    def _begin(self) -> int:
+        """The position where one begins: the last at which most of the runs shown have a moment, of these one with planes."""
+        shown = [{moment.number: moment for moment in run.moments} for run in self.runs[:SIDE_BY_SIDE]]
+
+        def seen(index: int) -> tuple[int, int, int]:
+            moments = [own[self.positions[index]] for own in shown if self.positions[index] in own]
+            return len(moments), sum(bool(moment.planes) for moment in moments), index
+
+        return max(range(len(self.positions)), key=seen, default=0)
 
     def _clock(self) -> str:
         return self.runs[0].clock if self.runs else ""
@@ -127,7 +141,7 @@ class Frame:
         words = {"title": matrix.title, "read": matrix.read, "cannot_tell": matrix.cannot_tell, "unit": matrix.unit}
         finite = matrix.values[np.isfinite(matrix.values)]
         low, high = float(finite.min(initial=0.0)), float(finite.max(initial=0.0))  # 0, where nothing is in the way, is in sight
-        scale = scale_facts(ColourScale(low, high))
+        scale = scale_facts(ColourScale(low, high if high > low else 1.0))
         own = {"run": index, "letter": self.letters[index], "labels": matrix.labels, "block": name, "scale": scale}
         return {**words, **own, "table": _matrix_table(matrix), "id": f"matrix-{index}-{len(self.blocks)}"}
 

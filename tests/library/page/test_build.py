@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import html.parser
 import re
+from collections.abc import Set
 
+import numpy as np
 import pytest
-from made_pages import HOSTILE, hostile_page, made_page, unfinished_page
+from made_pages import HOSTILE, hostile_page, made_page, moment, unfinished_page
 
 from loss_landscape.page.build import build_page
-from loss_landscape.page.content import Page, RunView
+from loss_landscape.page.content import MatrixView, Moment, Page, RunView
+from loss_landscape.page.frame import Frame
 from loss_landscape.page.library import LIBRARY, SHA256, library_bytes
 
 SHARED = f"../../{LIBRARY}"
@@ -119,3 +122,48 @@ def test_settings_that_differ_come_first():
     made = text[text.index("How it was made") :]
     assert made.index("lr") < made.index("learner")
     assert re.search(r"lr\s*0\.1\s*0\.2", made)
+
+
+def run_of(name: str, *, planes: Set[int], without: Set[int] = frozenset()) -> RunView:
+    """A run whose moments are numbered so, those of `without` without a plane."""
+    of = {number: moment(number, side=5, kinds=("random",), whole=False) for number in planes}
+    return RunView(
+        name, moments=tuple({**of, **{number: Moment(number) for number in without}}[at] for at in sorted(planes | without))
+    )
+
+
+@pytest.mark.parametrize(
+    ("runs", "begin"),
+    [
+        ([], 0),
+        ([run_of("a", planes={0, 1, 2})], 2),
+        ([run_of("a", planes={0, 9}, without={4, 12})], 2),  # planes at every tenth task: the last of them
+        ([run_of("a", planes=set(), without={0, 1})], 1),
+        ([run_of("a", planes=set(), without={*range(6)}), run_of("b", planes={*range(5)})], 4),
+        ([run_of("a", planes={0, 1, 2, 3}), run_of("b", planes={0}, without={1})], 0),
+        ([run_of("a", planes={0, 1, 2}), run_of("b", planes={0, 1, 2}), run_of("c", planes={0})], 2),  # c is not shown yet
+        ([run_of("a", planes={0, 1}), run_of("b", planes={5, 6})], 3),
+    ],
+)
+def test_the_slider_begins_where_there_is_something_to_see(runs, begin):
+    page = Page("begins", tuple(runs))
+    assert Frame(page).context()["head"]["begin"] == begin
+    if begin:
+        assert f'value="{begin}" step="1"' in build_page(page, library=SHARED).decode()
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [
+        (np.zeros((2, 2)), (0.0, 1.0)),
+        (np.full((2, 2), np.nan), (0.0, 1.0)),
+        (np.full((2, 2), 0.3), (0.0, 0.3)),
+        (np.array([[0.0, 2.0], [np.inf, 0.0]]), (0.0, 2.0)),
+        (np.array([[0.0, -2.0], [-1.0, 0.0]]), (-2.0, 0.0)),
+    ],
+)
+def test_a_matrix_has_a_colour_bar_from_zero(values, ends):
+    """Also where all values are equal; lower values alone reach below."""
+    page = Page("m", (RunView("m", matrices=(MatrixView("Barriers", ("a", "b"), values, "read", "not"),)),))
+    [matrix] = Frame(page).context()["head"]["matrices"]
+    assert (matrix["scale"]["low"], matrix["scale"]["high"]) == ends

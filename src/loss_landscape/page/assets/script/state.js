@@ -3,8 +3,8 @@
 const runs = head.runs;
 const numPositions = head.positions.length;
 const state = {
-  position: numPositions - 1,
-  shown: runs.map((_, index) => index).slice(0, 2),
+  position: head.begin,
+  shown: head.shown,
   kind: 0,
   shared: true,
   contours: true,
