@@ -23,10 +23,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "library" / "page"))
 
-from made_pages import moment, run_view  # noqa: E402
+from made_pages import long_page, run_view  # noqa: E402
 
 from loss_landscape.page.build import build_page  # noqa: E402
-from loss_landscape.page.content import Page, RunView  # noqa: E402
+from loss_landscape.page.content import Page  # noqa: E402
 from loss_landscape.page.library import LIBRARY  # noqa: E402
 
 STEPS = 12
@@ -35,20 +35,6 @@ STEPS = 12
 def small() -> Page:
     """4 tasks with everything."""
     return Page("4 tasks", (run_view(4),))
-
-
-def large() -> Page:
-    """500 tasks with three planes each, and the curves of a whole run."""
-    whole = run_view(500, whole=False)
-    planes = tuple(moment(number, side=101, kinds=("trajectory", "random", "hessian"), whole=False) for number in range(500))
-    curves = run_view(2).over
-    series = tuple(
-        type(chart)(chart.title, tuple(type(each)(each.name, each.values * 250) for each in chart.series), chart.unit)
-        for panel in curves
-        for chart in panel.charts
-    )
-    over = (type(curves[0])(curves[0].title, series, curves[0].read, curves[0].cannot_tell),)
-    return Page("500 tasks", (RunView("500 tasks", cards=whole.cards, moments=planes, over=over, tables=whole.tables),))
 
 
 def in_browser(file: Path) -> dict:
@@ -97,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench(small, Path(folder), seconds=1, megabytes=2.2)
         if not given.small:
-            bench(large, Path(folder), seconds=15, megabytes=30)
+            bench(long_page, Path(folder), seconds=15, megabytes=30)
 
 
 if __name__ == "__main__":

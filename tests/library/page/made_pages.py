@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -152,6 +153,19 @@ def made_page(num_tasks: int = 4, *, runs: int = 1, whole: bool = True) -> Page:
     """A page of some runs."""
     views = tuple(run_view(num_tasks, name=f"run {i}", whole=whole, lr=f"0.{i + 1}") for i in range(runs))
     return Page("a page", views, "made by hand")
+
+
+def long_page(num_tasks: int = 500) -> Page:
+    """A run of many tasks with three planes of 101² each, and the curves of all its epochs."""
+    moments = tuple(moment(number, side=101, kinds=KINDS[:3], whole=False) for number in range(num_tasks))
+    [panel] = run_view(2).over
+    charts = tuple(
+        replace(chart, series=tuple(Series(each.name, each.values * (num_tasks // 2)) for each in chart.series))
+        for chart in panel.charts
+    )
+    name = f"{num_tasks} tasks"
+    run = run_view(num_tasks, name=name, whole=False)
+    return Page(name, (replace(run, moments=moments, over=(replace(panel, charts=charts),)),))
 
 
 def unequal_page() -> Page:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Finding, Load, Step, load_pages
-from made_pages import hostile_page, made_page, unequal_page, unfinished_page
+from made_pages import hostile_page, long_page, made_page, unequal_page, unfinished_page
 
 from loss_landscape.page.build import write_page
 from loss_landscape.page.content import Page
@@ -28,17 +28,23 @@ PAGES = {
     "hostile names": hostile_page,
 }
 TWELVE = [(name, *view) for name, view in zip(itertools.cycle(PAGES), VIEWS, strict=False)]
-ALL = [(name, *view) for name in PAGES for view in VIEWS]
+LONG = "five hundred tasks"  # seconds to make: not among the twelve
+ALL = PAGES | {LONG: long_page}
 
 LOOK = """(() => {
   const plots = [...document.querySelectorAll(".plot")];
   const shown = plots.filter((plot) => plot.offsetParent !== null);
+  const apart = (one, other) => one.left >= other.right || other.left >= one.right
+    || one.top >= other.bottom || other.top >= one.bottom;
+  const box = (each) => each.getBoundingClientRect();
   return {
     width: document.documentElement.scrollWidth,
     visible: document.documentElement.clientWidth,
     empty: shown.filter((plot) => !plot.querySelector(".main-svg") && !plot.dataset.sentence).map((plot) => plot.id),
     unnamed: shown.filter((plot) => plot.layout && !plot.getAttribute("aria-label")).map((plot) => plot.id),
     plots: shown.length,
+    covered: [...document.querySelectorAll(".card:has(.curve)")].filter((card) => [...card.querySelectorAll("h3, p")]
+      .some((text) => !apart(box(text), box(card.querySelector(".curve"))))).map((card) => card.textContent),
     contexts: document.querySelectorAll(".gl-container canvas").length,
     without: [...document.querySelectorAll(".plot")].filter((plot) => plot.textContent.includes("no WebGL")).length,
     hostile: window.PWNED ?? null,
@@ -59,7 +65,7 @@ def write(folder: Path, name: str, page: Page, **how: str) -> str:
 
 def look_at(views: Sequence, folder: Path) -> dict[tuple, Finding]:
     """Each page at each of its sizes, schemes, with and without WebGL."""
-    files = {name: write(folder, name, PAGES[name]()) for name in dict.fromkeys(view[0] for view in views)}
+    files = {name: write(folder, name, ALL[name]()) for name in dict.fromkeys(view[0] for view in views)}
     found = {}
     for webgl in WEBGL:
         chosen = [view for view in views if view[3] == webgl]
@@ -74,7 +80,7 @@ def check(found: Mapping[tuple, Finding]) -> None:
         name, _, _, webgl = view
         _, _, seen, violations = finding.results
         assert (view, finding.errors, finding.requests) == (view, [], [])
-        assert (view, seen["empty"], seen["unnamed"], seen["small"]) == (view, [], [], [])
+        assert (view, seen["empty"], seen["unnamed"], seen["small"], seen["covered"]) == (view, [], [], [], [])
         assert (view, seen["hostile"]) == (view, None)
         assert seen["width"] == seen["visible"], (view, seen)
         assert seen["plots"] > 0
@@ -89,8 +95,9 @@ def test_twelve_views(tmp_path):
 
 
 @pytest.mark.exhaustive
-def test_all_views(tmp_path):
-    check(look_at(ALL, tmp_path))
+@pytest.mark.parametrize("name", ALL)
+def test_all_views(name, tmp_path):
+    check(look_at([(name, *view) for view in VIEWS], tmp_path))
 
 
 # -- what is done with it
