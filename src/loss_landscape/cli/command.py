@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 from loss_landscape.cli.browser import export_page, opened
 from loss_landscape.cli.demo import demo_landscape
-from loss_landscape.cli.opening import Refusal, record_at, refusals
+from loss_landscape.cli.opening import Refusal, landscapes_at, record_at, refusals
 from loss_landscape.cli.summary import comparison, explanation, summary
-from loss_landscape.interpretation.hints import explained
+from loss_landscape.interpretation.hints import explained_each
 from loss_landscape.storage.records import LandscapeRecord
 from loss_landscape.writer.export import export_record, exports
 
@@ -58,7 +58,12 @@ def view(given: Arguments) -> list[str]:
 
 def explain(given: Arguments) -> list[str]:
     """Answer three questions from the numbers: is it hard to train, can it improve, what happened in training?"""
-    return explanation(explained(record_at(given.path)))
+    record, landscapes = landscapes_at(given.path)
+    if given.landscape is not None:
+        if given.landscape not in landscapes:
+            raise Refusal(f"there is no landscape {given.landscape} here, only {', '.join(landscapes) or 'none at all'}")
+        landscapes = {given.landscape: landscapes[given.landscape]}
+    return explanation(explained_each(record, landscapes), landscapes)
 
 
 def export(given: Arguments) -> list[str]:
@@ -97,6 +102,11 @@ def _view_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="OUT.html", help="write the page there, and open nothing")
 
 
+def _explain_words(parser: argparse.ArgumentParser) -> None:
+    _path_words(parser)
+    parser.add_argument("--landscape", metavar="NAME", help="one alone, such as plane-2; all are judged by default, and named")
+
+
 def _export_words(parser: argparse.ArgumentParser) -> None:
     _path_words(parser)
     parser.add_argument("output", type=Path, metavar="OUTPUT", help=f"a file that ends with {', '.join(exports())}")
@@ -119,7 +129,7 @@ def _demo_words(parser: argparse.ArgumentParser) -> None:
 COMMANDS: Mapping[str, tuple[Callable[[Arguments], list[str]], Callable[[argparse.ArgumentParser], None]]] = {
     "demo": (demo, _demo_words),
     "view": (view, _view_words),
-    "explain": (explain, _path_words),
+    "explain": (explain, _explain_words),
     "export": (export, _export_words),
     "compare": (compare, _compare_words),
 }

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from loss_landscape.interpretation.hints import QUESTIONS, Hint
+from loss_landscape.interpretation.hints import QUESTIONS, ROWS, Hint
 from loss_landscape.results.grid import Grid
 from loss_landscape.results.hessian_metrics import HessianMetrics
-from loss_landscape.results.landscape import Landscape
+from loss_landscape.results.landscape import MODES, Landscape
 from loss_landscape.results.trajectory import Trajectory
 from loss_landscape.storage.records import LandscapeRecord
 from loss_landscape.topology import merge_tree
 
-NAMES = {"1d": "line", "2d": "plane", "3d": "volume"}
+NAMES = dict(zip(MODES, ("line", "plane", "volume"), strict=True))
 SETTINGS = (
     "model",
     "loss",
@@ -37,19 +37,25 @@ def summary(record: LandscapeRecord) -> list[str]:
     return lines or ["nothing was sampled yet"]
 
 
-def explanation(hints: Sequence[Hint]) -> list[str]:
-    """The answers question by question, with evidence; where the answer is not no, with caveat and what would settle it."""
-    lines: list[str] = []
+def explanation(hints: Sequence[Hint], landscapes: Mapping[str, Grid]) -> list[str]:
+    """Which landscapes were judged, and the answers question by question, each with its evidence and what that is of.
+
+    Where an answer is not no, the caveat and what would settle it follow.
+    """
+    lines = [f"{name}: {_seen(grid)}" for name, grid in landscapes.items()] or ["no landscape was sampled yet"]
     for question in QUESTIONS:
         lines += ["", question]
-        for hint in (one for one in hints if one.row.question == question):
-            lines.append(f"  {hint.answer:<12} {hint.row.sight}: {hint.evidence}")
-            if hint.answer == "yes":
-                lines.append(f"               it may mean: {hint.row.meaning}; one may: {hint.row.action}")
-            if hint.answer != "no":
-                lines.append(f"               but: {hint.row.caveat}")
-                lines.append(f"               to settle it: {hint.row.settled_by}")
-    return lines[1:]
+        for row in (one for one in ROWS if one.question == question):
+            lines += _of_row([hint for hint in hints if hint.row is row])
+    return lines
+
+
+def _of_row(hints: Sequence[Hint]) -> list[str]:
+    row, answers = hints[0].row, {hint.answer for hint in hints}
+    told = [f"  {hint.answer:<12} {', '.join(filter(None, (row.sight, hint.source)))}: {hint.evidence}" for hint in hints]
+    meaning = [f"it may mean: {row.meaning}; one may: {row.action}"] if "yes" in answers else []
+    caveat = [f"but: {row.caveat}", f"to settle it: {row.settled_by}"] if answers != {"no"} else []
+    return [*told, *(f"               {line}" for line in (*meaning, *caveat))]
 
 
 def comparison(names: Sequence[str], records: Sequence[LandscapeRecord]) -> list[str]:
@@ -92,10 +98,8 @@ def _numbers(record: LandscapeRecord) -> Iterable[tuple[str, str]]:
 
 
 def _of_grid(name: str, grid: Grid) -> list[str]:
-    finite, landscape = grid.losses[np.isfinite(grid.losses)], Landscape(grid)
-    directions = grid.info.directions
-    norm = "" if directions.normalization == "none" else f", normalised by {directions.normalization}"
-    lines = [f"{name}: {_sides(grid)} cells, ±{landscape.range_scale:.3g} along {directions.kind} directions{norm}"]
+    finite = grid.losses[np.isfinite(grid.losses)]
+    lines = [f"{name}: {_seen(grid)}"]
     lines.append(f"  loss at the centre {_told(grid.centre_loss)}")
     if finite.size:
         lines.append(f"  losses {finite.min():.6g} to {finite.max():.6g}, mean {finite.mean():.6g}")
@@ -103,7 +107,14 @@ def _of_grid(name: str, grid: Grid) -> list[str]:
         lines.append(f"  {grid.num_nonfinite} of {grid.losses.size} cells are not finite")
     if grid.info.noise.floor is not None:
         lines.append(f"  float noise {grid.info.noise.floor:.2g}")
-    return [*lines, *(f"  note: {note}" for note in landscape.notes)]
+    return [*lines, *(f"  note: {note}" for note in Landscape(grid).notes)]
+
+
+def _seen(grid: Grid) -> str:
+    """How many cells it has, how far they reach, and along what."""
+    directions = grid.info.directions
+    norm = "" if directions.normalization == "none" else f", normalised by {directions.normalization}"
+    return f"{_sides(grid)} cells, ±{Landscape(grid).range_scale:.3g} along {directions.kind} directions{norm}"
 
 
 def _of_path(path: Trajectory) -> list[str]:

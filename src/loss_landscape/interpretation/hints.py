@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from loss_landscape.interpretation.evidence import Evidence
 from loss_landscape.interpretation.path_shape import PathShape
 from loss_landscape.interpretation.terrain import Terrain
+from loss_landscape.results.grid import Grid
+from loss_landscape.results.landscape import MODES
 from loss_landscape.storage.records import LandscapeRecord
 
 Answer = Literal["yes", "no", "cannot tell"]
@@ -48,18 +50,41 @@ class Row:
 
 @dataclass(frozen=True)
 class Hint:
-    """A row with its judgement."""
+    """A row with its judgement; `source` names the landscape or the path that the evidence is of, where it was judged alone."""
 
     row: Row
     answer: Answer
     evidence: str
+    source: str = ""
 
 
 def explained(record: LandscapeRecord) -> list[Hint]:
     """Every row of the three tables, judged from what the record holds."""
-    evidence = Evidence.of(record)
-    judged = [(row, row.judged(evidence)) for row in ROWS]
-    return [Hint(row, judgement.answer, judgement.evidence) for row, judgement in judged]
+    return _judged(ROWS, {"": Evidence.of(record)})
+
+
+def explained_each(record: LandscapeRecord, landscapes: Mapping[str, Grid]) -> list[Hint]:
+    """Every row, judged from each of these `landscapes` by its name, those of training from each path of the record.
+
+    A row that has none of them is judged once, from nothing.
+    """
+    grounds = {name: Evidence.of(replace(record, grids={MODES[grid.losses.ndim - 1]: grid})) for name, grid in landscapes.items()}
+    paths = {
+        path.name if len(record.trajectories) == 1 else f"{path.name}-{number}": Evidence.of(
+            replace(record, trajectories=(path,))
+        )
+        for number, path in enumerate(record.trajectories, 1)
+    }
+    nothing = {"": Evidence()}
+    ground_rows = [row for row in ROWS if row.question != TRAINING]
+    training_rows = [row for row in ROWS if row.question == TRAINING]
+    return _judged(ground_rows, grounds or nothing) + _judged(training_rows, paths or nothing)
+
+
+def _judged(rows: Sequence[Row], evidence: Mapping[str, Evidence]) -> list[Hint]:
+    """Each row judged from each evidence, which is known by the name of its source."""
+    judged = [(row, source, row.judged(found)) for row in rows for source, found in evidence.items()]
+    return [Hint(row, judgement.answer, judgement.evidence, source) for row, source, judgement in judged]
 
 
 # -- judging

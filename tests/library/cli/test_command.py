@@ -118,7 +118,35 @@ def test_explain_answers_three_questions(folder, capsys):
     text = said(capsys, "explain", folder)
     for part in ("Is the setup hard to train?", "Can it improve further?", "What happened in training?", "to settle it:"):
         assert part in text
-    assert sum(text.count(f"\n  {answer}") for answer in ("yes ", "no ", "cannot tell ")) == 12
+    assert num_answers(text) == 20  # 8 rows of a line and of a plane, 4 of the path
+    for heading in ("line-1: 5 cells", "plane-2: 5×5 cells", "along trajectory directions", ", trajectory: "):
+        assert heading in text
+
+
+def num_answers(text: str) -> int:
+    return sum(text.count(f"\n  {answer}") for answer in ("yes ", "no ", "cannot tell "))
+
+
+def test_explain_judges_each_landscape_or_the_named_one(tmp_path, capsys):
+    """Two planes of one folder: the older is judged as well, from its own numbers."""
+    with LossLandscapeWriter(tmp_path) as writer:
+        losses = [
+            writer.sample_landscape(user_net(seed=seed), loader_of(), F.cross_entropy, grid_size=5)["baseline_loss"]
+            for seed in (0, 1)
+        ]
+    text = said(capsys, "explain", tmp_path)
+    assert num_answers(text) == 20
+    for name, loss in zip(("plane-1", "plane-2"), losses, strict=True):
+        alone = said(capsys, "explain", tmp_path, "--landscape", name)
+        flat = f"a flat, wide minimum, {name}: the loss rises by"
+        for answers in (text, alone):
+            [line] = [line for line in answers.splitlines() if flat in line]
+            assert f"from {loss:.3g} " in line
+        assert num_answers(alone) == 12
+    assert said(capsys, "explain", tmp_path / "landscape.json").startswith("plane: 5×5 cells")
+    assert "there is no landscape plane-3 here, only plane-1, plane-2" in refused(
+        capsys, "explain", tmp_path, "--landscape", "plane-3"
+    )
 
 
 @pytest.mark.parametrize("ending", [".json", ".npz", ".csv", ".parquet", ".vti", ".png", ".pdf", ".html"])

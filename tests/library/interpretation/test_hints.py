@@ -9,7 +9,7 @@ import pytest
 
 from loss_landscape import DirectionInfo, Estimate, Grid, GridInfo
 from loss_landscape.interpretation.evidence import Evidence
-from loss_landscape.interpretation.hints import QUESTIONS, ROWS, explained
+from loss_landscape.interpretation.hints import QUESTIONS, ROWS, explained, explained_each
 from loss_landscape.interpretation.path_shape import PathShape
 from loss_landscape.interpretation.terrain import Terrain, highest_on_the_way
 from loss_landscape.results.hessian_metrics import HessianMetrics
@@ -199,3 +199,20 @@ def test_evidence_takes_the_nearby_rise_from_any_grid():
     other = Grid(BOWL, (AXIS, AXIS), GridInfo(DirectionInfo("trajectory", norms=(1.0, 1.0)), 0.5))
     assert Evidence.of(LandscapeRecord({"1d": line, "2d": other})).rise == pytest.approx(0.2)
     assert Evidence.of(LandscapeRecord({"2d": other})).rise is None
+
+
+def test_each_landscape_and_each_path_is_judged_from_its_own_numbers():
+    """A bowl beside many peaks, a straight way beside a zigzag: each hint names its source, and has that one's answer."""
+    landscapes = {"bowl": plane(BOWL), "peaks": plane(1 + 0.3 * np.cos(9 * U) * np.cos(9 * V))}
+    paths = (path(STRAIGHT, FALLING), path(ZIGZAG, FALLING))
+    hints = explained_each(LandscapeRecord({"2d": landscapes["peaks"]}, paths), landscapes)
+    found = {(hint.row.sight, hint.source): hint.answer for hint in hints}
+    assert len(found) == len(hints) == 8 * 2 + 4 * 2
+    smooth, oscillating = "smooth, a single valley", "oscillating"
+    assert (found[smooth, "bowl"], found[smooth, "peaks"]) == ("yes", "no")
+    assert (found[oscillating, "trajectory-1"], found[oscillating, "trajectory-2"]) == ("no", "yes")
+
+
+def test_without_a_landscape_or_a_path_each_row_is_judged_once():
+    hints = explained_each(LandscapeRecord(), {})
+    assert [(hint.row, hint.answer, hint.source) for hint in hints] == [(row, "cannot tell", "") for row in ROWS]
