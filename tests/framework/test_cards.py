@@ -73,6 +73,33 @@ def test_values_that_are_not_finite_are_left_out_and_told():
     assert rank.in_words(tasks).endswith("; not finite and left out: 2")
 
 
+BROKEN = {
+    "a loss that is lost at the end": (1, [1.0] * 5 + [math.nan] * 3, "yes"),
+    "a loss that explodes": (1, [1.0] * 5 + [math.inf], "yes"),
+    "a loss that is lost in between": (1, [1.0, 1.0, math.nan, 1.0, 1.0, 1.0], "cannot tell"),
+    "a loss that falls beside one that is lost": (1, [8.0, math.nan, 4.0, 2.0, 1.0, 0.5], "cannot tell"),
+    "a loss that never was a number": (1, [math.nan] * 6, "cannot tell"),
+    "a rank of 0 at the end": (-1, [8.0] * 5 + [0.0], "yes"),
+    "a rank of 0 in between": (-1, [8.0, 8.0, 0.0, 8.0, 8.0, 8.0], "cannot tell"),
+    "a rank that is lost": (-1, [8.0] * 5 + [math.nan], "cannot tell"),
+}
+
+
+@pytest.mark.parametrize(("worse", "values", "answer"), BROKEN.values(), ids=BROKEN)
+def test_where_a_value_is_lost_the_others_do_not_say_no(worse, values, answer):
+    assert Indicator("r", "r", worse, "factor", 0.1).answer(tasks_of(r=values)) == answer
+
+
+def test_an_accuracy_that_is_lost_leaves_the_answer_open():
+    assert plasticity_card(tasks_of(plasticity__test_accuracy=[*line(0.9, 0.0), math.nan])).answer == "cannot tell"
+
+
+def test_a_rank_of_0_is_told():
+    card = features_card(tasks_of(rank__effective_rank=[8.0, 0.0, 8.0, 8.0, 8.0, 0.0]))
+    assert (card.answer, card.headline) == ("yes", "effective rank 0")
+    assert "not above 0 and left out: 2" in card.evidence
+
+
 @pytest.mark.parametrize(
     ("answers", "answer"),
     [(["yes", "no"], "yes"), (["no", "no"], "no"), (["no", "cannot tell"], "cannot tell"), ([], "cannot tell")],
@@ -184,7 +211,7 @@ def test_curvature_grows_where_the_largest_eigenvalue_does(logarithms, answer):
 
 def test_curvature_that_is_no_number_is_told():
     card = curvature_card(tasks_of(spectrum__top_eigenvalue_1=[1.0, math.nan, math.inf, math.nan]))
-    assert (card.answer, card.headline) == ("cannot tell", "λ₁ not a number")
+    assert (card.answer, card.headline) == ("yes", "λ₁ not a number")
     assert "not finite and left out: 3" in card.evidence.lower()
 
 

@@ -17,8 +17,8 @@ Row = Mapping[str, float]
 Tasks = Mapping[int, Row]
 """Task → its numbers, the first task first."""
 
-Scale = Literal["share", "factor"]
-"""How a change is told: in percentage points, or as the factor between the last task and the first."""
+Scale = Literal["share", "factor", "difference"]
+"""How a change is told: in percentage points, as the factor between the last task and the first, or as it is."""
 
 FEWEST = 4
 """Tasks that a trend takes: through three a line leaves one degree of freedom, and is as good as any."""
@@ -76,7 +76,7 @@ class Indicator:
     """A number whose change over the tasks answers a card's question.
 
     `words` is what it is called, `name` in the record, with its standard error under `error`. `worse` is the direction that is
-    asked for, `margin` the change over all tasks that counts for nothing: of a share as it is, of a factor its logarithm.
+    asked for, `margin` the change over all tasks that counts for nothing: of a factor its logarithm, of others as it is.
     """
 
     name: str
@@ -102,17 +102,37 @@ class Indicator:
         """Its standard errors [n], NaN where they are not known."""
         return np.array([row.get(self.error, math.nan) for row in self.measured(tasks).values()])
 
+    def counted(self, tasks: Tasks) -> np.ndarray:
+        """Which of the values [n] a trend can be taken of: those that are finite, and of a factor those above 0."""
+        values = self.values(tasks)
+        return np.isfinite(values) & ((values > 0) | (self.scale != "factor"))
+
+    def loses_any(self, tasks: Tasks) -> bool:
+        """Whether a value is in no trend, so that what is left cannot say that nothing happened."""
+        return not self.counted(tasks).all()
+
+    def breaks_down(self, tasks: Tasks) -> bool:
+        """Whether it ends worse than any number: a loss or an eigenvalue that is finite no more, a rank of 0."""
+        values = self.values(tasks)
+        if self.scale != "factor" or not len(values):
+            return False
+        if self.worse < 0:
+            return bool(values[-1] <= 0)
+        return bool(np.isfinite(values).any()) and not math.isfinite(values[-1])
+
     def trend(self, tasks: Tasks) -> Trend | None:
         """Its change over the tasks, in the logarithm where that is told as a factor."""
-        values, errors = self.values(tasks), self.errors(tasks)
+        values, errors = np.where(self.counted(tasks), self.values(tasks), np.nan), self.errors(tasks)
         if self.scale == "factor":
-            positive = np.where(values > 0, values, np.nan)
-            values, errors = np.log(positive), errors / positive
+            values, errors = np.log(values), errors / values
         return Trend.of(list(self.measured(tasks)), values, errors)
 
     def answer(self, tasks: Tasks) -> Answer:
-        """Does it grow worse over the tasks?"""
-        return self.judged(self.trend(tasks))
+        """Does it grow worse over the tasks? Where a value was lost, the others cannot say "no"."""
+        if self.breaks_down(tasks):
+            return "yes"
+        answer = self.judged(self.trend(tasks))
+        return "cannot tell" if answer == "no" and self.loses_any(tasks) else answer
 
     def judged(self, trend: Trend | None) -> Answer:
         """Is that trend for the worse? "no" where even the worse end of its interval is within the margin."""
@@ -125,12 +145,16 @@ class Indicator:
 
     def in_words(self, tasks: Tasks) -> str:
         """The trend in a sentence, and what is left out of it."""
-        trend, values = self.trend(tasks), self.values(tasks)
-        lost = int((~np.isfinite(values)).sum())
-        left_out = f"; not finite and left out: {lost}" if lost else ""
+        trend, left_out = self.trend(tasks), "".join(f"; {words}" for words in self.left_out(tasks))
         if trend is None:
             return f"{self.words}: no trend, which takes {FEWEST} tasks{left_out}"
         return f"{self.words}: {self.told(trend)} (line through {trend.num_tasks} tasks){left_out}"
+
+    def left_out(self, tasks: Tasks) -> list[str]:
+        """How many values are in no trend, and why."""
+        finite = np.isfinite(self.values(tasks))
+        counts = {"not finite": int((~finite).sum()), "not above 0": int((finite & ~self.counted(tasks)).sum())}
+        return [f"{words} and left out: {count}" for words, count in counts.items() if count]
 
     def told(self, trend: Trend) -> str:
         """A trend in words."""
@@ -140,6 +164,8 @@ class Indicator:
     def _told(self, change: float) -> str:
         if self.scale == "share":
             return f"{100 * change:+.2g} points"
+        if self.scale == "difference":
+            return f"{change:+.3g}"
         factor = math.exp(min(change, 700.0))
         return f"×{factor:.2f}" if 0.01 <= factor < 1000 else f"×{factor:.1e}"
 
