@@ -168,6 +168,9 @@ def test_wilsons_interval_is_that_of_scipy(right, count):
         ([0.0, -0.1, -0.12, -0.11, -0.1], "yes"),
         ([0.0, 0.001, -0.002, 0.0, 0.002], "no"),
         ([0.0, -0.1, 0.1, -0.08, 0.06], "cannot tell"),
+        ([0.0, *np.linspace(0.05, -0.05, 100).tolist()], "yes"),
+        ([0.0, *np.linspace(-0.02, 0.02, 100).tolist()], "no"),
+        ([0.0, 0.001, -0.002, 0.0], "cannot tell"),
         ([0.0, -0.1, -0.12], "cannot tell"),
         ([0.0], "cannot tell"),
     ],
@@ -178,6 +181,23 @@ def test_with_a_control_the_gap_answers(gaps, answer):
     assert card.answer == answer
     assert card.headline == f"{100 * gaps[-1]:+.1f} points"
     assert card.series == tuple(gaps)
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_a_gap_that_is_lost_leaves_the_answer_open(lost):
+    card = plasticity_card(tasks_of(plasticity__gap_test_accuracy=[0.0, 0.001, -0.002, 0.0, 0.002, lost]))
+    assert card.answer == "cannot tell"
+    assert "not finite and left out: 1" in card.evidence
+
+
+def test_a_net_whose_own_loss_is_lost_at_the_end_has_lost_its_plasticity():
+    ended = [0.0, -0.3, -0.32, -0.3, -0.31, math.nan]
+    card = plasticity_card(tasks_of(plasticity__gap_test_loss=ended, plasticity__test_loss=[1.0] * 5 + [math.nan]))
+    assert card.answer == "yes"
+
+
+def test_gaps_of_one_net_are_said_to_be_no_independent_points():
+    assert "no independent points" in plasticity_card(tasks_of(plasticity__gap_test_accuracy=[0.0, -0.1])).limits
 
 
 def test_a_gap_within_what_the_examples_leave_open_is_no_loss():

@@ -8,7 +8,7 @@ import numpy as np
 
 from loss_landscape.interpretation.hints import Answer
 from loss_landscape.page.content import Card
-from taskshift.report.trend import Indicator, Tasks, combined, having, telling_first
+from taskshift.report.trend import Indicator, Tasks, combined, telling_first
 from taskshift.report.words import number, sentences, share, tasks_in_words
 from taskshift.sweeps.intervals import FEWEST, LEVEL
 
@@ -22,8 +22,14 @@ LEARNT = Indicator("task_last_epoch_accuracy", "training accuracy in the last ep
 TEST_LOSS = Indicator("plasticity/test_loss", "test loss", 1, "factor", A_FIFTH, "plasticity/test_loss_standard_error")
 LOSS_LEARNT = Indicator("task_last_epoch_loss", "training loss in the last epoch", 1, "factor", A_FIFTH)
 
-GAPS = (("plasticity/gap_test_accuracy", "accuracy", -1, TWO_POINTS), ("plasticity/gap_test_loss", "loss", 1, 0.0))
-"""The gap to a new net: its name, what it is of, which direction is worse, and how much of it counts for nothing."""
+GAP_ACCURACY = Indicator(
+    "plasticity/gap_test_accuracy", "gap in test accuracy", -1, "share", TWO_POINTS, "plasticity/gap_test_accuracy_standard_error"
+)
+GAP_LOSS = Indicator(
+    "plasticity/gap_test_loss", "gap in test loss", 1, "difference", 0.0, "plasticity/gap_test_loss_standard_error"
+)
+GAPS = (GAP_ACCURACY, GAP_LOSS)
+"""The gaps to a new net, of which the first that was measured answers; their `margin` is that of their mean as well."""
 
 TREND_LIMITS = (
     "A trend over tasks is not plasticity: tasks that happen to be harder or easier move it as well. And tasks one after the "
@@ -31,58 +37,59 @@ TREND_LIMITS = (
 )
 GAP_LIMITS = (
     "One new net was trained for each task: another draw of its weights would move the gap by more than the test examples do. "
-    "The gap is of the end of a task, not of how fast it was learnt."
+    "The gap is of the end of a task, not of how fast it was learnt. Tasks one after the other on one net are no independent "
+    "points, so that the intervals of the mean and of the trend are too narrow."
 )
 CONTROL = "lla.plasticity.control=true: a new net on every task, which a harder task slows down alike"
 
 
 def plasticity_card(tasks: Tasks) -> Card:
     """Judged by the gap to a new net where that was measured, else by the trends of what was learnt of each task."""
-    for name, of_what, worse, margin in GAPS:
-        if any(name in row for row in tasks.values()):
-            return _of_gaps(tasks, name, of_what, worse, margin)
-    return _of_trends(tasks)
+    measured = [gap for gap in GAPS if gap.is_in(tasks)]
+    return _of_gaps(tasks, measured[0]) if measured else _of_trends(tasks)
 
 
-def _of_gaps(tasks: Tasks, name: str, of_what: str, worse: int, margin: float) -> Card:
-    """The first task is left out of the verdict: there the net was new itself."""
-    measured = having(tasks, name)
-    gaps = np.array([row[name] for row in measured.values()])
-    errors = np.array([row.get(f"{name}_standard_error", math.nan) for row in measured.values()])
-    worn = np.array([task > 0 for task in measured])
-    answer, evidence = _judged(gaps[worn], errors[worn], worse, margin, of_what)
-    say = _points if of_what == "accuracy" else number
+def _of_gaps(tasks: Tasks, gap: Indicator) -> Card:
+    """By the mean of the gaps and by their trend; the first task is left out of both: there the net was new itself."""
+    worn = {task: row for task, row in tasks.items() if task > 0}
+    (mean, why), trend = _mean_gap(worn, gap), gap.answer(worn)
+    answer = "yes" if TEST_LOSS.breaks_down(tasks) else combined([mean, trend])
     learnt = _latest(tasks, (TEST, TEST_LOSS))
     return Card(
         QUESTION,
         answer,
-        headline=say(gaps[-1], errors[-1]),
-        context=f"test {of_what} less a new net's, last task; {learnt}",
-        evidence=sentences([evidence]),
+        headline=said_gap(gap, gap.values(tasks)[-1], gap.errors(tasks)[-1]),
+        context=f"{gap.words} to a new net, last task; {learnt}",
+        evidence=sentences([why, gap.in_words(worn)]),
         limits=GAP_LIMITS,
         settled_by="more seeds: taskshift compare pairs them" if answer == "cannot tell" else "",
-        series=tuple(gaps.tolist()),
+        series=tuple(gap.values(tasks).tolist()),
     )
 
 
-def _judged(gaps: np.ndarray, errors: np.ndarray, worse: int, margin: float, of_what: str) -> tuple[Answer, str]:
-    """Whether the mean of the gaps [n] is a loss, and why: by Student's t over the tasks, or their own errors if larger."""
-    finite = np.isfinite(gaps)
-    count, say = int(finite.sum()), _points if of_what == "accuracy" else number
-    lost = f"; not finite and left out: {len(gaps) - count}" if count < len(gaps) else ""
+def _mean_gap(worn: Tasks, gap: Indicator) -> tuple[Answer, str]:
+    """Whether it is a loss, and why, over the tasks after the first: by Student's t over them, or by their own errors if larger."""
+    gaps, counted = gap.values(worn), gap.counted(worn)
+    count = int(counted.sum())
     if count < FEWEST:
-        return "cannot tell", f"{tasks_in_words(count)} after the first, and an interval takes {FEWEST}{lost}"
+        return "cannot tell", f"{tasks_in_words(count)} after the first, and an interval takes {FEWEST}"
+    own = math.sqrt(float(np.nansum(gap.errors(worn)[counted] ** 2))) / count
+    answer, told = judged_gaps(gaps[counted], gap, own=own)
+    answer = "cannot tell" if answer == "no" and count < len(gaps) else answer
+    return answer, f"mean {gap.words} over the {count} tasks after the first: {told}"
+
+
+def judged_gaps(gaps: np.ndarray, gap: Indicator, *, own: float = 0.0) -> tuple[Answer, str]:
+    """Whether the mean of gaps [n] is a loss, and that mean with its interval; `own` is the mean's error from theirs."""
     from scipy.special import stdtrit
 
-    own = math.sqrt(float(np.nansum(errors[finite] ** 2))) / count
-    mean, reach = float(gaps[finite].mean()), max(float(gaps[finite].std(ddof=1)) / math.sqrt(count), own)
-    reach *= float(stdtrit(count - 1, (1 + LEVEL) / 2))
-    interval = f"{LEVEL:.0%} between {say(mean - reach)} and {say(mean + reach)}"
-    evidence = f"mean gap in test {of_what} over the {count} tasks after the first: {say(mean)}, {interval}{lost}"
-    nearest, furthest = sorted((worse * (mean - reach), worse * (mean + reach)))
-    if nearest > 0 and furthest >= margin:
-        return "yes", evidence
-    return ("no" if furthest <= margin else "cannot tell"), evidence
+    mean, error = float(gaps.mean()), max(float(gaps.std(ddof=1)) / math.sqrt(len(gaps)), own)
+    reach = error * float(stdtrit(len(gaps) - 1, (1 + LEVEL) / 2))
+    told = f"{said_gap(gap, mean)}, {LEVEL:.0%} between {said_gap(gap, mean - reach)} and {said_gap(gap, mean + reach)}"
+    nearest, furthest = sorted((gap.worse * (mean - reach), gap.worse * (mean + reach)))
+    if nearest > 0 and furthest >= gap.margin:
+        return "yes", told
+    return ("no" if furthest <= gap.margin else "cannot tell"), told
 
 
 def _of_trends(tasks: Tasks) -> Card:
@@ -144,7 +151,8 @@ def wilson(fraction: float, count: float) -> tuple[float, float]:
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
-def _points(value: float, error: float = math.nan) -> str:
-    if not math.isfinite(value):
-        return number(value)
+def said_gap(gap: Indicator, value: float, error: float = math.nan) -> str:
+    """A gap in points, or of losses as a number, with its error."""
+    if gap.scale != "share" or not math.isfinite(value):
+        return number(value, error)
     return f"{100 * value:+.1f}{f' ± {100 * error:.1f}' if math.isfinite(error) else ''} points"
