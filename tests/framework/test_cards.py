@@ -12,6 +12,7 @@ from taskshift.report.cards import cards_of
 from taskshift.report.curvature import bears, curvature_card, edge_card
 from taskshift.report.features import features_card
 from taskshift.report.plasticity import plasticity_card, wilson
+from taskshift.report.seed_cards import seed_cards
 from taskshift.report.trend import Indicator, Trend, combined
 from taskshift.report.trust import PlaneFacts, trust_card
 
@@ -349,6 +350,66 @@ def test_the_facts_of_a_plane_are_its_grids(tmp_path):
     assert facts.relief == pytest.approx(np.quantile(finite, 0.98) - finite.min())
     assert (facts.num_lost, facts.noise, facts.sampling) == (2, 0.01, 0.25)
     assert facts.off == pytest.approx(0.2)
+
+
+# -- seeds --------------------------------------------------------------------------------------------------------
+
+
+def card_of_seeds(**columns):
+    """The first card of several runs, from a list of a run's values for each name."""
+    count = len(next(iter(columns.values())))
+    return seed_cards([tasks_of(**{name: runs[run] for name, runs in columns.items()}) for run in range(count)])[0]
+
+
+def steady(count=8):
+    return line(0.9, 0.0, count)
+
+
+LOST = [*steady(5), math.nan, math.nan, math.nan]
+
+
+@pytest.mark.parametrize(
+    ("runs", "answer", "counted"),
+    [
+        ([steady()] * 4, "no", "4 of 4 seeds"),
+        ([steady()] * 4 + [LOST], "cannot tell", "4 of 5 seeds; the others lack it"),
+        ([steady()] * 4 + [[None] * 8], "cannot tell", "4 of 5 seeds; the others lack it"),
+        ([LOST] * 4, "cannot tell", "0 of 4 seeds"),
+        ([steady(), steady(), steady(5)], "no", "3 of 3 seeds; of 5 to 8 tasks those that all share"),
+    ],
+)
+def test_seeds_that_are_lost_are_told_and_forbid_a_no(runs, answer, counted):
+    card = card_of_seeds(task_last_epoch_accuracy=runs)
+    assert (card.answer, counted in card.evidence) == (answer, True)
+    assert bool(card.settled_by) is (answer == "cannot tell")
+
+
+def test_seeds_of_unequal_length_are_compared_over_the_tasks_that_all_have():
+    falling = [0.9] * 5 + [0.5] * 3
+    card = card_of_seeds(plasticity__test_accuracy=[falling, falling, [0.9] * 5])
+    assert (card.answer, card.headline) == ("no", "test accuracy 90.0 % ± 0.0")
+
+
+def test_a_loss_that_is_lost_in_every_seed_is_a_yes():
+    assert card_of_seeds(plasticity__test_loss=[[1.0] * 5 + [math.nan]] * 3).answer == "yes"
+
+
+@pytest.mark.parametrize(
+    ("gaps", "answer"),
+    [
+        ([[0.0, *line(-0.1, 0.0)], [0.0, *line(-0.11, 0.0)], [0.0, *line(-0.09, 0.0)]], "yes"),
+        ([[0.0, *line(0.001 * seed, 0.0)] for seed in range(3)], "no"),
+        ([[0.0, *line(0.05, -0.0143 - 0.0001 * seed)] for seed in range(3)], "yes"),
+        ([[0.0, *line(-0.1, 0.0)], [0.0, *line(0.1, 0.0)], [0.0, *line(0.02, 0.0)]], "cannot tell"),
+        ([[0.0, *line(0.0, 0.0)], [0.0, *line(0.0, 0.0)]], "cannot tell"),
+    ],
+)
+def test_the_seeds_gaps_to_a_new_net_answer_where_they_were_measured(gaps, answer):
+    harder = [line(0.9, -0.05, 9)] * len(gaps)
+    card = card_of_seeds(plasticity__gap_test_accuracy=gaps, task_last_epoch_accuracy=harder)
+    assert card.answer == answer
+    assert card.headline.startswith("gap in test accuracy ")
+    assert card.settled_by == ("more seeds" if answer == "cannot tell" else "")
 
 
 # -- all of them --------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def _of_gaps(tasks: Tasks, gap: Indicator) -> Card:
 
 
 def _mean_gap(worn: Tasks, gap: Indicator) -> tuple[Answer, str]:
-    """Whether it is a loss, and why, over the tasks after the first: by Student's t over them, or by their own errors if larger."""
+    """Whether it is a loss after the first task, and why: by Student's t over the tasks, or by their own errors if larger."""
     gaps, counted = gap.values(worn), gap.counted(worn)
     count = int(counted.sum())
     if count < FEWEST:
