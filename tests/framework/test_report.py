@@ -135,6 +135,16 @@ def test_curves_within_tasks_stand_there_too_as_far_as_they_go(tmp_path):
     assert norm.x == pytest.approx([-1 + 0.5 / 3, -1 + 1.5 / 3, -1 + 2.5 / 3, 0.5 / 3, 1.5 / 3])
 
 
+def test_a_run_that_was_killed_in_its_first_epoch_has_a_page_without_curves_over_steps(tmp_path):
+    folder = project_run(tmp_path, num_tasks=1)
+    rows = [{"task_idx": 0, "global_step": step, "learner/norm": 1.0} for step in range(3)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    RunFolder(folder, "mlp").write_quantities(Quantities([*DECLARED, Quantity("learner/norm", "‖g‖", panel="norm")]))
+    view = run_view(folder, "one")
+    assert "norm" not in [chart.title for panel in view.further for chart in panel.charts]
+    write_run_report(folder)
+
+
 def test_longer_curves_within_tasks_are_left_to_the_pictures(tmp_path, monkeypatch):
     monkeypatch.setattr("taskshift.report.charts.MOST_POINTS", 8)  # of nine epochs
     titles = [chart.title for panel in run_view(project_run(tmp_path), "one").over for chart in panel.charts]

@@ -37,7 +37,8 @@ def declared_panels(run: WrittenRun, groups: Collection[str]) -> Iterator[Panel]
         if quantity.panel is not None and _group(quantity) in groups:
             shown.setdefault((_group(quantity), quantity.panel), []).append(quantity)
     for (_, title), quantities in shown.items():
-        yield _panel(run, title, quantities)
+        if run.epochs or not any(map(run.is_of_steps, _names(run, quantities))):
+            yield _panel(run, title, quantities)
 
 
 def _draw(run: WrittenRun, groups: Collection[str]) -> Figure | None:
@@ -49,7 +50,11 @@ def _panel(run: WrittenRun, title: str, quantities: Sequence[Quantity]) -> Panel
     singles = [quantity for quantity in quantities if not quantity.placeholders]
     of_families = [curve for quantity in families for curve in _family(run, quantity)]
     of_singles = _single(run, *singles) if len(singles) == 1 and not families else _several(run, singles, beside=bool(families))
-    return Panel(title, [*of_families, *of_singles], **_axis(run, [name for one in quantities for name in run.named(one)]))
+    return Panel(title, [*of_families, *of_singles], **_axis(run, _names(run, quantities)))
+
+
+def _names(run: WrittenRun, quantities: Sequence[Quantity]) -> list[str]:
+    return [name for one in quantities for name in run.named(one)]
 
 
 def _axis(run: WrittenRun, names: Sequence[str]) -> dict[str, Any]:
