@@ -113,6 +113,14 @@ def test_members_write_what_lone_runs_write(tmp_path, words, block):
     assert len(rates) == 3
 
 
+def test_what_chunks_of_a_single_step_tell_is_not_written_over(tmp_path):
+    configs = configs_of((*BITS, "log_every=1", "num_tasks=1"))
+    for config, member in zip(configs, together_in(tmp_path / "together", configs), strict=True):
+        [lone] = [row["epoch_loss"] for row in rows_of(alone_in(tmp_path / "alone", config)) if "epoch_loss" in row]
+        [own] = [row["epoch_loss"] for row in rows_of(member) if "epoch_loss" in row]
+        assert own == pytest.approx(lone, rel=1e-4)
+
+
 def test_each_members_log_is_its_own(tmp_path):
     for number, folder in enumerate(together_in(tmp_path, configs_of())):
         said = (folder / "train.log").read_text()

@@ -200,14 +200,19 @@ class _Told:
         self._programs, first, count = programs, programs[0], len(programs)
         self._is_one = all(program is first for program in programs)
         if self._is_one:
-            self._rows = first.rows[:count].permute(1, 2, 0).contiguous()  # [size, 1 + names, K]
-            self._outputs = first.outputs[:count].transpose(0, 1).contiguous()  # [size, K, B, outputs]
+            # copies, also of a single step, of which a window may be contiguous: the next chunk is written over it
+            self._rows = _copied(first.rows[:count].permute(1, 2, 0))  # [size, 1 + names, K]
+            self._outputs = _copied(first.outputs[:count].transpose(0, 1))  # [size, K, B, outputs]
 
     def of(self, lane: int) -> Steps:
         if not self._is_one:
             return told(self._programs, lane)
         losses, *numbers = self._rows[lane].unbind()
         return Steps(losses, self._outputs[lane].flatten(0, 1), dict(zip(self._programs[0].names, numbers, strict=True)))
+
+
+def _copied(window: Tensor) -> Tensor:
+    return window.clone(memory_format=torch.contiguous_format)
 
 
 def form_of(asked: Asked) -> Hashable:
