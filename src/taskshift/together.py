@@ -113,6 +113,8 @@ def carry(members: Sequence[Member], stack: Stack, guard: Guard) -> None:
         try:
             for member in members:
                 _tried(guard, member, member.begin)
+                if member.wish is not None and member.wish.training.is_eager:  # at once: its clock goes from its beginning
+                    _to_its_end(member, stack, guard)
             while waiting := [member for member in members if member.wish is not None]:
                 stack.look()
                 _one_round(waiting, stack, guard)
@@ -121,14 +123,14 @@ def carry(members: Sequence[Member], stack: Stack, guard: Guard) -> None:
                 member.close()
 
 
+def _to_its_end(member: Member, stack: Stack, guard: Guard) -> None:
+    while member.wish is not None:
+        stack.look()
+        _tried(guard, member, member.grant_alone)
+
+
 def _one_round(waiting: Sequence[Member], stack: Stack, guard: Guard) -> None:
-    """Those that are behind learn from their next batches; one that steps eager goes to its end before the others begin."""
-    eager = next((member for member in waiting if member.wish.training.most_steps == 1), None)
-    if eager is not None:
-        while eager.wish is not None:
-            stack.look()
-            _tried(guard, eager, eager.grant_alone)
-        return
+    """Those that are behind learn from their next batches."""
     least = min(member.num_steps for member in waiting)
     for group in _groups([member for member in waiting if member.num_steps == least]):
         if len(group) == 1 or group[0].wish.training.lane is None:

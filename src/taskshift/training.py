@@ -104,8 +104,13 @@ class Training:
         return step
 
     @property
+    def is_eager(self) -> bool:
+        """Whether its steps go by no program."""
+        return self._programs is None
+
+    @property
     def most_steps(self) -> int:
-        """How many steps `learn_all` takes at a time: 1 where they run eager."""
+        """How many steps `learn_all` takes at a time: 1 where they run eager, or where batches are large."""
         return 1 if self._programs is None else self._programs.length
 
     def steps_ahead(self, source: Source) -> int:

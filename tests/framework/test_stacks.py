@@ -17,6 +17,7 @@ from taskshift import checkpoint, trajectory
 from taskshift import run as runs
 from taskshift.compare import differences
 from taskshift.evaluators.weights import Weights
+from taskshift.execution.block import Block
 from taskshift.execution.shared import Shared, fitting_block
 from taskshift.faults import Fault
 from taskshift.job import Job
@@ -312,6 +313,22 @@ def test_eager_members_go_one_by_one(tmp_path, caplog):
     for config, member in zip(configs, together_in(tmp_path / "together", configs), strict=True):
         assert about(member)["block"] == 1
         assert differences(member, alone_in(tmp_path / "alone", config)) == []
+
+
+def test_an_eager_member_begins_at_its_turn(tmp_path, monkeypatch):
+    seen, begin, end = [], Training.begin, Training.end_epoch
+    monkeypatch.setattr(Training, "begin", lambda self, *given: seen.append(("begins", self.seed)) or begin(self, *given))
+    monkeypatch.setattr(Training, "end_epoch", lambda self, *given: seen.append(("ends", self.seed)) or end(self, *given))
+    together_in(tmp_path, configs_of((*IMAGES, "num_tasks=1", "epochs=1", "execution=eager")))
+    assert seen == [(what, seed) for seed in range(3) for what in ("begins", "ends")]
+
+
+def test_members_of_a_block_step_together_however_short_its_chunks(tmp_path, monkeypatch):
+    sizes, learn = [], Block.learn
+    monkeypatch.setattr("taskshift.execution.programs.MOST_STEPS", 1)
+    monkeypatch.setattr(Block, "learn", lambda self, asked: sizes.append(len(asked)) or learn(self, asked))
+    together_in(tmp_path, configs_of((*BITS, "num_tasks=1")))
+    assert sizes[-60:] == [3] * 60
 
 
 def test_nets_that_draw_run_one_by_one_and_it_is_said(tmp_path):
