@@ -181,8 +181,10 @@ class Explorer:
         """The `top_k` largest eigenvalues and the smallest with residuals, and the trace with its standard error.
 
         The trace takes `num_probes` products, or as many as there are parameters, and is exact then. `epoch` is what it is kept
-        under.
+        under. Raises ValueError for a `top_k` below 1: without a largest one the smallest would be told in its place.
         """
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise ValueError(f"top_k must be a whole number of 1 or more eigenvalues, got {top_k!r}")
         operator = HessianOperator(self.surface)
         pairs = eigenpairs(operator, top=top_k, bottom=1, generator=generator_from(self.seed))
         total = trace(operator, num_products=num_probes, generator=generator_from(self.seed))

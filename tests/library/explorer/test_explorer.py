@@ -198,6 +198,12 @@ def test_no_eigenvalue_is_told_twice():
     assert np.allclose(np.sort(metrics.eigenvalues), dense, atol=1e-5)
 
 
+@pytest.mark.parametrize("top_k", [0, -1, 1.5, True])
+def test_a_largest_eigenvalue_is_always_asked_for(top_k):
+    with pytest.raises(ValueError, match="top_k must be a whole number of 1 or more"):
+        Explorer(user_net(), F.cross_entropy, loader_of()).compute_hessian_metrics(top_k=top_k)
+
+
 def test_curvature_heeds_the_training_mode():
     """The mean over three equal batches, each normalised by its own statistics."""
     net = user_net(norm=True, width=4)
