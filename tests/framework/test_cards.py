@@ -322,8 +322,32 @@ def test_one_doubtful_plane_is_enough(facts, answer, why):
 
 def test_without_any_noise_measured_it_says_so():
     card = trust_card({}, {("random", 0): PlaneFacts(1.0, 0)})
-    assert (card.answer, card.headline) == ("yes", "no noise")
-    assert "no float noise was measured" in card.evidence.lower()
+    assert (card.answer, card.headline) == ("cannot tell", "float noise not measured")
+    assert "no float noise was measured: random, task 0" in card.evidence.lower()
+    assert card.settled_by == "lla.dtype=float64"
+    assert trust_card({}, {("random", 0): PlaneFacts(1.0, 0), ("hessian", 1): SOUND}).answer == "cannot tell"
+
+
+def test_a_plane_in_float64_has_no_float_noise(tmp_path):
+    grid = write_plane(tmp_path, 0)
+    about = {
+        "strategy": "eager",
+        "strategy_note": "",
+        "chunk": 1,
+        "compiled": False,
+        "precision": None,
+        "weighting": "",
+        "versions": {},
+    }
+    facts = PlaneFacts.of(Grid(grid.losses, grid.coordinates, grid.meta | about | {"dtype": "float64"}))
+    assert facts.noise == 0.0
+    assert trust_card({}, {("random", 0): facts}).answer == "yes"
+    assert PlaneFacts.of(Grid(grid.losses, grid.coordinates, grid.meta | about | {"dtype": "float32"})).noise is None
+
+
+@pytest.mark.parametrize("noise", [None, 0.0, 1e-6])
+def test_a_plane_without_relief_is_a_doubt(noise):
+    assert trust_card({}, {("random", 0): PlaneFacts(0.0, 0, noise)}).answer == "no"
 
 
 def test_eigenpairs_that_did_not_converge_are_a_doubt():

@@ -46,23 +46,31 @@ class PlaneFacts:
         finite = grid.losses[np.isfinite(grid.losses)]
         relief = float(np.quantile(finite, COMMON) - finite.min()) if finite.size else math.nan
         sampling = grid.info.extra.get(LOSS_ERROR)
-        return cls(relief, grid.num_nonfinite, grid.info.noise.floor, sampling, _off(grid))
+        return cls(relief, grid.num_nonfinite, _noise(grid), sampling, _off(grid))
 
     @property
     def over_noise(self) -> float:
-        """How many times the noise the relief is; infinite where there is none to speak of, or none was measured."""
+        """How many times the noise the relief is; infinite where there is none to speak of, NaN where none was measured."""
+        if self.noise is None or self.relief == 0:
+            return math.nan if self.noise is None else 0.0
         return self.relief / self.noise if self.noise else math.inf
+
+    @property
+    def is_shallow(self) -> bool:
+        """Whether its relief may be noise alone, by what was measured."""
+        return self.relief == 0 or (self.noise is not None and not self.over_noise >= NOISE_MARGIN)
 
 
 def trust_card(tasks: Tasks, planes: Mapping[Place, PlaneFacts]) -> Card:
     """Judged over all planes and eigenpairs: one that is below the noise, has lost cells, or shows another path says no."""
     doubts = [*_doubts(tasks, planes)]
-    worst = min(planes, key=lambda place: planes[place].over_noise) if planes else None
+    measured = [place for place, facts in planes.items() if facts.noise is not None]
+    worst = min(measured, key=lambda place: np.nan_to_num(planes[place].over_noise), default=None)
     return Card(
         "Can the pictures be trusted?",
         _answer(tasks, planes, doubts),
-        headline=_times(planes[worst].over_noise) if worst else "no planes",
-        context=f"relief over float noise, the worst of {len(planes)} planes: {_named(worst)}" if worst else "",
+        headline=_times(planes[worst].over_noise) if worst else "float noise not measured" if planes else "no planes",
+        context=f"relief over float noise, the worst of {len(measured)} planes: {_named(worst)}" if worst else "",
         evidence=sentences(doubts + _facts(tasks, planes)) or "There is no plane and no eigenvalue to be trusted.",
         limits=LIMITS,
         settled_by=_what_settles(tasks, planes, doubts),
@@ -72,7 +80,7 @@ def trust_card(tasks: Tasks, planes: Mapping[Place, PlaneFacts]) -> Card:
 
 def _doubts(tasks: Tasks, planes: Mapping[Place, PlaneFacts]) -> Iterator[str]:
     """What is wrong, each in a few words."""
-    shallow = [place for place, facts in planes.items() if not facts.over_noise >= NOISE_MARGIN]
+    shallow = [place for place, facts in planes.items() if facts.is_shallow]
     if shallow:
         yield f"below {NOISE_MARGIN:.0f} × the float noise: {_listed(shallow)}"
     if lost := {place: facts.num_lost for place, facts in planes.items() if facts.num_lost}:
@@ -91,10 +99,11 @@ def _facts(tasks: Tasks, planes: Mapping[Place, PlaneFacts]) -> list[str]:
     noise = [facts.noise for facts in planes.values() if facts.noise is not None]
     sampling = [facts.sampling for facts in planes.values() if facts.sampling is not None]
     off = [facts.off for facts in planes.values() if facts.off is not None]
+    unmeasured = [place for place, facts in planes.items() if facts.noise is None]
     pairs = any("spectrum/num_unconverged" in row for row in tasks.values())
     return [
         *([f"largest float noise {number(max(noise))}"] if noise else []),
-        *(["no float noise was measured: the losses are in float64, or none could be"] if planes and not noise else []),
+        *([f"no float noise was measured: {_listed(unmeasured)}"] if unmeasured else []),
         *([f"sampling error of the loss at the centre ± {max(sampling):.2g} at most"] if sampling else []),
         *([f"plane loss beside real loss differs by {max(off):.0%} of the real one's range at most"] if off else []),
         *(
@@ -108,15 +117,25 @@ def _facts(tasks: Tasks, planes: Mapping[Place, PlaneFacts]) -> list[str]:
 def _answer(tasks: Tasks, planes: Mapping[Place, PlaneFacts], doubts: list[str]) -> Answer:
     if doubts:
         return "no"
-    return "yes" if planes else "cannot tell"
+    return "yes" if planes and all(facts.noise is not None for facts in planes.values()) else "cannot tell"
 
 
 def _what_settles(tasks: Tasks, planes: Mapping[Place, PlaneFacts], doubts: list[str]) -> str:
     if not planes:
         return "lla.enable_planes=true"
-    if any(not facts.over_noise >= NOISE_MARGIN for facts in planes.values()):
+    if any(facts.is_shallow for facts in planes.values()):
         return "lla.dtype=float64, or a wider lla.planes.span"
+    if any(facts.noise is None for facts in planes.values()):
+        return "lla.dtype=float64"
     return "a smaller lla.planes.span" if any(facts.num_lost for facts in planes.values()) else ""
+
+
+def _noise(grid: Grid) -> float | None:
+    """What was measured; 0 of a plane in float64, which is what float noise is measured against."""
+    strategy = grid.info.evaluation
+    if grid.info.noise.floor is None and strategy is not None and strategy.dtype == "float64":
+        return 0.0
+    return grid.info.noise.floor
 
 
 def _off(grid: Grid) -> float | None:
