@@ -399,6 +399,29 @@ def test_a_difference_is_there_or_not_or_open(tmp_path, gain, answer):
     assert ("Too few pairs to tell" in card.evidence) is (answer == "cannot tell")
 
 
+def test_values_without_a_pair_are_left_out_and_counted(tmp_path):
+    grid = {"learner": ["backprop", "l2", "cbp"], "seed": ["0", "1", "2"]}
+    gained = {"backprop": 0.0, "l2": 0.1, "cbp": math.nan}
+    page = sweep_page(write_sweep(tmp_path / "s", grid, lambda run, task: 0.5 + gained[run["learner"]]))
+    assert [card.headline for card in page.cards] == ["+0.1 in task_last_epoch_accuracy"]
+    [table] = page.tables
+    assert ["cbp − backprop" in row and "task_last_epoch_accuracy" in row for row in table.rows].count(True) == 0
+    assert "Left out, as no two runs are a pair: 1." in table.note
+
+
+def test_values_are_compared_at_the_last_task_that_both_have(tmp_path):
+    grid = {"learner": ["backprop", "l2"], "seed": ["0", "1", "2"]}
+    folder = write_sweep(tmp_path / "s", grid, lambda run, task: 0.5 + (0.1 * task if run["learner"] == "l2" else 0.0))
+    for record in read_sweeps([folder]):
+        if record.overrides["learner"] == "l2":  # killed in the third task
+            lines = (record.folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+            (record.folder / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["task_idx"] < 2))
+    page = sweep_page(folder)
+    assert [card.headline for card in page.cards] == ["+0.1 in task_last_epoch_accuracy"]
+    assert "3 pairs at task 1." in page.cards[0].evidence
+    assert page.tables[0].rows[0][2] == 3
+
+
 def test_a_sweep_of_seeds_alone_is_one_configuration(tmp_path):
     folder = write_sweep(tmp_path / "s", {"seed": ["0", "1"]}, skip=["seed=1"])
     page = sweep_page(folder)

@@ -7,12 +7,11 @@ from itertools import islice
 
 from loss_landscape.interpretation.hints import Answer
 from loss_landscape.page.content import Card, Table
-from taskshift.faults import Fault
 from taskshift.report.words import number, sentences
 from taskshift.sweeps.intervals import LEVEL, p_value
 from taskshift.sweeps.paired import Comparison, comparisons_of, notes_on
 from taskshift.sweeps.records import Record, Value, shown_value
-from taskshift.sweeps.series import LAST, AtTask, at_task
+from taskshift.sweeps.series import AtTask, at_task
 
 JUDGED_BY = (("task_last_epoch_accuracy", 0.02), ("task_last_epoch_loss", 0.0))
 """The metrics that cards compare, the first that the runs have, and the difference that counts for nothing."""
@@ -20,7 +19,7 @@ JUDGED_BY = (("task_last_epoch_accuracy", 0.02), ("task_last_epoch_loss", 0.0))
 MOST_CARDS = 6
 
 LIMITS = (
-    "The last task alone. p-values are not corrected for how many comparisons are made: of twenty at 5 % one differs by luck. "
+    "The last task that both have. p-values are not corrected for how many comparisons are made: of twenty at 5 % one differs by luck. "
     "How well each configuration was tuned is not in it."
 )
 
@@ -32,19 +31,19 @@ def comparison_cards(records: Sequence[Record]) -> Iterator[Card]:
     )
     if metric is None:
         return
-    found = ((key, one) for key, values in _compared(records) for one in _differences(records, key, values, metric)[0])
-    yield from (_card(key, one, metric, margin) for key, one in islice(found, MOST_CARDS))
+    compared = ((key, *found) for key, values in _compared(records) for found in _differences(records, key, values, metric))
+    paired = ((key, one, chosen) for key, one, chosen in compared if len(one.differences))
+    yield from (_card(key, one, metric, margin, chosen) for key, one, chosen in islice(paired, MOST_CARDS))
 
 
 def comparison_tables(records: Sequence[Record], metrics: Sequence[str]) -> Iterator[Table]:
-    """A table for each swept override: every metric, each value against the first, at the last task."""
+    """A table for each swept override: every metric, each value against the first, at the last task that both have."""
     columns = ("difference", "metric", "pairs", "means", "mean difference", "low", "high", "p", "to know")
     for key, values in _compared(records):
-        rows = []
-        for metric in metrics:
-            found, chosen = _differences(records, key, values, metric)
-            rows += [_row(one, metric, chosen) for one in found]
-        note = f"Paired over all else that is swept; {LEVEL:.0%} intervals and p by Student's t. {LIMITS}"
+        found = [(metric, *each) for metric in metrics for each in _differences(records, key, values, metric)]
+        rows = [_row(one, metric, chosen) for metric, one, chosen in found if len(one.differences)]
+        without = f" Left out, as no two runs are a pair: {len(found) - len(rows)}." if len(found) > len(rows) else ""
+        note = f"Paired over all else that is swept; {LEVEL:.0%} intervals and p by Student's t.{without} {LIMITS}"
         if rows:
             yield Table(f"Differences between values of {key}", columns, tuple(rows), note, folded=False)
 
@@ -59,16 +58,21 @@ def _compared(records: Sequence[Record]) -> Iterator[tuple[str, list[Value]]]:
 
 def _differences(
     records: Sequence[Record], key: str, values: Sequence[Value], metric: str
-) -> tuple[list[Comparison], AtTask | None]:
-    """None where no run has the metric at the last task."""
-    try:
-        chosen = at_task(records, metric, LAST)
-    except Fault:
-        return [], None
-    return comparisons_of(chosen, key, values), chosen
+) -> Iterator[tuple[Comparison, AtTask]]:
+    """Each further value against the first, at the last task that both have; of 0 pairs where no run of both is alike."""
+    furthest = {value: _furthest([one for one in records if one.overrides[key] == value], metric) for value in values}
+    for other in values[1:]:
+        if (task := min(furthest[values[0]], furthest[other])) >= 0:
+            chosen = at_task(records, metric, str(task))
+            yield comparisons_of(chosen, key, [values[0], other])[0], chosen
 
 
-def _card(key: str, one: Comparison, metric: str, margin: float) -> Card:
+def _furthest(records: Sequence[Record], metric: str) -> int:
+    """The last task at which any of these runs has the metric; −1 where none has it."""
+    return max((int(row["task_idx"]) for record in records for row in record.rows(metric)), default=-1)
+
+
+def _card(key: str, one: Comparison, metric: str, margin: float, chosen: AtTask) -> Card:
     base, other = (f"{key}={shown_value(value)}" for value in (one.base, one.other))
     interval = one.interval()
     told = "no interval" if interval is None else f"{LEVEL:.0%} between {interval[0]:+.3g} and {interval[1]:+.3g}"
@@ -79,7 +83,7 @@ def _card(key: str, one: Comparison, metric: str, margin: float) -> Card:
         answer,
         headline=f"{one.mean:+.3g} in {metric}",
         context=f"{number(one.other_mean)} with {other}, {number(one.base_mean)} with {base}",
-        evidence=sentences([told, f"{len(one.differences)} pairs", *([f"p = {p:.2g}"] if p == p else []), *notes]),
+        evidence=sentences([told, f"{len(one.differences)} pairs {chosen.words}", *([f"p = {p:.2g}"] if p == p else []), *notes]),
         limits=LIMITS,
         settled_by="more seeds" if answer == "cannot tell" else "",
         worrying=None,
@@ -96,10 +100,11 @@ def _answer(one: Comparison, margin: float) -> Answer:
     return "yes" if low > 0 or high < 0 else "cannot tell"
 
 
-def _row(one: Comparison, metric: str, chosen: AtTask | None) -> tuple[str | float | None, ...]:
+def _row(one: Comparison, metric: str, chosen: AtTask) -> tuple[str | float | None, ...]:
     low, high = one.interval() or (None, None)
     p = p_value(one.differences)
     name = f"{shown_value(one.other)} − {shown_value(one.base)}"
     means = f"{number(one.other_mean)} − {number(one.base_mean)}"
-    notes = [*notes_on(one), *([f"{chosen.num_absent} runs have none {chosen.words}"] if chosen and chosen.num_absent else [])]
+    absent = f": {chosen.num_absent} runs have none" if chosen.num_absent else ""
+    notes = [*notes_on(one), f"{chosen.words}{absent}"]
     return name, metric, len(one.differences), means, one.mean, low, high, p if p == p else None, "; ".join(notes)
