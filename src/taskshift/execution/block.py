@@ -64,9 +64,11 @@ class Block:
         for number, one in asked.items():
             self.lanes[number].write(one)
         self._write_batches(asked)
-        programs = self._run(next(iter(asked.values())))
-        for tensor, values in zip(self._tensors, held, strict=False):
-            tensor[waiting] = values
+        try:
+            programs = self._run(next(iter(asked.values())))
+        finally:  # steps that were taken before one fails have moved them as well
+            for tensor, values in zip(self._tensors, held, strict=False):
+                tensor[waiting] = values
         found = _Told(programs)
         return {number: ({**one.state, **self.lanes[number].own.nest}, found.of(number)) for number, one in asked.items()}
 
