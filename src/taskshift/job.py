@@ -235,9 +235,8 @@ class Job:
 
     def save_nets(self) -> None:
         """Write the nets that wait for it, but for those that `checkpoints.keep` would take away at once."""
-        keep = self.parts.top.checkpoints.keep
         for index, state in self._unsaved.items():
-            if keep is None or index >= self.progress.task - keep:
+            if index >= self._first_kept():
                 checkpoint.save(self.folder.task_checkpoint(index), state)
         self._unsaved.clear()
 
@@ -252,16 +251,19 @@ class Job:
         for path in self.folder.eigenpairs_before(self.progress.task):
             if str(path.relative_to(self.folder.path)) != self.last_eigenpairs:
                 path.unlink()
+        kept_from = self._first_kept()
+        for task in range(self.first_net, kept_from):
+            self.folder.task_checkpoint(task).unlink(missing_ok=True)
+        self.first_net = kept_from
+
+    def _first_kept(self) -> int:
+        """The first task whose net `checkpoints.keep` keeps; in a stack earlier ones may never have been written."""
         keep = self.parts.top.checkpoints.keep
-        if keep is not None:
-            kept_from = max(self.first_net, self.progress.task - keep)
-            for task in range(self.first_net, kept_from):
-                self.folder.task_checkpoint(task).unlink(missing_ok=True)
-            self.first_net = kept_from
+        return self.first_net if keep is None else max(self.first_net, self.progress.task - keep)
 
     def earlier_nets(self, task: Task) -> dict[int, Path]:
         """Task → the net at its end, of the tasks before this one whose nets are kept."""
-        return {index: self.folder.task_checkpoint(index) for index in range(self.first_net, task.index)}
+        return {index: self.folder.task_checkpoint(index) for index in range(self._first_kept(), task.index)}
 
     def snapshots(self, task: Task) -> Sequence[Path]:
         """The net's kept states over the task's steps; raises Fault where one was kept and is gone."""
