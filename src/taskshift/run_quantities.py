@@ -42,7 +42,7 @@ TRAINING = (
 COST = (
     Quantity(
         "task/seconds",
-        "wall time of the task, its analysis included, over all attempts",
+        "wall time of the task, its analysis included, over all attempts; of runs that train together that of all of them",
         "s",
         columns=(Column("seconds", key="seconds", place=100),),
     ),
