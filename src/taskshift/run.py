@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from taskshift import estimate
 from taskshift.barriers import complete_matrix
-from taskshift.config.build import build_parts
+from taskshift.config.build import build_parts, device_of
 from taskshift.faults import Fault
 from taskshift.job import Job
 from taskshift.measure import measure
@@ -23,6 +24,7 @@ from taskshift.optimized_metric import optimized_metric
 from taskshift.origin import default_run_name, resume_command, source_hash
 from taskshift.run_folder import RunFolder, read_rows, run_folder_of, sweep_path
 from taskshift.stack import Stack
+from taskshift.sweeps.open_files import allow_many_files
 from taskshift.sweeps.sweep_folder import SweepFolder
 from taskshift.sweeps.worker import attempt
 from taskshift.together import Member, carry
@@ -59,7 +61,7 @@ def judged(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> float:
 def _member(config: Mapping[str, Any], overrides: Sequence[str], stack: Stack) -> Wishes:
     """`run`, by somebody who grants the wishes."""
     job = build(config, overrides, stack=stack)
-    with job.opened():
+    with closing(job.parts.training), job.opened():
         introduce(job)
         for task in job.remaining_tasks():
             measure(job, task, "start")
@@ -75,8 +77,11 @@ def run_together(configs: Sequence[Mapping[str, Any]], overrides: Sequence[Seque
 
     A run that fails leaves its FAILED file and stops no other. What ends the process (Ctrl-C) ends them all.
     """
-    stack = Stack(len(configs), configs[0]["checkpoints"]["every_seconds"])
-    members = [Member(partial(_member, *one, stack)) for one in zip(configs, overrides, strict=True)]
+    if not configs:  # all were done meanwhile
+        return []
+    allow_many_files()
+    stack, device = Stack(len(configs), configs[0]["checkpoints"]["every_seconds"]), device_of(configs[0]["device"])
+    members = [Member(partial(_member, *one, stack), device) for one in zip(configs, overrides, strict=True)]
     outcomes: list[Exception | None] = [None] * len(members)
     places = {member: number for number, member in enumerate(members)}
 

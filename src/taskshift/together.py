@@ -29,9 +29,8 @@ class Member:
     That is the state of torch's generators, the number of threads, and whose log it is.
     """
 
-    def __init__(self, live: Callable[[], Wishes]):
-        self._live, self._context = live, copy_context()
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, live: Callable[[], Wishes], device: torch.device):
+        self._live, self._context, self._device = live, copy_context(), device
         self._random, self._threads = checkpoint.random_state(self._device), torch.get_num_threads()
         self._wishes: Wishes | None = None
         self.wish: Wish | None = None
@@ -66,12 +65,6 @@ class Member:
         """Let it fail of what its steps ended with."""
         self._at_work(self._wishes.throw, error)
 
-    def leave(self) -> None:
-        """Give its place in a block to another."""
-        if self.wish is not None and (lane := self.wish.training.lane) is not None:
-            lane.leave()
-        self.wish = None
-
     def _begin(self) -> None:
         self._wishes = self._live()
         self._next(None)
@@ -80,7 +73,7 @@ class Member:
         try:
             self.wish = self._wishes.send(steps)
         except StopIteration:
-            self.leave()
+            self.wish = None
 
     def _ask(self) -> None:
         training, task, batches = self.wish
@@ -173,7 +166,7 @@ def _grant(group: Sequence[Member], guard: Guard) -> None:
 def _tried(guard: Guard, member: Member, work: Callable[[], None]) -> bool:
     if went_well := guard(member, work):
         return went_well
-    member.leave()
+    member.wish = None
     return False
 
 

@@ -189,9 +189,20 @@ class Training:
             programs = shared.lane(self.learner, asked, size=block, length=length, compiles=compiles)
         else:
             programs = shared.turns(self.learner, asked, length=length, compiles=compiles)
-        is_compiled = programs.prepare(asked)
+        try:
+            is_compiled = programs.prepare(asked)
+        except BaseException:
+            if isinstance(programs, Lane):
+                programs.leave()
+            raise
         self._programs = programs
         return is_compiled
+
+    def close(self) -> None:
+        """Give its place in a block, where it has one, to another."""
+        if self.lane is not None:
+            self.lane.leave()
+            self._programs = None
 
     @property
     def block(self) -> int:

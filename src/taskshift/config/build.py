@@ -72,7 +72,7 @@ def build_parts(config: Mapping[str, Any], data_sets: dict[str, LabelledData] | 
     Data that lie in `data_sets` are taken from there, others added.
     """
     top, lla = check_quick(config)
-    device = _device(top.device)
+    device = device_of(top.device)
     if top.num_threads is not None:
         torch.set_num_threads(top.num_threads)
     import_plugins(top.plugins)
@@ -251,7 +251,8 @@ def _make_training(
     return training, apart
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device that the config names; raises Fault where it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import ceil
 from typing import Any, Literal
 
 from taskshift.faults import Fault
+from taskshift.sweeps.open_files import most_members
 from taskshift.sweeps.plan import Config, PlannedRun
+
+log = logging.getLogger("taskshift.sweeps")
 
 Stack = Sequence[PlannedRun]
 """Runs that one process carries out together, often a single one."""
@@ -70,8 +74,17 @@ def stacked(runs: Sequence[PlannedRun], size: StackSize, fitting: Fitting) -> li
         if worth.why_alone is not None and size != "auto":
             raise Fault(f"hydra.launcher.stack={size}: {worth.why_alone} (in {group[0].label}); give auto or false")
         wanted = 1 if worth.why_alone is not None else min(MOST, fitting(len(runs), worth.block))
-        found += cut(group, wanted if size == "auto" else size)
+        found += cut(group, _openable(wanted if size == "auto" else size))
     return found
+
+
+def _openable(size: int) -> int:
+    """As many of them as a process may hold the files of; fewer are said."""
+    most = most_members()
+    if most is None or size <= most:
+        return size
+    log.warning("a process may not hold the files of %d runs open (ulimit -Hn): stacks are of %d runs at most", size, most)
+    return most
 
 
 def _structure(config: Config, settings: Collection[str]) -> str:
