@@ -6,9 +6,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import torch
+
 from taskshift.execution.compiling import compiler_for
-from taskshift.execution.rule import count_operations, pays
-from taskshift.execution.shared import Shared, fitting_block
+from taskshift.execution.rule import count_bytes, count_operations, pays
+from taskshift.execution.shared import Shared, fitting_block, fitting_memory
 from taskshift.execution.unrecordable import UnrecordableError
 from taskshift.faults import Fault
 from taskshift.randomness import random_state_kept
@@ -85,8 +87,8 @@ def settle(
 
 def _use_programs(training: Training, task: Task, batch: Batch, *, compiles: bool, shared: Shared, block: int | None) -> bool:
     """Together with others in a block where their number and the shapes say so, and their steps can be recorded together."""
-    size = fitting_block(training.net, batch.inputs, shared.num_members) if block is None else block
-    if size > 1 and (block is not None or shared.why_apart is None):
+    size = _fitting(training, task, batch, shared) if block is None else block
+    while size > 1 and (block is not None or shared.why_apart is None):
         try:
             return training.use_programs(task, batch, compiles=compiles, shared=shared, block=size)
         except UnrecordableError as error:
@@ -94,7 +96,23 @@ def _use_programs(training: Training, task: Task, batch: Batch, *, compiles: boo
                 raise
             shared.why_apart = str(error)
             log.info("steps are taken one run after the other: %s", error)
+        except torch.OutOfMemoryError:
+            if block is not None:
+                raise
+            size = shared.halve(size)
     return training.use_programs(task, batch, compiles=compiles, shared=shared)
+
+
+def _fitting(training: Training, task: Task, batch: Batch, shared: Shared) -> int:
+    """How many step together, by shapes and, on a GPU, by the memory that was free when the first of them asked."""
+    size = fitting_block(training.net, batch.inputs, shared.num_members)
+    if size > 1 and shared.most_at_once is None and batch.inputs.device.type == "cuda":
+        bytes_of_a_step = count_bytes(lambda: training.try_step(task, batch))
+        free, _ = torch.cuda.mem_get_info(batch.inputs.device)
+        shared.most_at_once = fitting_memory(size, bytes_of_a_step, free)
+        if shared.most_at_once < size:
+            log.info("the GPU's memory is taken to hold %d of %d runs' steps at once", shared.most_at_once, size)
+    return size if shared.most_at_once is None else min(size, shared.most_at_once)
 
 
 def why_not_worth_it(training: Training, task: Task, batch: Batch, num_steps: int) -> str | None:

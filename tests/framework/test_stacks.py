@@ -16,9 +16,11 @@ from torch import nn
 from taskshift import checkpoint, trajectory
 from taskshift import run as runs
 from taskshift.compare import differences
+from taskshift.config.build import build_parts
 from taskshift.evaluators.weights import Weights
 from taskshift.execution.block import Block
-from taskshift.execution.shared import Shared, fitting_block
+from taskshift.execution.rule import count_bytes
+from taskshift.execution.shared import Shared, fitting_block, fitting_memory, unlike
 from taskshift.faults import Fault
 from taskshift.job import Job
 from taskshift.learners.cbp import ContinualBackprop
@@ -26,6 +28,7 @@ from taskshift.run import run, run_together
 from taskshift.run_folder import run_folder_of
 from taskshift.shifts.slowly_changing_regression import SlowlyChangingRegression
 from taskshift.shifts.source import StreamSettings
+from taskshift.shifts.task import Batch
 from taskshift.training import Training
 
 BITS = (
@@ -356,6 +359,19 @@ def test_where_nothing_is_measured_nothing_is_written_but_by_the_clock(tmp_path,
     assert saves == [5, 5, 5]
 
 
+def test_what_a_member_measures_with_has_been_written(tmp_path, monkeypatch):
+    seen, nets = [], Job.earlier_nets
+    words = (*BITS, "lla.every=3", "num_tasks=7", "checkpoints.keep=2", "lla.enable_mode_connectivity=false")
+
+    def written(job, task):
+        seen.append((task.index, list(found := nets(job, task)), all(path.exists() for path in found.values())))
+        return found
+
+    monkeypatch.setattr(Job, "earlier_nets", written)
+    together_in(tmp_path, configs_of(words, count=2))
+    assert sorted(seen) == [(0, [], True)] * 2 + [(3, [1, 2], True)] * 2 + [(6, [4, 5], True)] * 2
+
+
 # -- who steps together ---------------------------------------------------------------------------------------------
 
 
@@ -367,6 +383,30 @@ def test_blocks_follow_from_shapes():
     assert [size(5), size(30), size(100), size(100, 2), size(1000)] == [128, 64, 16, 1, 1]
     assert size(5, members=2) == size(5, members=100)
     assert size(5, members=1) == 1
+
+
+def test_a_block_is_bounded_by_the_memory_that_is_free():
+    assert fitting_memory(256, bytes_of_a_step=10, free=400) == 20
+    assert fitting_memory(16, bytes_of_a_step=10, free=400) == 16
+    assert fitting_memory(16, bytes_of_a_step=1000, free=400) == 1
+    assert count_bytes(lambda: torch.ones(8) + torch.ones(8)) == 3 * 8 * 4
+
+
+def test_a_block_that_memory_does_not_hold_is_halved_and_it_is_said_once(tmp_path, monkeypatch, caplog):
+    make = Block.__init__
+
+    def limited(self, *given, size, **named):
+        if size > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        make(self, *given, size=size, **named)
+
+    monkeypatch.setattr(Block, "__init__", limited)
+    folders = together_in(tmp_path, configs_of((*BITS, "num_tasks=1")))
+    assert [about(folder)["block"] for folder in folders] == [32] * 3
+    assert [message for message in caplog.messages if "memory" in message] == [
+        "the GPU's memory does not hold 128 runs' steps at once: 64 are taken at a time",
+        "the GPU's memory does not hold 64 runs' steps at once: 32 are taken at a time",
+    ]
 
 
 def small_training(activation=nn.Tanh, **given):
@@ -408,6 +448,78 @@ def test_settings_may_differ_in_a_block_and_structure_may_not():
     assert one is not other, "draws of other shapes"
     one, other = in_blocks(cbp(1e-4), cbp(1e-4, utility="weight"))
     assert one is not other, "another kind of part"
+
+
+@pytest.mark.parametrize("learner", sorted(path.stem for path in Path("conf/learner").glob("*.yaml") if path.stem != "own"))
+def test_learners_of_other_seeds_and_rates_are_alike(learner):
+    assert unlike(*learners_of(f"learner={learner}")) is None
+
+
+def test_learners_are_alike_whose_rules_hold_other_rules():
+    assert unlike(*learners_of("learner/optimizer=muon")) is None
+
+
+def learners_of(*words):
+    """Two learners after their `init`, with other seeds."""
+    small = ("data=synthetic_images", "recorder=none", "num_threads=1", "net=mlp", "net.width=6", "batch_size=8")
+    return [build_parts(compose(*small, *words, f"seed={seed}")).training.learner for seed in range(2)]
+
+
+class Keeps(ContinualBackprop):
+    """A part that keeps tensors and one of its own kind."""
+
+    def __init__(self, entries, other=None):
+        super().__init__(1e-4)
+        self.entries, self.other = entries, other
+
+
+def test_parts_are_told_apart_by_the_tensors_and_objects_that_they_keep():
+    def learner(entries, other=None):
+        return small_training(interventions={"cbp": Keeps(torch.tensor(entries), other)})[0].learner
+
+    def cbp(rate, utility="contribution"):
+        return ContinualBackprop(rate, utility=utility)
+
+    assert unlike(learner([1.0, 2.0]), learner([1.0, 2.0])) is None
+    assert unlike(learner([1.0, 2.0]), learner([1.0, 3.0])) == "learner.cbp.entries"
+    assert unlike(learner([1.0], cbp(1e-4)), learner([1.0], cbp(1e-3))) is None
+    assert unlike(learner([1.0], cbp(1e-4)), learner([1.0], cbp(1e-4, "weight"))) == "learner.cbp.other.utility"
+
+
+def test_lanes_that_wait_are_as_before_where_a_step_fails(monkeypatch):
+    one, other = sharing(small_training, small_training, block=16)
+    block, (training, stream) = one.lane.block, (one, small_training()[1])
+    batch = stream.gather(stream[0], stream[0].train[:1])
+    before = [tensor[other.lane.number].clone() for tensor in block._tensors]
+    run = Block._run
+
+    def failing(self, first):
+        run(self, first)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Block, "_run", failing)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        training.learn_all(stream[0], Batch(batch.inputs[None], batch.targets[None]))
+    assert all(torch.equal(tensor[other.lane.number], kept) for tensor, kept in zip(block._tensors, before, strict=True))
+
+
+def test_nobody_is_no_stack():
+    assert run_together([], []) == []
+
+
+def test_a_member_that_fails_as_it_begins_leaves_its_lane(tmp_path, monkeypatch):
+    blocks, introduce, make = [], runs.introduce, Block.__init__
+
+    def broken(job):
+        if job.parts.training.seed == 1:
+            raise ValueError("not this one")
+        introduce(job)
+
+    monkeypatch.setattr(runs, "introduce", broken)
+    monkeypatch.setattr(Block, "__init__", lambda self, *given, **named: blocks.append(self) or make(self, *given, **named))
+    _, failed, _ = outcomes_in(tmp_path, configs_of((*BITS, "num_tasks=1")))
+    assert isinstance(failed, ValueError)
+    assert [block.lanes for block in blocks] == [{}] * len(blocks)
 
 
 def test_a_step_that_only_looks_alike_is_taken_apart_and_it_is_said(caplog):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 SAVED = 5e-6
 """Seconds that a compiled program saves of each operation of a step: what calling one costs, with the learner's own Python."""
@@ -30,11 +32,20 @@ def count_operations(function: Callable[[], Any]) -> int:
     return counter.count
 
 
+def count_bytes(function: Callable[[], Any]) -> int:
+    """How many bytes the operations of a call write, all together: what it needs at once is less."""
+    with _Counter() as counter:
+        function()
+    return counter.num_bytes
+
+
 class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.count = self.num_bytes = 0
 
     def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
         self.count += 1
-        return operation(*arguments, **(keywords or {}))
+        found = operation(*arguments, **(keywords or {}))
+        self.num_bytes += sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
+        return found

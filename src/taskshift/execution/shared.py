@@ -17,7 +17,7 @@ from taskshift.execution.program import Program
 from taskshift.execution.programs import Asked, Programs
 from taskshift.execution.recording import CHANGING
 from taskshift.execution.unrecordable import UnrecordableError
-from taskshift.learners.forward import eval_mode
+from taskshift.learners.forward import Forward, eval_mode
 from taskshift.learners.learner import Learner, State
 from taskshift.learners.part import Part
 from taskshift.shifts.task import Batch
@@ -52,6 +52,11 @@ def fitting_block(net: nn.Module, inputs: Tensor, num_members: int) -> int:
     return max(SMALLEST, min(LARGEST, 2 ** (wanted.bit_length() - 1)))
 
 
+def fitting_memory(num_members: int, bytes_of_a_step: int, free: int) -> int:
+    """How many members' steps at once half of the free memory holds, were nothing freed within a step; 1 at least."""
+    return max(1, min(num_members, free // 2 // max(1, bytes_of_a_step)))
+
+
 class Shared:
     """What trainings whose steps are alike have in common: recordings, or a block in which each holds a lane.
 
@@ -60,8 +65,10 @@ class Shared:
 
     def __init__(self, num_members: int = 1):
         self.num_members = num_members
+        self.most_at_once: int | None = None  # members of a block that a GPU's memory holds, once that is known
         self.why_apart: str | None = None  # why their steps cannot be recorded together, where that was tried
         self._blocks: list[Block] = []
+        self._said: set[str] = set()  # in what learners differed
         self._recorded: list[tuple[Learner, Hashable, dict[Hashable, Program]]] = []
 
     def turns(self, learner: Learner, asked: Asked, *, length: int, compiles: bool) -> Programs:
@@ -69,7 +76,7 @@ class Shared:
         form, size = (form_of(asked), length, compiles), asked.batches.targets.shape[1]
         make = partial(Programs, learner, asked.state, size, length=length, compiles=compiles)
         for other, its, recorded in self._recorded:
-            if its == form and alike(learner, other):
+            if its == form and self._alike(learner, other):
                 if agrees(programs := make(programs=recorded), asked, _expected(learner, asked)):
                     return programs
                 log.warning(APART)
@@ -84,7 +91,7 @@ class Shared:
         form, expected = form_of(asked), _expected(learner, asked)
         for block in self._blocks:
             fits = (block.form, block.size, block.compiles) == (form, size, compiles) and len(block.lanes) < size
-            if fits and alike(learner, block.learner):
+            if fits and self._alike(learner, block.learner):
                 lane = block.join()
                 if agrees(lane, asked, expected):
                     return lane
@@ -96,6 +103,21 @@ class Shared:
             raise UnrecordableError("recorded over several members the step gives other numbers")
         self._blocks.append(block)
         return lane
+
+    def halve(self, size: int) -> int:
+        """A block of `size` is too large for the device's memory: what was made for it is let go, and the next size given."""
+        self.most_at_once = size // 2
+        self._blocks = [block for block in self._blocks if block.lanes]
+        log.warning("the GPU's memory does not hold %d runs' steps at once: %d are taken at a time", size, self.most_at_once)
+        return self.most_at_once
+
+    def _alike(self, learner: Learner, other: Learner) -> bool:
+        """Whether they can share a program; where not, what differs is said once."""
+        where = unlike(learner, other)
+        if where is not None and where not in self._said:
+            self._said.add(where)
+            log.warning("%s is another than in others of its stack, so a run is stepped apart from them", where)
+        return where is None
 
 
 def _expected(learner: Learner, asked: Asked) -> State:
@@ -114,19 +136,45 @@ def agrees(programs: Programs | Lane, asked: Asked, expected: State) -> bool:
     )
 
 
-def alike(one: Learner, other: Learner) -> bool:
-    """Whether two learners are made of the same parts, whatever their settings."""
-    return one is other or _structure(one) == _structure(other)
+def unlike(one: Learner, other: Learner) -> str | None:
+    """Where two learners are made of other parts, whatever their settings; None where they are alike."""
+    if one is other:
+        return None
+    ours, theirs = ({**learner.parts, "trained": learner.trained} for learner in (one, other))
+    return _first_unlike(ours, theirs, "learner", ())
 
 
-def _structure(learner: Learner) -> dict[str, Any]:
-    return {name: (type(part), _plain(part)) for name, part in learner.parts.items()} | {"trained": learner.trained}
+def _first_unlike(one: Any, other: Any, at: str, within: tuple[int, ...]) -> str | None:
+    """Where two values first differ in what a recording may hold; `within`: the objects that hold them, met but once."""
+    if one is other or id(one) in within:
+        return None
+    if type(one) is not type(other):
+        return at
+    if isinstance(one, Forward):  # it holds its own net, whose tensors it is given
+        return None
+    if isinstance(one, Tensor):
+        same = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+        return None if same and torch.equal(one, other) else at
+    if isinstance(one, list | tuple):
+        one, other = dict(enumerate(one)), dict(enumerate(other))
+    elif type(one).__new__ is object.__new__ and hasattr(one, "__dict__"):
+        one, other, within = _plain(one), _plain(other), (*within, id(one))
+    if not isinstance(one, Mapping):
+        return None if one == other else at
+    if one.keys() != other.keys():
+        return at
+    found = (_first_unlike(value, other[key], f"{at}.{key}", within) for key, value in one.items())
+    return next((where for where in found if where is not None), None)
 
 
-def _plain(part: Part) -> dict[str, Any]:
-    """What a part keeps besides its settings."""
-    settings = part.settings()
-    return {name: value for name, value in vars(part).items() if name not in settings and value != settings}
+def _plain(holder: object) -> dict[str, Any]:
+    """What an object keeps, a part besides its settings."""
+    settings = holder.settings() if isinstance(holder, Part) else {}
+    return {
+        name: value
+        for name, value in vars(holder).items()
+        if name not in settings and not (settings and isinstance(value, Mapping) and value == settings)
+    }
 
 
 def _first(asked: Asked) -> tuple[Batch, Any, Any]:
