@@ -170,6 +170,7 @@ class Training:
             rehearse(self.learner, self.state, batch, task.loss, draws=draws, contexts=contexts)
         for name, part in self.learner.eager_parts:
             part.load_state_dict(kept[name])
+        self.learner.rule.loaded(self.state["slots"])  # torch's optimizer counts its steps in its groups
         self._is_shown = False
 
     def use_programs(self, task: Task, batch: Batch, *, compiles: bool, shared: Shared | None = None, block: int = 1) -> bool:

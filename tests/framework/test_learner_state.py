@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from taskshift import checkpoint
 from taskshift.config.construct import construct
 from taskshift.data.synthetic_images import synthetic_images
 from taskshift.learners.gradient import SAM
+from taskshift.learners.interventions import ResetOptimizer
 from taskshift.learners.learner import Learner
 from taskshift.learners.regularizers import L2, Regularizer
 from taskshift.learners.rule import Rule
@@ -292,3 +294,40 @@ def composed(name, *overrides):
 
     with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
         return OmegaConf.to_container(compose(f"learner/{name}", list(overrides)))["learner"]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_rehearsal_and_a_trial_leave_no_trace_in_the_optimizer(name, stream):
+    """Some count their steps in their groups, and keep lists that they change in place."""
+    task, found = stream[0], []
+    for tries in (False, True):
+        torch.manual_seed(0)
+        training = training_of(new_net(stream.data.device), finished(OPTIMIZERS[name], (Optimizer, Rule)), stream)
+        if tries:
+            training.rehearse(task, stream.gather(task, task.train[:2]))
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in training.learner.optimizer.param_groups]
+        batches = list(stream.epoch(task, 0))
+        for number, batch in enumerate(batches[:4]):
+            if tries:
+                training.try_step(task, batches[-1])
+            torch.manual_seed(number)
+            training.learn(task, batch)
+        found.append((groups, checkpoint.cloned(training.state)))
+    assert found[0][0] == found[1][0]
+    assert checkpoint.first_difference(found[0][1], found[1][1]) is None
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_that_is_reset_steps_as_a_new_one(name, stream):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4)).to(stream.data.device)
+    made, task = finished(OPTIMIZERS[name], (Optimizer, Rule)), stream[1]
+    training = training_of(net, made, stream, interventions={"reset": ResetOptimizer()})
+    train(training, stream, 0)
+    training.begin(task, stream.in_batches(task, task.train))
+    anew = training_of(deepcopy(training.net), made, stream)
+    anew.num_steps = training.num_steps  # the noise of a step goes by its number
+    for number, batch in enumerate(list(stream.epoch(task, 0))[:3]):
+        for one in (training, anew):
+            torch.manual_seed(number)
+            one.learn(task, batch)
+    assert checkpoint.first_difference(training.state["net"], anew.state["net"]) is None

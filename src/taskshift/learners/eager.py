@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,6 +18,10 @@ from taskshift.learners.regularizers import Regularizer
 from taskshift.learners.rule import Rule
 from taskshift.learners.shapes import refuse_other_tensors
 from taskshift.shifts.task import Task
+
+
+OF_GROUPS = "param_groups"
+"""The slot in which a `TorchRule` keeps what an optimizer counts for all its parameters together, group by group."""
 
 
 class EagerPart(Part):
@@ -70,10 +75,15 @@ class EagerAtSwitch(EagerIntervention, AtSwitch):
 
 
 class TorchRule(Rule):
-    """Any optimizer of torch.optim's kind, as a function of its parameters, gradients and state, at the price of a copy."""
+    """Any optimizer of torch.optim's kind, as a function of its parameters, gradients and state, at the price of a copy.
+
+    Numbers in its groups that its own steps move, as a count of steps, are a part of that state; the learning rate is not.
+    """
 
     def __init__(self, optimizer: Optimizer, leaves: Mapping[str, nn.Parameter]):
         self.optimizer, self.leaves = optimizer, leaves
+        self._counted: set[str] = set()  # the names of such numbers, known after a step
+        self._groups_at_first = self._numbers()
         self._first = self.slots()  # some have a state before their first step
 
     def settings(self) -> Mapping[str, float]:
@@ -97,17 +107,29 @@ class TorchRule(Rule):
         for name, leaf in self.leaves.items():
             leaf.data, leaf.grad = subject.net[name].clone(), context.gradients[name]
         self.put(subject.slots)
+        before = self._numbers()
         self.optimizer.step()
+        for had, has in zip(before, self._numbers(), strict=True):
+            self._counted |= {key for key, value in has.items() if had.get(key) != value}
         self.optimizer.zero_grad(set_to_none=True)
         return subject._replace(net={name: leaf.detach() for name, leaf in self.leaves.items()}, slots=self.slots())
 
     def put(self, slots: Slots) -> None:
         """Give torch's optimizer a copy of this state."""
         state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
-        for slot, values in slots.items():
+        for slot, values in _by_parameter(slots).items():
             for name, value in values.items():
-                state[self.leaves[name]][slot] = value.clone() if isinstance(value, Tensor) else value
+                state[self.leaves[name]][slot] = value.clone() if isinstance(value, Tensor) else deepcopy(value)
         self.optimizer.state = state
+        self._put_counts(slots.get(OF_GROUPS, {}))
+
+    def _put_counts(self, counts: Mapping[str, Any]) -> None:
+        self._counted |= {key for of in counts.values() for key in of}
+        for number, (group, first) in enumerate(zip(self.optimizer.param_groups, self._groups_at_first, strict=True)):
+            for key in self._counted:
+                group.pop(key, None)
+            group.update({key: value for key, value in first.items() if key in self._counted})
+            group.update(counts.get(str(number), {}))
 
     def slots(self) -> Slots:
         """What torch's optimizer remembers, slot by slot."""
@@ -115,14 +137,24 @@ class TorchRule(Rule):
         for name, leaf in self.leaves.items():
             for slot, value in self.optimizer.state.get(leaf, {}).items():
                 found.setdefault(slot, {})[name] = value
-        return found
+        counts = [{key: value for key, value in of.items() if key in self._counted} for of in self._numbers()]
+        return {**found, OF_GROUPS: {str(number): of for number, of in enumerate(counts)}} if any(counts) else found
+
+    def _numbers(self) -> list[dict[str, float]]:
+        """Each group's numbers but the learning rate, which is a scheduler's to move."""
+        groups = self.optimizer.param_groups
+        return [{key: v for key, v in group.items() if key != "lr" and isinstance(v, int | float)} for group in groups]
 
     def torch_state(self, slots: Slots) -> Mapping[str, Mapping[str, Tensor]] | None:
         found: dict[str, dict[str, Tensor]] = {}
-        for slot, values in slots.items():
+        for slot, values in _by_parameter(slots).items():
             for name, value in values.items():
                 found.setdefault(name, {})[slot] = value
         return found
+
+
+def _by_parameter(slots: Slots) -> Slots:
+    return {slot: of for slot, of in slots.items() if slot != OF_GROUPS}
 
 
 class AdaptedRegularizer(Regularizer):
