@@ -45,14 +45,28 @@ class _DrawnInFloat64(TorchDispatchMode):
         if written[:1] == [True]:
             drawn = function(args[0].double(), *args[1:], **kwargs) if _is_real(args[0]) else function(*args, **kwargs)
             return args[0].copy_(drawn)
-        if _is_real(args[0] if args else None):
-            own = kwargs.get("dtype") or args[0].dtype
-            given = {**kwargs, "dtype": torch.float64} if "dtype" in kwargs else kwargs
-            return _rounded(function(*(a.double() if _is_real(a) else a for a in args), **given), own)
-        own = kwargs.get("dtype") or torch.get_default_dtype()
-        if any(argument.name == "dtype" for argument in function._schema.arguments) and own.is_floating_point:
-            return function(*args, **{**kwargs, "dtype": torch.float64}).to(own)
-        return function(*args, **kwargs)
+        own = _drawn_dtype(function, args, kwargs)
+        if not own.is_floating_point:  # integers are the same in every dtype of the net
+            return function(*args, **kwargs)
+        given = {**kwargs, "dtype": torch.float64} if _takes(function, "dtype") else kwargs
+        return _rounded(function(*(a.double() if _is_real(a) else a for a in args), **given), own)
+
+
+def _takes(function: Any, name: str) -> bool:
+    return any(argument.name == name for argument in function._schema.arguments)
+
+
+def _drawn_dtype(function: Any, args: Any, kwargs: Any) -> torch.dtype:
+    """The dtype that a drawing operation gives: what is asked for, its tensor's, its schema's default, or torch's.
+
+    torch hands no arguments on that are as the schema has them: a `randperm` of integers comes without its dtype.
+    """
+    asked: torch.dtype | None = kwargs.get("dtype")
+    given = [a.dtype for a in args if isinstance(a, Tensor)]
+    if asked is not None or given:
+        return asked or given[0]
+    by_default = any(argument.name == "dtype" and argument.default_value is not None for argument in function._schema.arguments)
+    return torch.int64 if by_default else torch.get_default_dtype()
 
 
 def _is_real(value: Any) -> bool:

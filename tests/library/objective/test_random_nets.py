@@ -20,6 +20,7 @@ from loss_landscape import (
     evaluate_grid,
     random_directions,
 )
+from loss_landscape.objective.held_draws import held_draw
 
 INPUTS, LABELS = torch.randn(24, 6, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 3
 BATCHES = [(INPUTS[:12], LABELS[:12]), (INPUTS[12:], LABELS[12:])]
@@ -57,6 +58,8 @@ CHANGES = {
     "scaled noise": lambda h: h * torch.rand(h.shape, dtype=h.dtype),
     "dropout": F.dropout,
     "sampled": lambda h: torch.distributions.Normal(h, h.exp()).rsample(),
+    "shuffled": lambda h: h[:, torch.randperm(16)],
+    "picked": lambda h: h * h[:, torch.randint(16, (1,))],
     "gumbel": lambda h: F.gumbel_softmax(h, tau=2.0),
     "NumPy": lambda h: h * (1 + np.random.rand()),
     "Python": lambda h: h * (1 + random.random()),
@@ -101,7 +104,34 @@ def test_a_line_through_the_surface_is_smooth_and_its_derivatives_are_its_own(na
     assert (high - 2 * middle + low) / step**2 == pytest.approx(curvature, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["noise", "scaled noise", "dropout", "sampled", "gumbel", "NumPy"])
+DRAWS = {
+    "permutation": lambda x: torch.randperm(5),
+    "of a generator": lambda x: torch.randperm(5, generator=torch.default_generator),
+    "integers": lambda x: torch.randint(9, (4,)),
+    "from below": lambda x: torch.randint(3, 9, (4,)),
+    "like integers": lambda x: torch.randint_like(LABELS, 9),
+    "like reals": lambda x: torch.randint_like(x, 9),
+    "asked for": lambda x: torch.randint(9, (4,), dtype=torch.int32),
+    "asked for like reals": lambda x: torch.randint_like(x, 9, dtype=torch.int64),
+    "classes": lambda x: torch.multinomial(x.softmax(1), 2),
+    "coins": lambda x: torch.bernoulli(torch.full((3,), 0.5)),
+    "of spreads": lambda x: torch.normal(0.0, x.double().abs()),
+    "complex": lambda x: torch.randn(3, dtype=torch.complex64),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_a_held_draw_has_the_dtype_and_shape_of_torchs_own(name):
+    draw = DRAWS[name]
+    plain = draw(INPUTS)
+    with held_draw(0, (INPUTS,), torch.device("cpu")):
+        held = draw(INPUTS)
+    assert (held.dtype, held.shape) == (plain.dtype, plain.shape)
+    if name in ("permutation", "of a generator"):
+        assert held.sort().values.tolist() == list(range(5))
+
+
+@pytest.mark.parametrize("name", ["noise", "scaled noise", "dropout", "sampled", "gumbel", "shuffled", "picked", "NumPy"])
 def test_the_draw_is_the_same_in_float64(name):
     surface = LossSurface(NETS[name], ENTROPY, BATCHES)
     assert surface.in_dtype(torch.float64).loss() == pytest.approx(surface.loss(), rel=1e-6)
