@@ -84,12 +84,14 @@ function chartSaid(chart, drawn) {
 function drawMatrix(matrix) {
   const { z } = matrix;
   const places = matrix.labels.map((_, i) => i);
-  const hover = `%{y}, %{x}: %{customdata:.5g}<extra></extra>`;
+  const hover = `%{text}: %{customdata:.5g}<extra></extra>`;
   const cells = heatmap(places, places, z, matrix.scale, { bar: colourBar(matrix.scale, ""), hover });
-  for (const layer of cells) layer.zsmooth = false;
+  const named = matrix.labels.map((row) => matrix.labels.map((column) => `${row}, ${column}`));
+  for (const layer of cells) Object.assign(layer, { zsmooth: false, text: named });
   legend(matrix.id, planeLegend({ paths: [] }, cells).map((entry) => (entry.name === "not finite" ? { ...entry, name: "not measured, or not finite" } : entry)));
-  const numbered = { nticks: 10, tickformat: "d", range: [-0.5, places.length - 0.5], ...(places.length < 12 ? { tickvals: places } : {}) };
-  const its = layout({ x: { ...numbered, title: head.clock, constrain: "domain" }, y: { ...numbered, range: numbered.range.slice().reverse(), title: head.clock, scaleanchor: "x", constrain: "domain" } });
+  const tickvals = places.filter((place) => place % Math.ceil(places.length / 12) === 0);
+  const numbered = { tickvals, ticktext: tickvals.map((place) => matrix.labels[place]), range: [-0.5, places.length - 0.5] };
+  const its = layout({ x: { ...numbered, constrain: "domain" }, y: { ...numbered, range: numbered.range.slice().reverse(), scaleanchor: "x", constrain: "domain" } });
   const largest = scaleOf(z.flatMap((row) => Array.from(row)), false).high;
   return draw(matrix.id, cells, its, `${matrix.title}: ${places.length} by ${places.length}, the largest ${told(largest)}.`);
 }
