@@ -251,7 +251,7 @@ def test_the_edge_is_the_ratio_to_what_the_optimizer_bears(ratio, answer):
 
 def test_an_optimizer_without_a_threshold_cannot_be_at_its_edge():
     card = edge_card(tasks_of(spectrum__top_eigenvalue_1=[2.0, 3.0]))
-    assert (card.answer, card.headline) == ("cannot tell", "no ratio")
+    assert (card.answer, card.headline, card.context) == ("cannot tell", "no ratio", "no known threshold, λ₁ 3")
     assert "no known threshold" in card.evidence.lower()
 
 

@@ -61,7 +61,7 @@ def edge_card(tasks: Tasks) -> Card:
         EDGE,
         _edge(ratios[-1]),
         headline=f"{number(ratios[-1])} of the threshold" if math.isfinite(ratios[-1]) else "no ratio",
-        context=f"threshold {number(threshold)}, λ₁ {number(rows[-1][LARGEST.name])}{scaled}",
+        context=f"{'no known threshold' if math.isnan(threshold) else f'threshold {number(threshold)}'}, λ₁ {number(rows[-1][LARGEST.name])}{scaled}",
         evidence=sentences([_reached(ratios, threshold)]),
         limits=EDGE_LIMITS,
         settled_by="full-batch steps: batch_size as large as a task" if _edge(ratios[-1]) == "cannot tell" else "",

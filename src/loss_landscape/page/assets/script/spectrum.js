@@ -21,7 +21,8 @@ function drawSpectrum() {
 
 function spectrumNote(own, run) {
   const { value, name } = own.threshold;
-  const edge = value === null ? "" : `${name} = ${told(value)}, ${(own.found[0]?.[0] / value || 0).toPrecision(2)} of it is reached.`;
+  const reached = own.found.length ? `, ${(own.found[0][0] / value).toPrecision(2)} of it is reached` : "";
+  const edge = value === null ? "" : `${name} = ${told(value)}${reached}.`;
   const largest = own.found.length ? `Largest λ ${told(own.found[0][0])} ± ${told(own.found[0][1], 2)}.` : "";
   const text = [largest, edge, own.note].filter(Boolean).join(" ");
   return text ? lettered(run, text) : "";
