@@ -48,6 +48,8 @@ def run(words: Sequence[str]) -> int:
 
 def view(given: Arguments) -> list[str]:
     """Say what a landscape file or a Writer's folder holds, in a few lines, and open a page that shows it."""
+    if given.html is not None and given.html.exists() and not given.force:
+        raise Refusal(f"{given.html} exists; give another --html, or --force to write over it")
     record = record_at(given.path)
     lines = summary(record)
     if given.html is not None:
@@ -100,6 +102,7 @@ def _view_words(parser: argparse.ArgumentParser) -> None:
     _path_words(parser)
     parser.add_argument("--no-browser", action="store_true", help="the few lines alone")
     parser.add_argument("--html", type=Path, metavar="OUT.html", help="write the page there, and open nothing")
+    parser.add_argument("--force", action="store_true", help="write over the file that --html names")
 
 
 def _explain_words(parser: argparse.ArgumentParser) -> None:

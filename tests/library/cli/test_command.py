@@ -88,6 +88,17 @@ def test_view_writes_a_page_and_opens_nothing(folder, tmp_path, capsys, monkeypa
     )
 
 
+def test_view_keeps_a_file_that_is_there_unless_it_is_told(folder, tmp_path, capsys):
+    page = tmp_path / "out.html"
+    page.write_text("mine")
+    assert refused(capsys, "view", folder, "--html", page).startswith(
+        f"{page} exists; give another --html, or --force to write over it"
+    )
+    assert page.read_text() == "mine"
+    said(capsys, "view", folder, "--html", page, "--force")
+    assert "<h1>exp1</h1>" in page.read_text()
+
+
 def test_a_folder_whose_writer_is_at_work_is_told_by_its_last_export(folder, tmp_path, capsys):
     """Or, without an export, refused."""
     place = shutil.copytree(folder, tmp_path / "copy")
