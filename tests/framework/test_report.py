@@ -331,6 +331,19 @@ def test_a_place_that_cannot_be_is_a_sentence(tmp_path):
         report([project_run(tmp_path)], tmp_path / "file" / "out.html")
 
 
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
+    folder = project_run(tmp_path)
+    (folder / "report.html").mkdir()
+    with pytest.raises(Fault, match=r"cannot write .*report\.html: .*; name another place by --html"):
+        report([folder])
+
+
+def test_a_folders_name_that_is_no_utf_8_is_shown_as_far_as_it_is(tmp_path):
+    folder = project_run(tmp_path, "caf\udce9")
+    assert "caf\ufffd" in write_run_report(folder).read_text()
+    assert "caf\ufffd" in report([folder], tmp_path / "out.html").read_text()
+
+
 @pytest.mark.parametrize("name", ["grid.npy", "meta.json"])
 def test_a_damaged_grid_is_named(tmp_path, name):
     write_plane(tmp_path, 0)

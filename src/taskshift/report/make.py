@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
     """Each folder by its name, or by so many of the folders above it as tell it from the others."""
     parts = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(one[-depth:]) for one in parts]
+        names = [_readable("/".join(one[-depth:])) for one in parts]
         if len(set(names)) == len(names):
             return names
     raise Fault("a folder was given twice; a run has nothing to be compared with in itself")
@@ -73,6 +74,13 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
 
 def _written_beside(folder: Path, page: Page) -> Path:
     """Write the page into `folder`, its bundle once into the project's folder where that is known, else into the page."""
+    try:
+        return _written(folder, page)
+    except OSError as error:
+        raise Fault(f"cannot write {folder / PAGE}: {error.strerror or error}; name another place by --html") from error
+
+
+def _written(folder: Path, page: Page) -> Path:
     target, project = folder / PAGE, _project_of(folder)
     if project is None:
         content = build_page(page)
@@ -98,4 +106,9 @@ def _depth(folder: Path, project: Path) -> int:
 
 
 def _name(folder: Path) -> str:
-    return folder.resolve().name
+    return _readable(folder.resolve().name)
+
+
+def _readable(name: str) -> str:
+    """The name as a page can hold it: bytes that are no UTF-8 are replaced."""
+    return os.fsencode(name).decode(errors="replace")
