@@ -110,6 +110,8 @@ def _ends(finite: np.ndarray) -> tuple[float, float]:
 
 def _packed(codes: np.ndarray, width: int) -> bytes:
     """Codes as differences along the last axis, modulo what `width` bytes hold; byte by byte, the low ones first."""
+    if not codes.size:
+        return b""
     rows = codes.reshape(-1, codes.shape[-1]) if codes.ndim else codes.reshape(1, 1)
     steps = np.diff(rows, axis=1, prepend=0) % 256**width
     flat = steps.reshape(-1)

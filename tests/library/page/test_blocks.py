@@ -88,6 +88,13 @@ def test_an_array_without_a_finite_cell(values):
     np.testing.assert_array_equal(returned(values), values)
 
 
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3)])
+def test_an_empty_array_takes_nothing(shape):
+    block = Block()
+    entry = block.add(np.zeros(shape))
+    assert (entry["shape"], block.add(np.ones(2))["at"]) == (list(shape), 0)
+
+
 def test_the_text_is_the_same_twice_and_small():
     def text() -> str:
         block = Block()
