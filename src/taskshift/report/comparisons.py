@@ -19,8 +19,8 @@ JUDGED_BY = (("task_last_epoch_accuracy", 0.02), ("task_last_epoch_loss", 0.0))
 MOST_CARDS = 6
 
 LIMITS = (
-    "The last task that both have. p-values are not corrected for how many comparisons are made: of twenty at 5 % one differs by luck. "
-    "How well each configuration was tuned is not in it."
+    "The last task that both have. p-values are not corrected for how many comparisons are made: of twenty at 5 % one differs "
+    "by luck. How well each configuration was tuned is not in it."
 )
 
 
