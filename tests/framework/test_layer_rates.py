@@ -9,10 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from taskshift.faults import Fault
 from taskshift.learners.depths import depths_of
 from taskshift.learners.effective_rate import EffectiveRate
 from taskshift.learners.layer_rates import LayerRates
 from taskshift.learners.learner import Learner
+from taskshift.learners.redo import ReDo
 from taskshift.learners.weight_clipping import WeightClipping
 from taskshift.nets.convnet import ConvNet
 from taskshift.shifts.losses import CrossEntropy
@@ -150,6 +152,49 @@ def test_later_layers_may_decay_faster():
 
     assert moved("earlier") == {"head.weight", "head.bias"}
     assert moved("later") == {"first.weight", "norms.0.weight", "norms.0.bias"}
+
+
+class OwnCode(torch.optim.SGD):
+    """A subclass steps by torch's own code."""
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.NAdam, torch.optim.ASGD, partial(OwnCode, lr=0.1, momentum=0.9)])
+def test_a_layers_first_turn_is_an_optimizers_first_step(optimizer):
+    """Whatever is remembered at first: NAdam's product of momenta begins at 1."""
+    learner = Learner(net_of(), optimizer, interventions={"layer_rates": LayerRates(interval=2)})
+    training = Training(learner, Batch(*(part[:2] for part in batches(1)[0])))
+    one, other = batches(2)
+    training.learn(TASK, one)
+    before = {name: p.detach().clone() for name, p in training.net.named_parameters()}
+    training.learn(TASK, other)
+    twin = net_of()
+    twin.load_state_dict(before)
+    made = optimizer(list(twin.parameters()))
+    F.cross_entropy(twin(other.inputs), other.targets).backward()
+    made.step()
+    torch.testing.assert_close(training.net.first.weight, twin.first.weight, rtol=1e-12, atol=1e-14)
+    assert not torch.equal(training.net.first.weight, before["first.weight"])
+
+
+@pytest.mark.parametrize("name", ["SOAP", "Kron", "Shampoo"])
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (lambda: LayerRates(interval=2), "layer_rates: with interval=2 layers keep what the optimizer remembers"),
+        (lambda: ReDo(tau=10.0, every=1), "units cannot be begun anew with this optimizer: its"),
+    ],
+    ids=["turns", "units"],
+)
+def test_optimizers_that_mix_weights_are_refused_before_a_step(name, part, words):
+    def make(seed):
+        return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+
+    optimizer = partial(getattr(pytest.importorskip("pytorch_optimizer"), name), lr=0.01)
+    learner = Learner(make(0), optimizer, interventions={"part": part()})
+    example = Batch(*(given[:2] for given in batches(1)[0]))
+    training = Training(learner, example, make_net=make)
+    with pytest.raises(Fault, match=words):
+        training.rehearse(TASK, example)
 
 
 # -- the effective rate

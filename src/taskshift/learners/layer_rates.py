@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from taskshift.faults import Fault
 from taskshift.learners.depths import depths_of
 from taskshift.learners.interventions import AtSwitch, StepScaling
 from taskshift.learners.part import Context, Memory, Slots, Start, Subject, Switch, Tensors
@@ -76,7 +77,17 @@ class LayerRates(StepScaling, AtSwitch):
         return round(1 + (self.interval - 1) * (1 - depth))
 
     def _slots_of_turns(self, after: Slots, before: Slots, turns: Mapping[float, Tensor]) -> Slots:
-        return {
-            slot: {name: torch.where(turns[self._depths[name]], value, before[slot][name]) for name, value in of.items()}
-            for slot, of in after.items()
-        }
+        found: dict[str, dict[str, Tensor]] = {}
+        for slot, of in after.items():
+            for name, value in of.items():
+                if name not in self._depths or not isinstance(value, Tensor):
+                    raise Fault(
+                        f"layer_rates: with interval={self.interval} layers keep what the optimizer remembers of them, but this one's "
+                        f"{slot} is not a tensor for each parameter; give interval=1, or another optimizer, such as adam"
+                    )
+                turn = turns[self._depths[name]]
+                if name in before.get(slot, {}):
+                    found.setdefault(slot, {})[name] = torch.where(turn, value, before[slot][name])
+                elif turn:  # one of torch's own, which runs eager: it makes its slots at a parameter's first step
+                    found.setdefault(slot, {})[name] = value
+        return found

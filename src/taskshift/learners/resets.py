@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from taskshift.learners.eager import OF_GROUPS
 from taskshift.learners.forward import eval_mode
 from taskshift.learners.interventions import AtSwitch
 from taskshift.learners.part import Memory, Slots, Start, Subject, Switch, Tensors
@@ -68,9 +69,17 @@ def head_of(net: nn.Module, inputs: Tensor) -> str:
 
 
 def _as_at_first(slots: Slots, net: Tensors, names: Sequence[str], context: Switch) -> Slots:
-    """The optimizer's slots, those of the parameters `names` as before their first step."""
+    """The optimizer's slots, those of the parameters `names` as before their first step.
+
+    Torch's own optimizers have none then; one that counts its steps for all parameters together makes them in its first step
+    alone, and keeps them.
+    """
     first = context.first_slots(net)
     return {
-        slot: {name: first[slot][name] if name in names and name in first.get(slot, {}) else value for name, value in of.items()}
+        slot: {
+            name: first[slot][name] if name in names and name in first.get(slot, {}) else value
+            for name, value in of.items()
+            if name not in names or name in first.get(slot, {}) or OF_GROUPS in slots
+        }
         for slot, of in slots.items()
     }

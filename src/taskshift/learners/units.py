@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape import Consumer, Slot, UnitLayer, unit_flow
+from taskshift.faults import Fault
 from taskshift.learners.draws import FreshRows
 from taskshift.learners.part import Context, Start, Subject, Tensors, input_of
 from taskshift.quantities import Quantity
@@ -139,7 +140,7 @@ def replaced(group: Group, subject: Subject, chosen: Tensor, rank: Tensor, fresh
     """The net and slots with the `chosen` units [size] drawn anew and read by nobody yet: their outgoing weights are 0.
 
     The unit of `rank` r gets the r-th of the next draws. What the optimizer remembers of all these weights becomes 0, for Adam
-    the count of steps as well.
+    the count of steps as well. Raises Fault for an optimizer that remembers them together, in matrices of its own.
     """
     net, slots = dict(subject.net), {slot: dict(of) for slot, of in subject.slots.items()}
     count = chosen.sum()
@@ -147,8 +148,8 @@ def replaced(group: Group, subject: Subject, chosen: Tensor, rank: Tensor, fresh
     values += [*group.constants(), *((consumer.slot, 0.0) for consumer in group.consumers)]
     for slot, value in values:
         net[slot.tensor] = _where(chosen, value, slot, net[slot.tensor])
-        for of in slots.values():
-            if slot.tensor in of and of[slot.tensor].shape == net[slot.tensor].shape:
+        for kept, of in slots.items():
+            if slot.tensor in of and _is_by_weight(kept, of[slot.tensor], slot.tensor, net[slot.tensor]):
                 of[slot.tensor] = _where(chosen, 0.0, slot, of[slot.tensor])
     return subject._replace(net=net, slots=slots)
 
@@ -196,6 +197,21 @@ def with_means_kept(group: Group, net: Tensors, chosen: Tensor, means: Sequence[
         else:
             found[consumer.mean] = found[consumer.mean] - given
     return found
+
+
+def _is_by_weight(kept: str, value: object, name: str, weight: Tensor) -> bool:
+    """Whether an optimizer's slot has a number for each weight, not one for many; Fault where it mixes them."""
+    if isinstance(value, Tensor) and value.shape == weight.shape:
+        return True
+    if isinstance(value, Tensor) and (
+        value.dim() == 0
+        or (value.dim() == weight.dim() and all(one in (1, n) for one, n in zip(value.shape, weight.shape, strict=True)))
+    ):
+        return False
+    raise Fault(
+        f"units cannot be begun anew with this optimizer: its {kept} of {name} mixes the weights of several units, so that it "
+        "cannot forget one of them; take another, such as learner/optimizer=adam"
+    )
 
 
 def _where(chosen: Tensor, value: Tensor | float, slot: Slot, tensor: Tensor) -> Tensor:
