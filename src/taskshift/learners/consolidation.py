@@ -124,9 +124,9 @@ class MAS(Averaged):
         return super().init(start)
 
     def worth(self, gradients: Tensors, net: Tensors, context: Context) -> Gathered:
-        def length(parameters: Tensors) -> tuple[Tensor, None]:
+        def length(parameters: Tensors) -> tuple[Tensor, tuple[()]]:
             outputs, _, _ = self._forward({**net, **parameters}, context.batch.inputs)
-            return outputs.square().flatten(1).sum(dim=1).mean(), None
+            return outputs.square().flatten(1).sum(dim=1).mean(), ()  # vmap takes no None
 
         return {name: value.abs() for name, value in slopes(length, {name: net[name] for name in gradients})[0].items()}
 

@@ -19,7 +19,6 @@ from taskshift.learners.rule import Rule
 from taskshift.learners.shapes import refuse_other_tensors
 from taskshift.shifts.task import Task
 
-
 OF_GROUPS = "param_groups"
 """The slot in which a `TorchRule` keeps what an optimizer counts for all its parameters together, group by group."""
 
