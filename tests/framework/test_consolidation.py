@@ -123,6 +123,16 @@ def test_a_penalty_does_not_feed_on_itself():
     assert all(value.abs().max() < 1e-25 for value in one.state["parts"]["ewc"]["gathered"].values())
 
 
+@pytest.mark.parametrize("kind", PARTS)
+def test_it_remembers_three_numbers_a_parameter(kind):
+    """Importance, what has gathered, and the anchor: with which parameters a step began is the learner's to tell."""
+    net = made(0)
+    learner = Learner(net, lambda p: torch.optim.SGD(p, lr=LR), regularizers={kind: PARTS[kind]})
+    memory = Training(learner, next(batches(1, size=2))).state["parts"][kind]
+    held = sum(value.numel() for of in memory.values() if isinstance(of, dict) for value in of.values())
+    assert held == 3 * sum(p.numel() for p in net.parameters())
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

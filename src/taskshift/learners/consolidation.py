@@ -38,11 +38,7 @@ class Consolidation(Weighted, AfterStep, AtSwitch):
         first = {name: start.net[name] for name in start.trained}
         names = ("importance", "gathered")
         memory = {key: {name: torch.zeros_like(p) for name, p in first.items()} for key in names}
-        copies = {key: {name: p.clone() for name, p in first.items()} for key in ("anchor", "before")}
-        return {**memory, **copies, "steps": next(iter(first.values())).new_zeros(())}
-
-    def advance(self, parameters: Tensors, context: Context) -> Memory:
-        return {**context.memory, "before": dict(parameters)}
+        return {**memory, "anchor": {name: p.clone() for name, p in first.items()}, "steps": next(iter(first.values())).new_zeros(())}
 
     def penalty(self, parameters: Tensors, context: Context) -> Tensor:
         anchor, importance = context.memory["anchor"], context.memory["importance"]
@@ -50,9 +46,9 @@ class Consolidation(Weighted, AfterStep, AtSwitch):
         return context.settings["weight"] / 2 * torch.stack(parts).sum()
 
     def after_step(self, subject: Subject, context: Context) -> Subject:
-        memory = context.memory
+        memory, before = context.memory, context.net_before
         own = {
-            name: g - context.settings["weight"] * memory["importance"][name] * (memory["before"][name] - memory["anchor"][name])
+            name: g - context.settings["weight"] * memory["importance"][name] * (before[name] - memory["anchor"][name])
             for name, g in context.gradients.items()
         }
         return subject._replace(
@@ -147,7 +143,7 @@ class SI(Consolidation):
         return {**super().settings(), "damping": self.damping}
 
     def gathered(self, gradients: Tensors, net: Tensors, context: Context) -> Gathered:
-        before, path = context.memory["before"], context.memory["gathered"]
+        before, path = context.net_before, context.memory["gathered"]
         return {name: path[name] - g * (net[name] - before[name]) for name, g in gradients.items()}
 
     def importances(self, memory: Memory, net: Tensors, settings: Tensors) -> Gathered:
