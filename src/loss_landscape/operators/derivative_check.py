@@ -20,6 +20,8 @@ MISMATCH = 1e-4
 """Of products and differences of the gradient: these are off by eps/step = 1e-9 on a smooth loss."""
 ROUGH = 1e-2
 """The same with a step for float32, which is what such differences are worth."""
+ROUNDING_INSIDE = (torch.float32, torch.bfloat16)
+"""What a net may compute in whatever dtype its parameters have: a step for float64 is then lost in rounding."""
 
 NOT_FINITE = "its products are not finite though the loss is: it has a kink at the origin, such as a norm or a root at 0"
 
@@ -64,13 +66,26 @@ class DerivativeCheck:
         dtype = self.surface.dtype
         if not self.is_finite:
             return STEPS[dtype], ""
-        for own in dict.fromkeys((dtype, torch.float32)):
-            u, v = self.pair.T
-            first, again = (self._difference(v, STEPS[own] * times) for times in (1, 3))
-            if float((first - again).norm()) <= ROUGH * float(first.norm()):
-                require_symmetry(self.pair, torch.stack([self._difference(u, STEPS[own]), first], dim=1), ROUGH)
-                return STEPS[own], "" if own == dtype else "differences with a step for float32, in which the net computes"
-        raise WrongDerivativeError("differences of the gradient change with the step: the loss has a kink at the origin")
+        steps = {own: STEPS[own] for own in (dtype, *ROUNDING_INSIDE)}
+        for own, step in steps.items():
+            if self._is_steady(step):
+                require_symmetry(self.pair, torch.stack([self._difference(v, step) for v in self.pair.T], dim=1), ROUGH)
+                inside = f"differences with a step for {str(own).removeprefix('torch.')}, in which the net computes"
+                return step, "" if own == dtype else inside
+        if not any(bool(self._difference(self.pair[:, 1], step).any()) for step in steps.values()):
+            return STEPS[dtype], ""
+        raise WrongDerivativeError(
+            "differences of the gradient change with the step: the loss has a kink at the origin, or the net rounds its numbers"
+        )
+
+    def _is_steady(self, step: float) -> bool:
+        """Whether a step three times as large gives the same; none at all counts where the loss itself is seen to move."""
+        along = self.pair[:, 1]
+        first, again = (self._difference(along, step * times) for times in (1, 3))
+        if bool(first.any()):
+            return float((first - again).norm()) <= ROUGH * float(first.norm())
+        (there, _), (back, _) = self._ends(along, self._reach(along, step))
+        return bool(there != back) and not bool(again.any())
 
     def _has_loss(self) -> bool:
         try:
@@ -96,10 +111,18 @@ class DerivativeCheck:
 
     def _difference(self, vector: Tensor, step: float) -> Tensor:
         """The central difference of the gradient along a vector [P], [P] float64."""
-        reach, layout, origin = step * (1 + self.surface.origin.norm()) / vector.norm(), self.surface.layout, self.surface.origin
+        reach = self._reach(vector, step)
+        (_, there), (_, back) = self._ends(vector, reach)
+        return (there - back).double() / (2 * reach)
+
+    def _reach(self, vector: Tensor, step: float) -> float:
+        return step * float((1 + self.surface.origin.norm()) / vector.norm())
+
+    def _ends(self, vector: Tensor, reach: float) -> list[tuple[Tensor, Tensor]]:
+        """The loss and its gradient [P] at the origin ± reach · vector."""
+        layout, origin = self.surface.layout, self.surface.origin
         with undisturbed(self.surface.device):
-            there, back = (value_and_gradient(self.loss, layout, origin + sign * reach * vector)[1] for sign in (1, -1))
-        return (there - back).double() / (2 * float(reach))
+            return [value_and_gradient(self.loss, layout, origin + sign * reach * vector) for sign in (1, -1)]
 
 
 def require_symmetry(pair: Tensor, images: Tensor, tolerance: float | None = None) -> None:

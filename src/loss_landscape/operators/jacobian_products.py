@@ -13,7 +13,7 @@ from torch.func import jvp
 from loss_landscape.nested import few_of
 from loss_landscape.objective.functional_net import Parameters, undisturbed
 from loss_landscape.operators.batch_sum import TENSORS_KEPT_AN_ACTIVATION, BatchMatrix
-from loss_landscape.operators.derivative_check import ROUGH, require_symmetry
+from loss_landscape.operators.derivative_check import ROUGH, ROUNDING_INSIDE, WrongDerivativeError, require_symmetry
 from loss_landscape.operators.finite_differences import in_exact_dtype
 from loss_landscape.operators.hessian_products import flat, require_twice_differentiable, vjp
 from loss_landscape.surface.slopes import STEPS, random_vectors
@@ -32,7 +32,9 @@ def jacobian_product(surface: LossSurface, batch: Any, map_of: MapOfBatch, metho
     """A batch's JᵀMJ by this method."""
     values, middle_at = map_of(surface, batch)
     if method != "retained":
-        return streamed_product(surface, values, middle_at, _along_by_differences if method == "finite_differences" else _along)
+        return streamed_product(
+            surface, values, middle_at, _by_differences(surface, values) if method == "finite_differences" else _along
+        )
     leaves = surface.leaves()
     with torch.enable_grad():
         there = values(leaves)
@@ -114,20 +116,37 @@ def _along(surface: LossSurface, values: Values, vector: Tensor) -> tuple[Tensor
     return found[0], found[1]
 
 
-def _along_by_differences(surface: LossSurface, values: Values, vector: Tensor) -> tuple[Tensor, Tensor]:
-    """By a central difference of y, with the step that the Hessian's have: the one for float32 where y is computed in that."""
-    length = vector.double().norm()
-    with torch.no_grad():
-        here = values(surface.layout.unflatten(surface.origin))
-        if length == 0:
-            return here, torch.zeros_like(here)
-        found = torch.zeros_like(here)
-        for own in dict.fromkeys((surface.dtype, torch.float32)):
-            step = (STEPS[own] * (1 + surface.origin.double().norm()) / length).to(vector)
-            found, again = (_change(surface, values, times * step * vector) / (2 * times * step) for times in (1, 3))
-            if bool((found - again).norm() <= ROUGH * found.norm()):
-                break
-    return here, found
+def _by_differences(surface: LossSurface, values: Values) -> Along:
+    """Jv by a central difference of y, with a step that does for a random vector."""
+    step = _steady_step(surface, values)
+
+    def along(surface: LossSurface, values: Values, vector: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            here = values(surface.layout.unflatten(surface.origin))
+            return here, _difference(surface, values, vector, step) if bool(vector.any()) else torch.zeros_like(here)
+
+    return along
+
+
+@torch.no_grad()
+def _steady_step(surface: LossSurface, values: Values) -> float:
+    """The step, beside 1 + ‖θ‖, at which differences of y are steady: a larger one where y rounds its numbers."""
+    vector, steps = random_vectors(surface.origin, 1)[:, 0], [STEPS[own] for own in (surface.dtype, *ROUNDING_INSIDE)]
+    moves = False
+    for step in steps:
+        found, again = (_difference(surface, values, vector, times * step) for times in (1, 3))
+        if bool(found.any()) and bool((found - again).norm() <= ROUGH * found.norm()):
+            return step
+        moves = moves or bool(found.any()) or bool(again.any())
+    if moves:
+        raise WrongDerivativeError("differences of the outputs change with the step: the net has a kink, or rounds its numbers")
+    return steps[0]
+
+
+def _difference(surface: LossSurface, values: Values, vector: Tensor, step: float) -> Tensor:
+    """The central difference of y along a vector [P]."""
+    reach = (step * (1 + surface.origin.double().norm()) / vector.double().norm()).to(vector)
+    return _change(surface, values, reach * vector) / (2 * reach)
 
 
 def _change(surface: LossSurface, values: Values, step: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -269,6 +270,38 @@ def test_differences_of_a_net_that_casts_to_float32_inside_take_a_step_for_that(
     assert error(dense(operator), expected) < 1e-3
     inside, beside = (LossSurface(CastsInside(dtype), ENTROPY, [(IDS, LABELS)]) for dtype in (torch.float32, torch.float64))
     assert error(dense(GaussNewtonOperator(inside)), dense(GaussNewtonOperator(beside))) < 1e-3
+
+
+class RoundsInside(nn.Module):
+    """Its layers work in bfloat16, as under autocast."""
+
+    def __init__(self, sizes: tuple[int, ...] = (6, 8, 3)):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = F.linear(x.bfloat16().tanh(), layer.weight.bfloat16(), layer.bias.bfloat16())
+        return x.to(self.layers[0].weight.dtype)
+
+
+TARGETS = torch.randn(30, 3, generator=DRAW)
+
+
+@pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
+def test_a_net_that_rounds_inside_has_no_matrix_of_zeros_by_differences(kind):
+    """At a step for float64 neither its outputs nor their gradient change."""
+    surface = LossSurface(RoundsInside(), nn.MSELoss(), [(INPUTS, TARGETS)])
+    with pytest.raises(
+        ValueError, match=r"not finite_differences: differences of the .* change with the step: .* rounds its num"
+    ):
+        kind(surface, method="finite_differences")
+
+
+def test_a_hessian_of_zeros_by_differences_is_one_where_the_loss_moves():
+    surface = LossSurface(nn.Linear(6, 3), nn.L1Loss(), [(INPUTS, TARGETS)])
+    assert float(dense(HessianOperator(surface, method="finite_differences")).norm()) == 0
 
 
 class Branches(nn.Module):
