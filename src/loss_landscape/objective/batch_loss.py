@@ -70,6 +70,15 @@ class BatchLoss:
         with self.net.drawing(batch):
             return self.net(parameters, self.net.lent(batch)[0], dtype)
 
+    @contextlib.contextmanager
+    def drawing_on(self, batch: Any) -> Iterator[None]:
+        """A context for a call of the criterion alone: inside, the random numbers go on from where the net leaves off."""
+        with self.net.drawing(batch):
+            if self.net.rules.draws:
+                with torch.no_grad():
+                    self.net({}, self.net.lent(batch)[0])
+            yield
+
     def with_net(self, net: FunctionalNet) -> BatchLoss:
         """The same loss of another form of the net."""
         custom = None if self.custom is None else self.custom.around(net)

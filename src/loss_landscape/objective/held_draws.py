@@ -30,8 +30,19 @@ def held_draw(seed: int, batch: Any, device: torch.device) -> Iterator[None]:
 
 
 def _first_numbers(tensor: Tensor) -> bytes:
+    if tensor.layout != torch.strided:
+        return b"".join(map(_first_numbers, _stored(tensor.detach())))
     start = tensor.detach().reshape(-1)[:NUM_HASHED]
     return start.to("cpu", torch.float32 if start.is_floating_point() else start.dtype).contiguous().numpy().tobytes()
+
+
+def _stored(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The dense tensors that a sparse one is made of."""
+    if tensor.layout == torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
 
 
 class _DrawnInFloat64(TorchDispatchMode):

@@ -75,7 +75,8 @@ def _map_to_losses(surface: LossSurface, batch: Any, per: Sample) -> tuple[Value
         outputs = surface.objective.outputs(parameters, batch)
         require_one_tensor(outputs)
         rows = (outputs, batch[1]) if per == "example" else _positions(outputs, batch[1])
-        found, counts[:] = criterion.example_losses(*rows)
+        with surface.objective.batch_losses.drawing_on(batch):
+            found, counts[:] = criterion.example_losses(*rows)
         return found
 
     return losses, lambda _: lambda vector: counts[0] * vector

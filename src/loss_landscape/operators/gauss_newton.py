@@ -131,7 +131,7 @@ def map_to_outputs(surface: LossSurface, batch: Any) -> tuple[Values, Callable[[
 def _loss_hessian(surface: LossSurface, batch: Any, outputs: Tensor) -> Middle:
     """Products with the Hessian of the batch's loss in the net's outputs."""
     criterion = require_criterion(surface, THE_MATRIX)
-    with torch.enable_grad():
+    with surface.objective.batch_losses.drawing_on(batch), torch.enable_grad():
         point = outputs.detach().requires_grad_()
         (slope,) = torch.autograd.grad(criterion(point, batch[1]), [point], create_graph=True)
     return lambda vector: vjp([slope], [point], [vector])[0] if slope.requires_grad else torch.zeros_like(vector)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from loss_landscape import (
+    EmpiricalFisherOperator,
     Evaluation,
     GaussNewtonOperator,
     HessianOperator,
@@ -216,6 +217,67 @@ def test_the_other_matrices_and_the_chunks_have_the_same_draw():
     directions = random_directions(surface)
     grids = [evaluate_grid(surface, directions, 5, evaluation=Evaluation(chunk=chunk)) for chunk in (1, 7)]
     assert grids[0].losses.tolist() == grids[1].losses.tolist()
+
+
+def jittered_powers(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets - torch.randn_like(outputs)).pow(4).mean()
+
+
+@pytest.mark.parametrize("net_draws", [False, True])
+def test_the_gauss_newton_matrix_has_the_criterions_own_draw(net_draws):
+    """Of a linear net it is the Hessian: the criterion draws after the net, as in the loss."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 1)) if net_draws else nn.Linear(6, 1)
+    if net_draws:
+        net[0].forward = F.dropout
+    batches = [(inputs, labels[:, None].float()) for inputs, labels in BATCHES]
+    surface = LossSurface(net, jittered_powers, batches, dtype=torch.float64, batch_weight=lambda _: 1.0)
+    torch.manual_seed(3)
+    eye = torch.eye(surface.size, dtype=torch.float64)
+    torch.testing.assert_close(GaussNewtonOperator(surface) @ eye, HessianOperator(surface) @ eye)
+
+
+def scaled_by_lot(outputs: Tensor, targets: Tensor) -> Tensor:
+    return random.random() * (outputs - targets).square().mean()
+
+
+def test_the_empirical_fisher_matrix_has_the_criterions_own_draw():
+    """Its factor, c² / N Σ gᵢgᵢᵀ, is read from the loss: with the same c that has c Σ rᵢ² / N, r the residuals."""
+    torch.manual_seed(0)
+    net, targets = nn.Linear(6, 1, bias=False), LABELS[:, None].double()
+    surface = LossSurface(net, scaled_by_lot, [(INPUTS, targets)], dtype=torch.float64, batch_weight=lambda _: 1.0)
+    with torch.no_grad():
+        residuals = net(INPUTS).double() - targets
+    factor = surface.loss() / float(residuals.square().mean())
+    slopes = 2 * factor * residuals * INPUTS.double()
+    for seed in (1, 2):
+        random.seed(seed)
+        found = EmpiricalFisherOperator(surface) @ torch.eye(6, dtype=torch.float64)
+        torch.testing.assert_close(found, slopes.T @ slopes / 24, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("layout", ["coo", "csr", "csc"])
+def test_sparse_batches_have_a_draw_of_their_own(layout):
+    def drawn(inputs: Tensor) -> list[float]:
+        with held_draw(0, (inputs,), torch.device("cpu")):
+            return torch.rand(3).tolist()
+
+    form = {"coo": Tensor.to_sparse, "csr": Tensor.to_sparse_csr, "csc": Tensor.to_sparse_csc}[layout]
+    kept, doubled, moved = (form(given) for given in (INPUTS.relu(), 2 * INPUTS.relu(), INPUTS.flip(0).relu()))
+    assert drawn(kept) == drawn(form(INPUTS.relu()))
+    assert len({tuple(drawn(each)) for each in (kept, doubled, moved)}) == 3
+
+
+def test_a_net_that_draws_takes_sparse_batches():
+    net = nn.Linear(6, 3)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        outputs = torch.sparse.mm(batch[0], model.weight.T)
+        return F.cross_entropy(outputs + torch.rand_like(outputs), batch[1])
+
+    batches = [(INPUTS.relu().to_sparse(), LABELS)]
+    surface = LossSurface(net, batch_loss=loss, batches=batches, batch_weight=lambda _: 1.0)
+    assert len(set(surface.losses(displacements=torch.zeros(3, surface.size)).tolist())) == 1
 
 
 def test_points_far_away_have_the_draw_of_the_origin():
