@@ -14,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 aten = torch.ops.aten
 
 LEAVES_TORCH = {torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__}
+SPLITS_AT = {torch.tensor_split, torch.Tensor.tensor_split}
+"""Functions that read where to split, a tensor, without an operation that tells so."""
 READS_LENGTHS = {aten._pack_padded_sequence.default, aten._pad_packed_sequence.default, aten._ctc_loss.Tensor}
 """Operations whose integers decide what they do, and no other of their inputs; torch's tags do not say so."""
 
@@ -30,10 +32,19 @@ class LeavesTorch(TorchFunctionMode):
         self.copies: list[Tensor] = []
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        mode = get_proxy_mode() if function in LEAVES_TORCH else None
-        if mode is not None and has_proxy_slot(args[0], mode.tracer):
-            self.copies.append(args[0].clone())
+        mode = get_proxy_mode()
+        if mode is not None:
+            leaving = _leaving(function, args, kwargs or {})
+            self.copies += [tensor.clone() for tensor in leaving if has_proxy_slot(tensor, mode.tracer)]
         return function(*args, **(kwargs or {}))
+
+
+def _leaving(function: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The tensors among a function's arguments whose values it takes out of torch."""
+    if function in LEAVES_TORCH:
+        return [args[0]]
+    given = [*args[1:], *(value for name, value in kwargs.items() if name != "input")] if function in SPLITS_AT else []
+    return [value for value in given if isinstance(value, Tensor)]
 
 
 def looked_at(graph: fx.Graph, handed_out: Sequence[fx.Node], num_varying: int) -> list[fx.Node]:
