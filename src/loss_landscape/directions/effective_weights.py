@@ -113,8 +113,3 @@ def _computed(module: nn.Module) -> Iterator[tuple[str, Callable[[nn.Module], Te
 def _parametrized(module: nn.Module, name: str) -> Tensor:
     made: Tensor = module.parametrizations[name]()  # type: ignore[index, operator]
     return made
-
-
-def _is_source(name: str, tensor: str) -> bool:
-    """Whether a parameter of a module, by its name there, is what torch makes a tensor of it of."""
-    return name.startswith(f"parametrizations.{tensor}.") or name in (f"{tensor}_orig", f"{tensor}_g", f"{tensor}_v")

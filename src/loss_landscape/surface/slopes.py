@@ -25,9 +25,9 @@ STEADY = 0.1  # relative: a fault of the derivatives is the same at each step, r
 def slope_objection(objective: Objective, layout: ParameterLayout, origin: Tensor) -> str:
     """What speaks against autograd's gradient at `origin` [P] on a few examples; nothing, "", where it is the loss's slope.
 
-    (L(θ + hv) − L(θ − hv)) / 2h is held against the mean of the gradients at both ends along v; where they differ it is at three
-    steps h that they must, by as much. v is the
-    gradient's direction plus a random one: what autograd leaves out shows in the latter.
+    (L(θ + hv) − L(θ − hv)) / 2h is held against the mean of the gradients at both ends along v; an objection is where
+    they differ by as much at each of three steps h. v is the gradient's direction plus a random one: what autograd leaves out
+    shows in the latter.
     """
     for dtype in dict.fromkeys((torch.float64 if len(origin) <= MAX_PARAMETERS_IN_FLOAT64 else objective.dtype, objective.dtype)):
         try:
