@@ -254,5 +254,6 @@ ENTRIES = [
         build=model("Mamba", "CausalLM", vocab_size=WORDS, hidden_size=16, state_size=4, num_hidden_layers=1, use_cache=False),
         data=texts(8),
         loss=of_next_words,
+        single_inside=True,
     ),
 ]
