@@ -403,7 +403,7 @@ def test_a_block_that_memory_does_not_hold_is_halved_and_it_is_said_once(tmp_pat
     monkeypatch.setattr(Block, "__init__", limited)
     folders = together_in(tmp_path, configs_of((*BITS, "num_tasks=1")))
     assert [about(folder)["block"] for folder in folders] == [32] * 3
-    assert [message for message in caplog.messages if "memory" in message] == [
+    assert [message for message in caplog.messages if "GPU's memory" in message] == [
         "the GPU's memory does not hold 128 runs' steps at once: 64 are taken at a time",
         "the GPU's memory does not hold 64 runs' steps at once: 32 are taken at a time",
     ]
