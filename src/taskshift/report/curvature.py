@@ -56,13 +56,12 @@ def edge_card(tasks: Tasks) -> Card:
     rows = list(LARGEST.measured(tasks).values())
     ratios, threshold = [row.get(RATIO, math.nan) for row in rows], rows[-1].get(THRESHOLD, math.nan)
     is_scaled = bears(rows[-1]) is None and math.isfinite(threshold)
-    border = "no known threshold" if math.isnan(threshold) else f"threshold {number(threshold)}"
     scaled = " (the ratio is of the Hessian as the optimizer scales it)" if is_scaled else ""
     return Card(
         EDGE,
         _edge(ratios[-1]),
         headline=f"{number(ratios[-1])} of the threshold" if math.isfinite(ratios[-1]) else "no ratio",
-        context=f"{border}, λ₁ {number(rows[-1][LARGEST.name])}{scaled}",
+        context=f"{_named(threshold)}, λ₁ {number(rows[-1][LARGEST.name])}{scaled}",
         evidence=sentences([_reached(ratios, threshold)]),
         limits=EDGE_LIMITS,
         settled_by="full-batch steps: batch_size as large as a task" if _edge(ratios[-1]) == "cannot tell" else "",
@@ -83,6 +82,10 @@ def bears(row: Row) -> float | None:
     if not math.isfinite(threshold) or not math.isclose(ratio * threshold, largest, rel_tol=1e-3):
         return None
     return threshold
+
+
+def _named(threshold: float) -> str:
+    return "no known threshold" if math.isnan(threshold) else f"threshold {number(threshold)}"
 
 
 def _edge(ratio: float) -> Answer:
