@@ -38,7 +38,11 @@ class Consolidation(Weighted, AfterStep, AtSwitch):
         first = {name: start.net[name] for name in start.trained}
         names = ("importance", "gathered")
         memory = {key: {name: torch.zeros_like(p) for name, p in first.items()} for key in names}
-        return {**memory, "anchor": {name: p.clone() for name, p in first.items()}, "steps": next(iter(first.values())).new_zeros(())}
+        return {
+            **memory,
+            "anchor": {name: p.clone() for name, p in first.items()},
+            "steps": next(iter(first.values())).new_zeros(()),
+        }
 
     def penalty(self, parameters: Tensors, context: Context) -> Tensor:
         anchor, importance = context.memory["anchor"], context.memory["importance"]

@@ -83,7 +83,8 @@ class LayerRates(StepScaling, AtSwitch):
                 if name not in self._depths or not isinstance(value, Tensor):
                     raise Fault(
                         f"layer_rates: with interval={self.interval} layers keep what the optimizer remembers of them, but "
-                        f"this one's {slot} is not a tensor for each parameter; give interval=1, or another optimizer, such as adam"
+                        f"this one's {slot} is not a tensor for each parameter; give interval=1, or another optimizer, "
+                        "such as adam"
                     )
                 turn = turns[self._depths[name]]
                 if name in before.get(slot, {}):
