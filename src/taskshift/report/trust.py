@@ -70,7 +70,9 @@ def trust_card(tasks: Tasks, planes: Mapping[Place, PlaneFacts]) -> Card:
         "Can the pictures be trusted?",
         _answer(tasks, planes, doubts),
         headline=_times(planes[worst].over_noise) if worst else "float noise not measured" if planes else "no planes",
-        context=f"relief over float noise, the worst of {len(measured)} planes: {_named(worst)}" if worst else "",
+        context=f"relief over float noise, the worst of {len(measured)} measured of {len(planes)} planes: {_named(worst)}"
+        if worst
+        else _counted(planes),
         evidence=sentences(doubts + _facts(tasks, planes)) or "There is no plane and no eigenvalue to be trusted.",
         limits=LIMITS,
         settled_by=_what_settles(tasks, planes, doubts),
@@ -149,6 +151,10 @@ def _times(factor: float) -> str:
     if math.isinf(factor):
         return "no noise"
     return "over 1000 ×" if factor > 1000 else f"{factor:.2g} ×" if math.isfinite(factor) else "nothing finite"
+
+
+def _counted(planes: Mapping[Place, PlaneFacts]) -> str:
+    return f"of {len(planes)} planes" if planes else ""
 
 
 def _named(place: Place) -> str:
