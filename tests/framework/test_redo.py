@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from taskshift.learners.cbp import ContinualBackprop
+from taskshift.learners.rank_restoring import RankRestoring
 from taskshift.learners.redo import ReDo
 from taskshift.shifts.task import Batch
 from tests.framework.test_cbp import standing_still
@@ -128,6 +130,33 @@ def test_new_weights_are_drawn_as_the_net_was():
     one, _ = after_looks(ReDo(0.05, every=1), ones())
     assert one.state["net"]["0.weight"][0].tolist() == [-1, 0]  # this net's own constructor draws nothing else
     assert one.state["net"]["0.weight"][1].tolist() == [0.01, 0]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda: ReDo(10.0, every=1),
+        lambda: ContinualBackprop(0.5, 0, transfer_bias=True),
+        lambda: RankRestoring(ContinualBackprop(0.5, 0)),
+    ],
+)
+def test_frozen_parameters_stay_as_they_are(part):
+    def frozen(seed):
+        torch.manual_seed(seed % 2**31)
+        net = nn.Sequential(nn.Linear(2, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 3)).double()
+        for one in (net[0].bias, net[1].weight, net[1].bias, net[3].bias):
+            one.data.fill_(0.5)
+            one.requires_grad_(False)
+        return net
+
+    one = training_with("redo", part(), make=frozen, optimizer=partial(torch.optim.Adam, lr=0.01), shape=(2,))
+    before = {name: tensor.clone() for name, tensor in one.state["net"].items()}
+    batch = Batch(torch.randn(5, 2, dtype=torch.float64), torch.zeros(5, dtype=torch.int64))
+    for at in range(2):
+        one.state, told = one.learner.step(one.state, batch, F.cross_entropy, one.draws.at(at, one.state["taken"]))
+    assert told.numbers["redo/replaced"] > 0
+    changed = {name for name, tensor in one.state["net"].items() if not torch.equal(tensor, before[name])}
+    assert changed == {"0.weight", "3.weight"}
 
 
 def test_a_layer_without_any_activity_is_dormant_as_a_whole():

@@ -31,7 +31,7 @@ class RankRestoring(AfterStep):
         unit    q = 1
         budget  q = min(q₀, (n q₀ − Σ_kept ‖w‖²_Σ)/new units), at least `least_energy` q₀, where q₀ = tr Σ / (d χ₀)
 
-    χ₀ = E φ(z)², z standard normal, so that a layer of n units with q₀ hands on the variance it is given. No row becomes longer
+    χ₀ = E φ(z)², z standard normal, so that units with q₀ have as their mean square the variance that they are given. No row becomes longer
     than `longest` times what it was drawn as, whatever Σ: directions that the data never move stay as small as they are in a
     fresh net. Where the kept units leave so little that such a row would have less than `least_energy` of what its draw has,
     it is the draw, scaled likewise. The bias becomes −wᵀ mean, so that the unit's input has mean 0; outgoing weights are 0.
@@ -89,9 +89,10 @@ class RankRestoring(AfterStep):
             inputs[name] = one.followed(context.memory["inputs"][name], context.features, decay)
         for group in self.units.groups:
             chosen = done.memory[group.name]["age"] == 0
-            for layer in group.layers:
+            for layer in group.layers:  # its bias, where that is frozen, stays
                 if layer.incoming.tensor in self._inputs:
-                    net |= self._restored(layer, net, chosen, inputs[layer.incoming.tensor], context.settings)
+                    made = self._restored(layer, net, chosen, inputs[layer.incoming.tensor], context.settings)
+                    net |= {name: tensor for name, tensor in made.items() if name not in group.frozen}
         return done._replace(net=net, memory={"units": done.memory, "inputs": inputs})
 
     # -- one layer --------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ class Group:
     """Units that are replaced together: those of one layer, or of all that a residual stream adds up, place by place."""
 
     layers: tuple[UnitLayer, ...]
+    frozen: frozenset[str] = frozenset()  # parameters that are not trained, which stay as they are
 
     @property
     def name(self) -> str:
@@ -54,15 +55,16 @@ class Group:
         for norm in (norm for layer in self.layers for norm in layer.norms):
             begins = ((norm.scale, 1.0), (norm.shift, 0.0), (norm.mean, 0.0), (norm.variance, 1.0))
             found += [(slot, value) for slot, value in begins if slot is not None]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys((slot, value) for slot, value in found if slot.tensor not in self.frozen))
 
 
 def groups_of(start: Start) -> tuple[Group, ...]:
     """The groups whose weights are trained and whose values can be read. Raises ValueError where there are none."""
     flow = unit_flow(start.module, start.example.inputs)
+    frozen = frozenset(name for name, _ in start.module.named_parameters()) - set(start.trained)
     found, why = [], dict(flow.left_out)
     for layers in flow.groups:
-        group = Group(layers)
+        group = Group(layers, frozen)
         tensors = {slot.tensor for slot in [*group.drawn, *(consumer.slot for consumer in group.consumers)]}
         if not tensors <= set(start.trained):
             why[group.name] = "some of its weights are frozen"
@@ -180,12 +182,12 @@ def with_means_kept(group: Group, net: Tensors, chosen: Tensor, means: Sequence[
     """The net whose consumers' outputs keep their mean when the `chosen` units [size] fall silent.
 
     `means` [size] are the units' mean values at each reading. What they gave on average goes into the consumer's bias; where it
-    has none and a batch norm follows, out of that norm's running mean; else nowhere. At the padded rim of a map it is too much.
+    has none and a batch norm follows, out of that norm's running mean; else, or where it is frozen, nowhere. At the padded rim of a map it is too much.
     """
     found = dict(net)
     for consumer in group.consumers:
         slot, weight = consumer.slot, found[consumer.slot.tensor]
-        if consumer.makes is None or consumer.bias is consumer.mean is None:
+        if consumer.makes is None or consumer.bias is consumer.mean is None or consumer.bias in group.frozen:
             continue
         mean = torch.where(chosen, means[group.readings.index(consumer.reading)], 0.0)
         shape = [1] * weight.dim()
