@@ -305,9 +305,8 @@ def test_a_rehearsal_and_a_trial_leave_no_trace_in_the_optimizer(name, stream):
         training = training_of(new_net(stream.data.device), finished(OPTIMIZERS[name], (Optimizer, Rule)), stream)
         if tries:
             training.rehearse(task, stream.gather(task, task.train[:2]))
-        groups = [
-            {key: value for key, value in group.items() if key != "params"} for group in training.learner.optimizer.param_groups
-        ]
+        held = training.learner.optimizer.param_groups
+        groups = [{key: value for key, value in group.items() if key != "params"} for group in held]
         batches = list(stream.epoch(task, 0))
         for number, batch in enumerate(batches[:4]):
             if tries:

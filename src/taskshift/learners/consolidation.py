@@ -134,7 +134,7 @@ class MAS(Averaged):
 class SI(Consolidation):
     """Synaptic intelligence (Zenke et al. 2017): Ω = max(0, Σ −g Δθ) / ((θ − θ*)² + `damping`), over the task's steps.
 
-    What a step brings, −g Δθ, is taken with the parameters as the optimizer left them.
+    Δθ goes from where the step began to what the optimizer, and what acts before this part, made of it.
     """
 
     def __init__(self, weight: float, decay: float = 1.0, damping: float = 0.1):

@@ -82,9 +82,8 @@ class LayerRates(StepScaling, AtSwitch):
             for name, value in of.items():
                 if name not in self._depths or not isinstance(value, Tensor):
                     raise Fault(
-                        f"layer_rates: with interval={self.interval} layers keep what the optimizer remembers of them, but "
-                        f"this one's {slot} is not a tensor for each parameter; give interval=1, or another optimizer, "
-                        "such as adam"
+                        f"layer_rates: with interval={self.interval} layers keep what the optimizer remembers of them, but this "
+                        f"one's {slot} is not a tensor for each parameter; give interval=1, or another optimizer, such as adam"
                     )
                 turn = turns[self._depths[name]]
                 if name in before.get(slot, {}):

@@ -92,8 +92,8 @@ class Learner:
     """How `net` learns. It holds no tensor that changes: `init` makes a state, `step` takes one and gives the next.
 
     A step takes the loss's gradient as `gradient` says (null: at the parameters), the regularisers' with it, clips it to the norm
-    `gradient_clip` (null: it does not), lets the optimizer's rule step and the interventions act, first those of the regularisers
-    that are interventions as well. The scheduler steps after every
+    `gradient_clip` (null: it does not), lets the optimizer's rule step and the interventions act: first those that scale the
+    step, then regularisers that are interventions as well, then the others in the order given. The scheduler steps after every
     batch or every epoch (`scheduler_every`); with `restart_scheduler` each task begins with the settings of the first.
 
     SGD, Adam, AdamW and RMSprop of torch.optim become pure rules that step alike; any other optimizer, and parts that work in

@@ -24,8 +24,8 @@ class SelfNormalizedResets(AfterStep):
     After Farias and Jozefiak 2025. A unit fires on an example where its value is above 0, at any place of a map. Times between
     firings are counted by example, also within a batch, in bins of a quarter of an octave. After each `window` steps T becomes
     the quantile of those seen in the window, where that is smaller, else `expansion` times T; it lies within `shortest` and
-    `longest`, where it begins. A unit without any keeps its T. In a step at most a sixty-fourth of a layer begins anew, those
-    longest overdue first.
+    `longest`, where it begins. A unit without any keeps its T. In a step at most a sixty-fourth of a layer, rounded up, begins
+    anew, those longest overdue first.
     """
 
     quantities = (replaced_units("Farias and Jozefiak 2025; `eta`"),)
