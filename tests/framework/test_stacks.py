@@ -450,7 +450,9 @@ def test_settings_may_differ_in_a_block_and_structure_may_not():
     assert one is not other, "another kind of part"
 
 
-@pytest.mark.parametrize("learner", sorted(path.stem for path in Path("conf/learner").glob("*.yaml") if path.stem != "own"))
+@pytest.mark.parametrize(
+    "learner", sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "learner").glob("*.yaml") if path.stem != "own")
+)
 def test_learners_of_other_seeds_and_rates_are_alike(learner):
     assert unlike(*learners_of(f"learner={learner}")) is None
 
