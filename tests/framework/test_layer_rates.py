@@ -247,6 +247,26 @@ def test_with_control_a_weight_turns_as_far_whatever_its_norm(control):
         assert turned[1] == pytest.approx(turned[0] / 49, rel=0.05)
 
 
+class Stream(nn.Module):
+    """One weight that a norm follows alone, one that writes into a residual stream before its norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.alone, self.writes = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.inner, self.outer, self.head = nn.LayerNorm(6), nn.LayerNorm(6), nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        stream = self.first(inputs)
+        return self.head(self.outer(stream + self.writes(torch.relu(self.inner(self.alone(stream))))))
+
+
+def test_a_weight_that_writes_into_a_stream_has_no_free_scale():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        training = training_of(Stream().double(), effective_rate=EffectiveRate())
+    assert set(training.state["parts"]["effective_rate"]["norms"]) == {"alone.weight"}
+
+
 def test_a_net_without_norms_has_no_free_scale():
     with pytest.raises(ValueError, match="no norm layer with a scale follows a trained weight, so no layer's own is free"):
         training_of(net_of(norm=False), effective_rate=EffectiveRate())

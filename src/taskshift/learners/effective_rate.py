@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from loss_landscape import unit_flow
+from taskshift.learners.forward import Forward
 from taskshift.learners.interventions import StepScaling
 from taskshift.learners.part import Context, Memory, Start, Subject
 from taskshift.quantities import Quantity
+from taskshift.randomness import random_state_kept
 
 POWERS = {"sgd": 2, "adam": 1}
+MOST_CHANGED = 0.01  # of the outputs, by a weight's doubling: what a norm's ε may do
 
 
 class EffectiveRate(StepScaling):
@@ -24,6 +27,10 @@ class EffectiveRate(StepScaling):
     layers slow down without anybody having asked for it. With `control` each step is scaled by (‖W‖/‖W₀‖)ᵖ, which undoes that.
     ‖W‖ is the whole weight's Frobenius norm, W₀ the one at the run's start.
 
+    A weight that writes into a residual stream is followed by a norm too, but not alone: its scale counts. Weights are those
+    with which, doubled at the start, the net gives the same. A bias before the norm is doubled with its weight: where it is not
+    small, the weight's scale alone is not quite free. Beside another part that scales the step, η is still the optimizer's own.
+
     Raises ValueError for a net in which no norm layer, with a scale of its own, follows a trained weight.
     """
 
@@ -31,7 +38,7 @@ class EffectiveRate(StepScaling):
         Quantity(
             "effective_lr",
             "η/‖W‖ᵖ as it is used, the mean over the layers, summed over the steps",
-            "steps",
+            "",
             "van Laarhoven 2017; `steps`, `control`",
             panel="effective learning rate, summed over an epoch",
         ),
@@ -53,7 +60,7 @@ class EffectiveRate(StepScaling):
     def init(self, start: Start) -> Memory:
         flow = unit_flow(start.module, start.example.inputs)
         followed = dict.fromkeys(layer.incoming.tensor for layer in flow.layers if layer.norms)
-        self._weights = tuple(name for name in followed if name in start.trained)
+        self._weights = tuple(name for name in followed if name in start.trained and _is_free(name, start))
         if not self._weights:
             raise ValueError(
                 "no norm layer with a scale follows a trained weight, so no layer's own is free; give net.norm=layer or batch"
@@ -71,6 +78,18 @@ class EffectiveRate(StepScaling):
         angles = [_angle(before[name], net[name]) for name in self._weights]
         numbers = {"effective_lr": torch.stack(rates).mean(), "rotation": torch.stack(angles).mean()}
         return subject._replace(net=net if self.control else {}, numbers=numbers)
+
+
+def _is_free(name: str, start: Start) -> bool:
+    """Whether twice the weight, and twice its bias, leave what the net gives in training as it is, but for a norm's ε."""
+    bias = f"{name.rpartition('.')[0]}.bias"
+    doubled = {**start.net, **{key: 2 * start.net[key] for key in (name, bias) if key in start.net}}
+    inputs, forward = start.example.inputs, Forward(start.module)
+    with random_state_kept(inputs.device), torch.no_grad():
+        before = forward(start.net, inputs)[0]
+    with random_state_kept(inputs.device), torch.no_grad():
+        after = forward(doubled, inputs)[0]
+    return bool((after - before).norm() <= MOST_CHANGED * before.norm())
 
 
 def _angle(one: Tensor, other: Tensor) -> Tensor:
