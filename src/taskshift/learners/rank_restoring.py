@@ -31,11 +31,11 @@ class RankRestoring(AfterStep):
         unit    q = 1
         budget  q = min(q₀, (n q₀ − Σ_kept ‖w‖²_Σ)/new units), at least `least_energy` q₀, where q₀ = tr Σ / (d χ₀)
 
-    χ₀ = E φ(z)², z standard normal, so that units with q₀ have as their mean square the variance that they are given. No row becomes longer
-    than `longest` times what it was drawn as, whatever Σ: directions that the data never move stay as small as they are in a
-    fresh net. Where the kept units leave so little that such a row would have less than `least_energy` of what its draw has,
-    it is the draw, scaled likewise. The bias becomes −wᵀ mean, so that the unit's input has mean 0; outgoing weights are 0.
-    `diagonal` neglects what inputs have in common.
+    χ₀ = E φ(z)², z standard normal, so that units with q₀ have as their mean square the variance that they are given. No row
+    becomes longer than `longest` times what it was drawn as, whatever Σ: directions that the data never move stay as small as
+    they are in a fresh net. Where the kept units leave so little that such a row would have less than `least_energy` of what its
+    draw has, it is the draw, scaled likewise. The bias becomes −wᵀ mean, so that the unit's input has mean 0; outgoing weights
+    are 0. `diagonal` neglects what inputs have in common.
 
     For linear layers and plain 2-D convolutions; units of others are replaced as `units` does it.
     """

@@ -182,7 +182,8 @@ def with_means_kept(group: Group, net: Tensors, chosen: Tensor, means: Sequence[
     """The net whose consumers' outputs keep their mean when the `chosen` units [size] fall silent.
 
     `means` [size] are the units' mean values at each reading. What they gave on average goes into the consumer's bias; where it
-    has none and a batch norm follows, out of that norm's running mean; else, or where it is frozen, nowhere. At the padded rim of a map it is too much.
+    has none and a batch norm follows, out of that norm's running mean; else, or where it is frozen, nowhere. At the padded rim of
+    a map it is too much.
     """
     found = dict(net)
     for consumer in group.consumers:
