@@ -89,6 +89,29 @@ def test_a_norm_belongs_to_the_layer_before_it():
     assert len(set(depths.values())) == len(kernels)
 
 
+class Positioned(nn.Module):
+    """A table beside layers, and attention, whose output layer is called by no module's call."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(3, 8))
+        self.first = nn.Linear(4, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, inputs):
+        hidden = self.first(inputs[:, None]) + self.table
+        return self.head(self.attention(hidden, hidden, hidden)[0].mean(dim=1))
+
+
+def test_what_stands_beside_layers_belongs_to_the_nearest():
+    net = Positioned()
+    depths = depths_of(net, torch.zeros(2, 4), tuple(name for name, _ in net.named_parameters()))
+    assert depths["table"] == depths["first.weight"] == 0
+    assert depths["attention.in_proj_weight"] == depths["attention.out_proj.weight"] == depths["attention.out_proj.bias"] == 0.5
+    assert depths["head.weight"] == 1
+
+
 # -- rates
 
 

@@ -247,6 +247,13 @@ def test_cells_that_are_lost_are_told_and_do_no_harm(tmp_path):
     write_run_report(folder)
 
 
+def test_a_damaged_config_is_one_sentence(tmp_path):
+    folder = project_run(tmp_path, num_tasks=2)
+    (folder / "config.yaml").write_text("{[")
+    with pytest.raises(Fault, match="config.yaml is damaged"):
+        report([folder])
+
+
 def test_a_run_that_was_killed_has_a_page_of_what_is_there(tmp_path):
     folder = project_run(tmp_path, num_tasks=2)
     lines = (folder / "metrics.jsonl").read_text().splitlines()

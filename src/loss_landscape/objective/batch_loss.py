@@ -36,7 +36,7 @@ class BatchLoss:
         if not (isinstance(batch, tuple | list) and len(batch) == 2):
             raise TypeError(
                 f"each batch must be (inputs, targets) for a loss_fn, got {_kind_of(batch)}; for other batches give "
-                "batch_loss=f(model, batch) instead"
+                "batch_loss=f(model, batch), to the Writer custom_loss_fn=, instead"
             )
         with torch.no_grad():
             with _explained("the net, in eval mode,", inputs=batch[0]):

@@ -275,4 +275,7 @@ def _is_one_batch(batches: Any) -> bool:
 
 def _check_that_it_moves(loss_fn: LossFunction | None, model: nn.Module) -> None:
     if isinstance(loss_fn, nn.Module) and {id(p) for p in loss_fn.parameters()} & {id(p) for p in model.parameters()}:
-        raise ValueError("loss_fn holds parameters of the net, which it would not see move; give batch_loss=f(model, batch)")
+        raise ValueError(
+            "loss_fn holds parameters of the net, which it would not see move; give batch_loss=f(model, batch), to the Writer "
+            "custom_loss_fn="
+        )

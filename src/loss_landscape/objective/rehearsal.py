@@ -68,7 +68,8 @@ class Rehearsal:
         if names := _outside(watch):
             raise NotEvaluableError(
                 f"{what} reads {_listed(names)} of the net itself, beside its outputs, and would not see it move; give what it "
-                "adds as regularizer=f(model), or the whole as batch_loss=f(model, batch)"
+                "adds as regularizer=f(model), or the whole as batch_loss=f(model, batch), to the Writer "
+                "as custom_loss_fn="
             )
 
     def outside(self, net: FunctionalNet) -> dict[Hashable, Tensor]:

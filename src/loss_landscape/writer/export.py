@@ -31,11 +31,16 @@ def _page(path: Path, record: LandscapeRecord) -> None:
     write_page(path, landscape_page(record))
 
 
-def export_record(path: str | Path, record: LandscapeRecord) -> Path:
-    """Write `record` to `path`, whole or not at all; ValueError, with the endings there are, for another one."""
-    path = Path(path)
-    known = exports()
+def writable(path: str | Path) -> Path:
+    """The path of a file whose kind is known; ValueError, with the endings there are, for another one."""
+    path, known = Path(path), exports()
     if path.suffix not in known:
         raise ValueError(f"{path}: the ending says what is written, and there are {', '.join(known)}")
-    known[path.suffix](path, record)
+    return path
+
+
+def export_record(path: str | Path, record: LandscapeRecord) -> Path:
+    """Write `record` to a `writable` path, whole or not at all."""
+    path = writable(path)
+    exports()[path.suffix](path, record)
     return path

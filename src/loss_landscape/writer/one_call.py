@@ -14,7 +14,7 @@ from loss_landscape.explorer.loss_options import LossKeywords
 from loss_landscape.results.landscape import MODES, Landscape
 from loss_landscape.storage.database import now
 from loss_landscape.storage.records import LandscapeRecord
-from loss_landscape.writer.export import export_record
+from loss_landscape.writer.export import export_record, writable
 from loss_landscape.writer.metadata import landscape_facts, system_facts
 
 
@@ -43,7 +43,7 @@ def sample_landscape(
     """
     if mode not in MODES:
         raise ValueError(f"mode must be '1d', '2d' or '3d', got {mode!r}")
-    path = Path(output_path)
+    path = writable(output_path)  # before anything is computed
     checkpointing = Checkpointing(path.with_name(f".unfinished.{path.stem}.npz"))
     with Explorer(model, loss_fn, data_loader, seed=seed, **options) as explorer:
         dimensions = MODES.index(mode) + 1

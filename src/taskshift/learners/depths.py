@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +14,25 @@ def depths_of(net: nn.Module, inputs: Tensor, names: tuple[str, ...]) -> Mapping
     """The parameters `names` → how deep they lie, from 0 in the first layer to 1 in the last.
 
     A layer begins with a module that has a matrix or a kernel, in the order in which a forward pass enters them; norms and other
-    vectors after it belong to it. What the pass never enters belongs to the first layer. Of one layer alone the depth is 1.
+    vectors after it belong to it. What a module holds beside the modules in it, such as a table of positions, belongs to the
+    layer that is entered next, and what the pass never enters to that of the module around it. Of one layer alone the depth is 1.
     """
-    order = _entered(net, inputs)
-    numbers: dict[str, int] = {}
-    layer = -1
+    numbers: dict[str, int] = {}  # of the modules that are entered
+    order, layer = _entered(net, inputs), -1
+    around = {module.rpartition(".")[0] for module in order if module}
     for module in order:
-        own = [name for name in names if _holder(name) == module]
-        if any(net.get_parameter(name).dim() > 1 for name in own):
+        if module not in around and any(net.get_parameter(name).dim() > 1 for name in names if _holder(name) == module):
             layer += 1
-        numbers |= {name: max(layer, 0) for name in own}
+        numbers[module] = layer + 1 if module in around else max(layer, 0)
     last = max(layer, 0)
-    return {name: numbers.get(name, 0) / last if last else 1.0 for name in names}
+    return {name: min(numbers[_nearest(_holder(name), numbers)], last) / last if last else 1.0 for name in names}
+
+
+def _nearest(module: str, entered: Collection[str]) -> str:
+    """The module, or the nearest one around it that is entered; the net itself is."""
+    while module not in entered:
+        module = module.rpartition(".")[0]
+    return module
 
 
 def _holder(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from taskshift.intact import damaged
 from taskshift.pictures.draw import Curve
 from taskshift.quantities import Quantities, Quantity
 from taskshift.run_folder import read_quantities
@@ -138,6 +139,9 @@ def _heading(folder: Path) -> str:
     import yaml
 
     path = folder / "config.yaml"
-    config = yaml.safe_load(path.read_text()) if path.exists() else {}
+    try:
+        config = yaml.safe_load(path.read_text()) if path.exists() else {}
+    except yaml.YAMLError as error:
+        raise damaged(path, " ".join(str(error).split())) from error
     facts = [str(config[key]) for key in ("task_shift_mode", "arch") if key in config]
     return " · ".join([folder.resolve().name, *facts])

@@ -53,6 +53,14 @@ def test_one_call_needs_no_database(tmp_path, monkeypatch):
         sample_landscape(user_net(), loader_of(), F.cross_entropy, tmp_path / "l.xyz", grid_size=3)
 
 
+def test_an_unknown_ending_is_told_before_anything_is_computed(tmp_path):
+    def called(outputs, targets):
+        raise AssertionError("the loss was computed")
+
+    with pytest.raises(ValueError, match="the ending says what is written"):
+        sample_landscape(user_net(), loader_of(), called, tmp_path / "landscape.xyz")
+
+
 # -- folders
 
 
