@@ -28,7 +28,6 @@ from taskshift.nets.mlp import MLP
 from taskshift.shifts.losses import CrossEntropy
 from taskshift.shifts.task import Batch, Task
 from taskshift.training import Training
-from tests.framework.gradient_terms import terms_before_norms
 from tests.framework.learning import ActivitySquared, Noise, PowerIteration, Redraw, Tortoise, TowardStart
 from tests.framework.written_steps import STEPS, Twin
 
@@ -120,10 +119,7 @@ def by_program(training, shape, *, compiles, size=6):
 
 
 COMPILED = ("backprop", "hare_and_tortoise", "sam", "spectral_regularization", "upgd")
-"""Learners that are compiled on the MLP; the first also on the convnet."""
-
-TERMS = 1e-6
-"""What float32 may be off, relative to the terms of a sum: 17 units of rounding."""
+"""Learners that `make test-slow` compiles on the MLP; the first also on the convnet."""
 
 
 def programs():
@@ -131,14 +127,15 @@ def programs():
     for name, kind, dtype in product(LEARNERS, NETS, (torch.float64, torch.float32)):
         of = f"{name}-{kind}-{str(dtype).removeprefix('torch.')}"
         yield pytest.param(name, kind, dtype, False, id=f"{of}-replay", marks=[pytest.mark.slow] if kind != "mlp" else [])
-        is_slow = name in COMPILED and (kind == "mlp" or name == COMPILED[0])
-        mark = pytest.mark.slow if is_slow else pytest.mark.exhaustive
+        if kind != "mlp" and dtype == torch.float32:
+            continue  # norms over six examples round by some 1e-6, eager as well: see the next test
+        mark = pytest.mark.slow if name in COMPILED and (kind == "mlp" or name == COMPILED[0]) else pytest.mark.exhaustive
         yield pytest.param(name, kind, dtype, True, id=f"{of}-compiled", marks=mark)
 
 
 @pytest.mark.parametrize(("name", "kind", "dtype", "compiles"), list(programs()))
 def test_a_program_steps_as_the_learner_does(name, kind, dtype, compiles):
-    """From the same state, step by step; in float32 sums that a norm makes small may be off by the size of their terms."""
+    """From the same state, step by step."""
     make, shape = NETS[kind]
     training = training_of(name, lambda seed: make(seed).to(dtype), shape)
     training, task = by_program(training, shape, compiles=compiles)
@@ -150,32 +147,44 @@ def test_a_program_steps_as_the_learner_does(name, kind, dtype, compiles):
         steps = training.learn_all(task, Batch(batch.inputs[None], targets[None]))
         torch.testing.assert_close(steps.losses[0], step.loss, rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(steps.outputs, step.outputs, rtol=tolerance, atol=tolerance)
-        rounded = {}
-        if compiles and kind != "mlp" and dtype == torch.float32:
-            terms = terms_before_norms(standing(make, before["net"]), inputs, targets)
-            rounded = {f"state.slots.momentum_buffer.{of}": TERMS * size for of, size in terms.items()}
-        assert_same_state(training.state, expected, tolerance, rounded=rounded)
+        assert_same_state(training.state, expected, tolerance)
 
 
-def standing(make, tensors):
-    """The net with these tensors, in float64."""
-    net = make(0)
-    net.load_state_dict({name: tensor.to(net.state_dict()[name].dtype) for name, tensor in tensors.items()})
-    return net
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == COMPILED[0] else pytest.mark.exhaustive) for name in LEARNERS]
+)
+def test_a_compiled_convnet_rounds_no_worse_than_its_eager_step(name):
+    """In float32, both held against the float64 step from the same state: two orders of the same sums round alike."""
+    make, shape = NETS["convnet with batch norm"]
+    exact = training_of(name, make, shape)
+    training, task = by_program(training_of(name, lambda seed: make(seed).float(), shape), shape, compiles=True)
+    for number, (inputs, targets) in enumerate(batches(shape)):
+        batch, before = Batch(inputs.float(), targets), checkpoint.cloned(training.state)
+        draws, acting = training.draws.at(number, before["taken"]), training.learner.acting(number)
+        eager, _ = training.learner.step(before, batch, task.loss, draws, acting=acting)
+        given = Batch(batch.inputs.double(), targets)
+        expected, _ = exact.learner.step(in_float64(before), given, task.loss, in_float64(draws), acting=acting)
+        training.learn_all(task, Batch(batch.inputs[None], targets[None]))
+        assert largest_error(training.state, expected) <= 2 * largest_error(eager, expected) + 1e-6
 
 
-def assert_same_state(ours, theirs, tolerance, at="state", *, rounded=()):
-    """`rounded` has what more single tensors may be off, by their place in the state."""
+def in_float64(state):
+    return tree_map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor, dict(state))
+
+
+def largest_error(ours, exact):
+    pairs = zip(tree_flatten(dict(ours))[0], tree_flatten(dict(exact))[0], strict=True)
+    return max((one.double() - other.double()).abs().max().item() for one, other in pairs)
+
+
+def assert_same_state(ours, theirs, tolerance, at="state"):
     assert type(ours) is type(theirs) or isinstance(ours, dict)
-    if at in rounded:
-        assert ((ours - theirs).abs() <= tolerance * (1 + theirs.abs()) + rounded[at]).all(), at
-        return
     if isinstance(ours, torch.Tensor):
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance, msg=lambda words: f"{at}: {words}")
         return
     assert ours.keys() == theirs.keys(), at
     for key in ours:
-        assert_same_state(ours[key], theirs[key], tolerance, f"{at}.{key}", rounded=rounded)
+        assert_same_state(ours[key], theirs[key], tolerance, f"{at}.{key}")
 
 
 # -- a stack ------------------------------------------------------------------------------------------------------
@@ -217,7 +226,7 @@ def test_a_block_steps_as_its_members_do(name, kind, compiles):
             expected, told = learner.step(before[number], inputs[number][at], task.loss, draws, acting=acting)
             state, steps = found[number]
             member.take(state, given[number])
-            assert_same_state(member.state, expected, 1e-12, rounded={})
+            assert_same_state(member.state, expected, 1e-12)
             torch.testing.assert_close(steps.losses[0], told.loss, rtol=1e-12, atol=1e-12)
             torch.testing.assert_close(steps.outputs, told.outputs, rtol=1e-12, atol=1e-12)
 
