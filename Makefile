@@ -6,7 +6,7 @@ OLDEST := build/oldest
 
 ONE_THREAD := OMP_NUM_THREADS=1
 TWO_PROCESSES := -n 2 --dist loadfile
-PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest $(TWO_PROCESSES)
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest $(TWO_PROCESSES) --durations=15
 
 .PHONY: help setup run test test-slow test-all test-oldest soak check format bench docs notebook
 .DEFAULT_GOAL := help
@@ -25,7 +25,7 @@ $(VENV)/.ready: setup.py pyproject.toml
 run: setup ## the main command on the embedded data
 	$(BIN)/python train.py task_shift_mode=permuted lla.enable_sam=true
 
-test: setup ## tier 1, within 8 minutes on two cores: every learner, eager and replayed, on an MLP
+test: setup ## tier 1, a quarter of an hour on two cores: every learner, eager and replayed, on an MLP
 	$(PYTEST) -m "not slow and not exhaustive"
 
 test-slow: setup ## tier 2, within an hour, in CI: convnets, some compiled programs, real images, a real install, a real SLURM
