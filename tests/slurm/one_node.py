@@ -75,6 +75,12 @@ def until(what: Callable[[], object]) -> object:
     return found
 
 
+def end_of(job: str) -> str:
+    """The state in which a job ends: a run is done a little before the process that carried it out."""
+    under_way = {"PENDING", "RUNNING", "COMPLETING"}
+    return str(until(lambda: {record_of(job)["JobState"]} - under_way).pop())
+
+
 def queued_by(sweep: SweepFolder) -> dict[str, str]:
     """The job of each run, once all of them have one."""
     until(lambda: sweep.file.exists() and all(entry["job"] for entry in sweep.runs().values()))

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from taskshift.compare import differences
-from tests.slurm.one_node import NEEDS_SLURM, called, command, on_slurm, record_of, sweep_in
+from tests.slurm.one_node import NEEDS_SLURM, called, command, end_of, on_slurm, sweep_in
 
 pytestmark = NEEDS_SLURM
 
@@ -29,7 +29,7 @@ def test_a_search_runs_its_trials_as_jobs(cluster, place):
     assert searched.returncode == 0, searched.stderr
     sweep = sweep_in(place)
     jobs = {entry["job"] for entry in sweep.runs().values()}
-    assert {record_of(job)["JobState"] for job in jobs} == {"COMPLETED"}
+    assert {end_of(job) for job in jobs} == {"COMPLETED"}
     assert len({job.partition("_")[0] for job in jobs}) == 2  # arrays of two
     found = yaml.safe_load((sweep.path / "optimization_results.yaml").read_text())
     rate = found["best_params"]["learner.optimizer.lr"]

@@ -10,9 +10,9 @@ from taskshift.compare import differences
 from taskshift.sweeps.states import states
 from tests.slurm.one_node import (
     NEEDS_SLURM,
-    SECONDS,
     called,
     command,
+    end_of,
     in_second_task,
     launched,
     on_slurm,
@@ -75,8 +75,7 @@ def test_a_member_that_fails_leaves_the_others_and_fails_the_job(cluster, place)
     assert "seed=1: failed" in failing.stderr
     sweep = sweep_in(place)
     [job] = {entry["job"] for entry in sweep.runs().values()}
-    told = subprocess.run(["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True, timeout=SECONDS)
-    assert "JobState=FAILED" in told.stdout
+    assert end_of(job) == "FAILED"
     assert {entry["label"]: states(sweep)[key].state for key, entry in sweep.runs().items()} == {
         "seed=0": "done",
         "seed=1": "failed",

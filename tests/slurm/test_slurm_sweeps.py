@@ -18,6 +18,7 @@ from tests.slurm.one_node import (
     SECONDS,
     called,
     command,
+    end_of,
     in_second_task,
     known_arrays,
     launched,
@@ -91,7 +92,7 @@ def test_requeued_preempted_killed_and_failing_jobs_end_with_the_bits_of_one_pro
     assert "12 runs, 1 to carry out" in again.stdout  # the killed one; what the first launcher had queued is left alone
     assert [key for key, entry in sweep.runs().items() if entry["job"] != jobs[key]] == [killed]
     failed = [key for key in jobs if (sweep.run_folder(key) / "FAILED").exists()]
-    assert [record_of(jobs[key])["JobState"] for key in failed] == ["FAILED", "FAILED"]
+    assert [end_of(jobs[key]) for key in failed] == ["FAILED", "FAILED"]
     assert all("RuntimeError: failing on purpose" in (sweep.run_folder(key) / "FAILED").read_text() for key in failed)
 
     (place / "fail").unlink()
@@ -143,7 +144,7 @@ def test_a_launcher_killed_while_it_queues_queues_nothing_twice(cluster, place, 
     assert again.returncode == 0, again.stderr
     lost_states = {record_of(f"{lost}_{number}")["JobState"] for number in (0, 1)}
     assert lost_states <= {"FAILED", "CANCELLED"}  # before they began or after: submitit had told them no run yet
-    assert {record_of(entry["job"])["JobState"] for entry in sweep.runs().values()} == {"COMPLETED"}
+    assert {end_of(entry["job"]) for entry in sweep.runs().values()} == {"COMPLETED"}
     arrays = {entry["job"].partition("_")[0] for entry in sweep.runs().values()}
     assert known_arrays() - before == arrays | {lost}
     assert len(arrays) == 1
