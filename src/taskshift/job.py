@@ -22,12 +22,13 @@ from taskshift.evaluators.evaluator import MeasuredPhase
 from taskshift.execute import Execution, begun, kept, settle
 from taskshift.execution.shared import Shared
 from taskshift.faults import Fault
+from taskshift.identity import refuse_another_identity
 from taskshift.intact import absent
 from taskshift.origin import cpu_model, describe_run
 from taskshift.progress import EpochSums, Phase, Progress
 from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Moment, Opening
-from taskshift.run_folder import RunFolder, Written, disk_faults, line_of, read_rows, refuse_another_identity
+from taskshift.run_folder import RunFolder, Written, disk_faults, line_of, read_rows
 from taskshift.shifts.task import Task
 from taskshift.stack import Stack
 from taskshift.threads import fitting_threads

@@ -17,10 +17,11 @@ from taskshift.config.saved import read_config
 from taskshift.config.words import shown
 from taskshift.evaluators.evaluator import MeasuredPhase
 from taskshift.faults import Fault
+from taskshift.identity import identity
 from taskshift.intact import read_json, write_json
 from taskshift.job import warn_of_another_machine
 from taskshift.origin import describe_run
-from taskshift.run_folder import RunFolder, identity, read_rows
+from taskshift.run_folder import RunFolder, read_rows
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
+from taskshift.identity import identity
 from taskshift.plugin_code import plugin_files
-from taskshift.run_folder import identity
 
 PACKAGES = ("taskshift", "torch", "torchvision", "numpy", "scipy", "hydra-core", "omegaconf", "wandb")
 

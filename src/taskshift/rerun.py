@@ -13,7 +13,8 @@ from taskshift.config.saved import Word, changed, read_config, read_words
 from taskshift.config.targets import find_plugins
 from taskshift.config.words import no_such_key
 from taskshift.faults import Fault
-from taskshift.run_folder import FREE, IDENTITY, RunFolder, run_folder_of
+from taskshift.identity import FREE, IDENTITY
+from taskshift.run_folder import RunFolder, run_folder_of
 
 
 def rerun(folder: Path, overrides: Sequence[str]) -> RunFolder:

@@ -1,4 +1,4 @@
-"""A run's folder: its places, its lock, its identity, its record."""
+"""A run's folder: its places, its lock, its record."""
 
 from __future__ import annotations
 
@@ -28,16 +28,6 @@ HALF_A_FOLDER = re.compile(r"\.[^.]+\.partial")
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """What a disk says that is full, or may not be written."""
-
-IDENTITY = (
-    "seed", "arch", "data", "validation", "net", "learner", "task_shift_mode", "task_shift",
-    "epochs", "batch_size", "evaluate_every", "log_every", "plugins", "lla", "watch",
-)  # fmt: skip
-"""The keys that make a run what it is; all others may change when it is resumed."""
-
-FREE = ("data.root", "data.download", "lla.on_error", "lla.shards", "lla.runtime")
-"""Keys below those of `IDENTITY` that may change all the same."""
-
 
 PAGE = "report.html"
 """What shows a run, or a sweep, in a browser."""
@@ -358,45 +348,3 @@ def task_of(path: Path) -> int:
 
 def _numbered_before(task: int, paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if task_of(path) < task]
-
-
-def refuse_another_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    """Raise a Fault naming the differing keys where `new` is not the run that `old` describes.
-
-    Evaluators may be switched off and watchers left out, never taken in: earlier tasks lack their numbers. `num_tasks` may grow.
-    """
-    before, after = identity(old), identity(new)
-    sentences = [
-        f"{key}: this folder's run has {before.get(key, 'no such key')!r}, the command says {after.get(key, 'no such key')!r}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key, _ABSENT) != after.get(key, _ABSENT) and not _switched_off(key, before, after)
-    ]
-    if new["num_tasks"] < old["num_tasks"]:
-        sentences.append(
-            f"num_tasks: this folder's run has {old['num_tasks']}; it may be extended, not cut to {new['num_tasks']}"
-        )
-    if sentences:
-        raise Fault(f"{path} holds another run; give another run_name, or the settings it has:", *sentences)
-
-
-_ABSENT = object()
-
-
-def _switched_off(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    if key.startswith("watch."):
-        return ".".join([*key.split(".")[:2], "_target_"]) not in after
-    return key.startswith("lla.enable_") and before.get(key) is True and after.get(key) is False
-
-
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run what it is, as dotted keys; without watchers there is no word of them."""
-    flat = dict(flattened({key: config.get(key) for key in IDENTITY if key != "watch" or config.get(key)}))
-    return {key: value for key, value in flat.items() if not any(key == free or key.startswith(f"{free}.") for free in FREE)}
-
-
-def flattened(node: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from flattened(value, f"{at}.{key}" if at else str(key))
-    else:
-        yield at, list(node) if isinstance(node, Sequence) and not isinstance(node, str) else node

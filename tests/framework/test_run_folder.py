@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from taskshift.faults import Fault
-from taskshift.run_folder import RunFolder, Written, disk_faults, held, identity, is_held, read_rows, refuse_another_identity
+from taskshift.identity import identity, refuse_another_identity
+from taskshift.run_folder import RunFolder, Written, disk_faults, held, is_held, read_rows
 
 CONFIG = {
     "seed": 0,

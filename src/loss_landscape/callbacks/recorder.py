@@ -67,8 +67,8 @@ class TrainingRecorder:
     def __enter__(self) -> Self:
         try:
             self.check()
-        except BaseException:
-            self._let_go(None)
+        except BaseException as error:
+            self._let_go(type(error))
             raise
         return self
 

@@ -11,8 +11,9 @@ import yaml
 
 from taskshift.config.words import shown
 from taskshift.faults import Fault
+from taskshift.identity import flattened
 from taskshift.intact import write_text
-from taskshift.run_folder import disk_faults, flattened, held
+from taskshift.run_folder import disk_faults, held
 
 FREE = ("use_wandb", "wandb", "recorder", "data.root", "data.download", "lla.logging.out_root", "lla.logging.wandb")
 """Keys on which no number depends, with all that is below them."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from loss_landscape.page.content import Cell, MatrixView, RunView, Table
+from taskshift.identity import flattened
 from taskshift.intact import read_any_json
 from taskshift.pictures.written_run import WrittenRun
 from taskshift.report.cards import cards_of
@@ -16,7 +17,7 @@ from taskshift.report.charts import panels_after, panels_before
 from taskshift.report.moments import GONE, analyses_of, moment_of, planes_of
 from taskshift.report.trust import PlaneFacts
 from taskshift.report.words import tasks_in_words
-from taskshift.run_folder import RunFolder, flattened
+from taskshift.run_folder import RunFolder
 from taskshift.summary import Row, columns_of, ended_tasks
 
 MOST_TASKS_IN_FULL = 20

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from taskshift.faults import Fault
-from taskshift.run_folder import FREE, IDENTITY, identity
+from taskshift.identity import FREE, IDENTITY, identity
 from taskshift.sweeps.sweep_folder import SweepFolder
 
 Config = Mapping[str, Any]
