@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupting import Interrupted, interrupt
 from runs import TINY, compose, run_in
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -278,10 +279,6 @@ def test_parts_that_act_draw_read_and_remember_stack_as_they_are():
 # -- resuming -----------------------------------------------------------------------------------------------------
 
 
-class Interrupted(BaseException):
-    """Not an Exception: nothing may catch it."""
-
-
 def cut_off():
     """Every learner eager; replayed, those with memory and draws of their own are tried each time."""
     for name in LEARNERS:
@@ -300,20 +297,12 @@ def test_cut_off_anywhere_it_ends_with_the_same_bits(name, execution, tmp_path, 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
-    reference, save = run_in(whole, config), Job.save
+    reference = run_in(whole, config)
     for count in (1, 3, 8, 14) if execution == "eager" else (1, 2, 4, 4):  # between chunks, of which there are fewer
-        calls = []
-
-        def fatal(job, count=count, calls=calls):
-            save(job)
-            calls.append(job)
-            if len(calls) == count:
-                raise Interrupted
-
-        monkeypatch.setattr(Job, "save", fatal)
-        with pytest.raises(Interrupted):
-            run_in(cut, config)
-    monkeypatch.setattr(Job, "save", save)
+        with monkeypatch.context() as patch:
+            interrupt(patch, Job, "save", count)
+            with pytest.raises(Interrupted):
+                run_in(cut, config)
     assert differences(run_in(cut, config), reference) == []
 
 

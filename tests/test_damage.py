@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interrupting import Interrupted, interrupt
 from runs import TINY, compose, run_in
 
 from taskshift.compare import differences
@@ -13,7 +14,6 @@ from taskshift.evaluators.rank import Rank
 from taskshift.faults import Fault
 from taskshift.run_folder import RunFolder, read_rows
 from taskshift.sweeps.sweep_folder import SweepFolder
-from tests.test_resume import Interrupted, interrupt
 
 SETTINGS = (*TINY, "num_tasks=2", "run_name=one", "lla.enable_sam=false", "lla.enable_mode_connectivity=true")
 

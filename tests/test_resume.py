@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from interrupting import Interrupted, interrupt
 from runs import TINY, compose, run_in
 
 from loss_landscape import files
@@ -30,25 +31,6 @@ def config():
 def uninterrupted(config, tmp_path_factory):
     """The folder of the run that nobody disturbed."""
     return run_in(tmp_path_factory.mktemp("uninterrupted"), config)
-
-
-class Interrupted(BaseException):
-    """Not an Exception: nothing may catch it."""
-
-
-def interrupt(patch, owner, name, count):
-    """Let the `count`-th call of `owner.name` end, then raise."""
-    original, calls = getattr(owner, name), 0
-
-    def fatal(*arguments, **options):
-        nonlocal calls
-        calls += 1
-        result = original(*arguments, **options)
-        if calls == count:
-            raise Interrupted
-        return result
-
-    patch.setattr(owner, name, fatal)
 
 
 @pytest.mark.parametrize(

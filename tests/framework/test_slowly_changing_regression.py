@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 import torch
+from interrupting import Interrupted, interrupt
 from runs import TINY, compose, run_in
 
 from taskshift.compare import differences
@@ -149,20 +150,8 @@ def test_a_run_is_regression_online_and_goes_on_in_mid_chunk_with_the_same_bits(
     assert differences(run_in(tmp_path / "cut", compose(*WORDS)), whole) == []
 
 
-class Interrupted(BaseException):
-    """Not an Exception: nothing may catch it."""
-
-
 def cut(folder, count, monkeypatch):
-    tick, calls = Job.tick, []
-
-    def fatal(job, *given):
-        tick(job, *given)
-        calls.append(job)
-        if len(calls) == count:
-            raise Interrupted
-
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "tick", fatal)
+        interrupt(patch, Job, "tick", count)
         with pytest.raises(Interrupted):
             run_in(folder, compose(*WORDS))

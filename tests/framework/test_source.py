@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from interrupting import Interrupted, interrupt
 from rich.console import Console
 from runs import TINY, compose, run_in
 from torch import nn
@@ -170,22 +171,10 @@ def test_an_evaluator_that_rolls_the_run_s_own_environment_out_is_named(tmp_path
     assert checkpoint.first_difference(before, parts.stream.state_dict()) is None
 
 
-class Interrupted(BaseException):
-    """Not an Exception: nothing may catch it."""
-
-
 @pytest.mark.parametrize("count", [3, 7, 16])
 def test_an_environment_goes_on_from_a_checkpoint_with_the_same_bits(count, uninterrupted, tmp_path, monkeypatch):
-    save, calls = Job.save, []
-
-    def fatal(job):
-        save(job)
-        calls.append(job)
-        if len(calls) == count:
-            raise Interrupted
-
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "save", fatal)
+        interrupt(patch, Job, "save", count)
         with pytest.raises(Interrupted):
             run_in(tmp_path, compose(*WORDS))
     assert differences(run_in(tmp_path, compose(*WORDS)), uninterrupted) == []

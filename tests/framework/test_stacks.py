@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupting import Interrupted, interrupt
 from learning import training_of
 from runs import compose
 from torch import nn
@@ -166,22 +167,12 @@ def test_data_are_held_once(tmp_path, monkeypatch):
 # -- cut off --------------------------------------------------------------------------------------------------------
 
 
-class Interrupted(BaseException):
-    """Not an Exception: nothing may catch it."""
-
-
-def cut_off(monkeypatch, count):
-    """The `count`-th save of any member ends, then the process is interrupted."""
-    save, calls = Job.save, []
-
-    def fatal(job):
-        save(job)
-        calls.append(job)
-        if len(calls) == count:
-            raise Interrupted
-
-    monkeypatch.setattr(Job, "save", fatal)
-    return lambda: monkeypatch.setattr(Job, "save", save)
+def cut_off(monkeypatch, count, call):
+    """The `count`-th save of any member ends, then the process that makes this call is interrupted."""
+    with monkeypatch.context() as patch:
+        interrupt(patch, Job, "save", count)
+        with pytest.raises(Interrupted):
+            call()
 
 
 SHORT_CHUNKS = {"checkpoints": {"every_seconds": 0, "keep": None}}
@@ -198,10 +189,7 @@ def test_killed_anywhere_members_go_on_with_the_same_bits(tmp_path, monkeypatch,
     configs = configs_of(**SHORT_CHUNKS)
     whole = together_in(tmp_path / "whole", configs)
     for count in (2, 7, 10):  # some members of a round are saved, others are not
-        mended = cut_off(monkeypatch, count)
-        with pytest.raises(Interrupted):
-            outcomes_in(tmp_path / "cut", configs)
-        mended()
+        cut_off(monkeypatch, count, lambda: outcomes_in(tmp_path / "cut", configs))
     if goes_on != "together":
         alone = [alone_in(tmp_path / "cut", config) for config in configs[: 3 if goes_on == "alone" else 1]]
         assert [about(folder)["block"] for folder in alone] == [128] * len(alone)
@@ -214,10 +202,7 @@ def test_killed_anywhere_members_go_on_with_the_same_bits(tmp_path, monkeypatch,
 def test_a_run_that_began_alone_goes_on_so_in_a_stack(tmp_path, monkeypatch, short_chunks):
     configs = configs_of(**SHORT_CHUNKS)
     whole = alone_in(tmp_path / "whole", configs[0])
-    mended = cut_off(monkeypatch, 4)
-    with pytest.raises(Interrupted):
-        alone_in(tmp_path / "cut", configs[0])
-    mended()
+    cut_off(monkeypatch, 4, lambda: alone_in(tmp_path / "cut", configs[0]))
     folders = together_in(tmp_path / "cut", configs)
     assert [about(folder)["block"] for folder in folders] == [1, 128, 128]
     assert differences(folders[0], whole) == []

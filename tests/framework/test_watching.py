@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from interrupting import Interrupted, interrupt
 from learning import training_of
 from measuring import small_data
 from rich.console import Console
@@ -250,23 +251,11 @@ def test_rows_of_one_kind_never_share_a_step(pair):
         assert len(steps) == len(set(steps)) > 3
 
 
-class Interrupted(BaseException):
-    """Not an Exception: nothing may catch it."""
-
-
 @pytest.mark.parametrize("count", [2, 5, 11])
 def test_it_goes_on_from_a_checkpoint_with_the_same_bits(pair, count, tmp_path, monkeypatch):
-    save, calls = Job.save, []
-
-    def fatal(job):
-        save(job)
-        calls.append(job)
-        if len(calls) == count:
-            raise Interrupted
-
     config = by(pair[2], *WATCHED)
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "save", fatal)
+        interrupt(patch, Job, "save", count)
         with pytest.raises(Interrupted):
             run_in(tmp_path, config)
     assert differences(run_in(tmp_path, config), pair[0]) == []
