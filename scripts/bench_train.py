@@ -168,8 +168,8 @@ class Tester:
 
     def __init__(self, net: Hidden, rate: float, decay: float = 0.99, maturity: int = 100):
         self.layers, self.rate, self.decay, self.maturity = net.layers, rate, decay, maturity
-        sizes = [layer.out_features for layer in net.layers[:-1]]
-        self.utility, self.mean, self.age = ([torch.zeros(size) for size in sizes] for _ in range(3))
+        like, sizes = net.layers[0].weight, [layer.out_features for layer in net.layers[:-1]]
+        self.utility, self.mean, self.age = ([like.new_zeros(size) for size in sizes] for _ in range(3))
         self.owed = [0.0] * len(sizes)
 
     @torch.no_grad()
@@ -194,7 +194,7 @@ class Tester:
     def _replace(self, number: int, chosen: Tensor) -> None:
         into, out = self.layers[number], self.layers[number + 1]
         bound = (6 / into.in_features) ** 0.5
-        into.weight[chosen] = torch.empty(len(chosen), into.in_features).uniform_(-bound, bound)
+        into.weight[chosen] = into.weight.new_empty(len(chosen), into.in_features).uniform_(-bound, bound)
         into.bias[chosen] = 0
         out.weight[:, chosen] = 0
         for kept in (self.utility, self.mean, self.age):

@@ -18,8 +18,8 @@ NEEDED = 25.0  # seconds that have to be left for another work: most are the com
 
 
 def training_rates(place: Place) -> Iterator[Row]:
-    """A row for each work, as long as there is time; blocks are taken in turns, and the least counts."""
-    for name, work in WORKS.items():
+    """A row for each work of one run, as long as there is time; blocks are taken in turns, and the least counts."""
+    for name, work in {name: work for name, work in WORKS.items() if work.num_members == 1}.items():
         if place.budget.left() < NEEDED:
             yield Row(f"training, {name}", "no time was left", verdict=LEFT_OUT)
             continue
