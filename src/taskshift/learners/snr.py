@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from taskshift.learners.cbp import ranks
 from taskshift.learners.interventions import AfterStep
 from taskshift.learners.part import Context, Memory, Start, Subject, Tensors
 from taskshift.learners.units import Group, begun_anew, fresh_rows, groups_of, reads_of, replaced_units, values_of
@@ -57,15 +58,15 @@ class SelfNormalizedResets(AfterStep):
         return self._rows
 
     def after_step(self, subject: Subject, context: Context) -> Subject:
-        memory, chosen, ranks = {}, [], []
+        memory, chosen, places = {}, [], []
         for group, most in zip(self.groups, self._most, strict=True):
             kept = self._observed(group, context)
             overdue = kept["age"] - kept["threshold"]
-            rank = (-overdue).argsort(stable=True).argsort()
+            rank = ranks(-overdue)
             chosen.append((overdue >= 0) & (rank < most))
-            ranks.append(rank)
+            places.append(rank)
             memory[group.name] = self._renewed(kept, chosen[-1], context.settings)
-        done = begun_anew(self.groups, subject, context=context, rows=self._rows, chosen=chosen, ranks=ranks)
+        done = begun_anew(self.groups, subject, context=context, rows=self._rows, chosen=chosen, ranks=places)
         return done._replace(memory=memory)
 
     # -- one group --------------------------------------------------------------------------------------------------
