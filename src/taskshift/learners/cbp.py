@@ -125,7 +125,7 @@ class ContinualBackprop(AfterStep):
     # -- one group --------------------------------------------------------------------------------------------------
 
     def _first_memory(self, group: Group, net: Tensors) -> dict[str, Tensor]:
-        like = net[group.layers[0].incoming.tensor]
+        like = group.like(net)
         owed = {"owed": like.new_zeros(())} if self.accumulate else {}
         zeros = {name: like.new_zeros(group.size) for name in ("age", "utility")}
         return {**zeros, "mean": like.new_zeros(len(group.readings), group.size), **owed}
