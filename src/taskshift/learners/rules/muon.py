@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import sqrt
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -76,7 +76,9 @@ class Muon(Rule):
     def _vectors_stepped(self, subject: Subject, context: Context) -> Subject:
         own = {slot: of for slot, of in subject.slots.items() if slot != "momentum_buffer"}
         net = {name: subject.net[name] for name in next(iter(own.values()))}
-        given = {**context.settings, "lr": context.settings["lr"] * context.settings["vector_lr"], **_adams(context.settings)}
+        lr, vector_lr = context.settings["lr"], context.settings["vector_lr"]
+        defaults = {name: torch.full_like(lr, value) for name, value in self._adam.settings().items()}
+        given = {**defaults, **context.settings, "lr": lr * vector_lr}
         return self._adam.step(subject._replace(net=net, slots=own), context._replace(settings=given))
 
 
@@ -91,9 +93,3 @@ def orthogonalised(matrix: Tensor, iterations: int) -> Tensor:
         gram = wide @ wide.T
         wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
     return wide.T if len(matrix) > matrix.shape[1] else wide
-
-
-def _adams(settings: Tensors) -> dict[str, Any]:
-    """AdamW's other settings, torch's defaults."""
-    one = settings["lr"]
-    return {name: torch.full_like(one, value) for name, value in (("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8))}
