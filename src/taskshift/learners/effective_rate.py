@@ -73,7 +73,7 @@ class EffectiveRate(StepScaling):
         net, shares = dict[str, Tensor](), dict[str, Tensor]()
         for name, norm in norms.items():
             shares[name] = (norm / subject.memory["norms"][name]) ** self.power if self.control else torch.ones_like(norm)
-            net[name] = before[name] + shares[name] * (subject.net[name] - before[name])
+            net[name] = torch.lerp(before[name], subject.net[name], shares[name])  # exact at share 1
         rates = [lr * shares[name] / norm**self.power for name, norm in norms.items()]
         angles = [_angle(before[name], net[name]) for name in self._weights]
         numbers = {"effective_lr": torch.stack(rates).mean(), "rotation": torch.stack(angles).mean()}
