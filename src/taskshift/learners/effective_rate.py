@@ -10,7 +10,7 @@ from torch import Tensor
 from loss_landscape import unit_flow
 from taskshift.learners.forward import Forward
 from taskshift.learners.interventions import StepScaling
-from taskshift.learners.part import Context, Memory, Start, Subject
+from taskshift.learners.part import Context, Memory, Start, Subject, Tensors
 from taskshift.quantities import Quantity
 from taskshift.randomness import random_state_kept
 
@@ -60,7 +60,8 @@ class EffectiveRate(StepScaling):
     def init(self, start: Start) -> Memory:
         flow = unit_flow(start.module, start.example.inputs)
         followed = dict.fromkeys(layer.incoming.tensor for layer in flow.layers if layer.norms)
-        self._weights = tuple(name for name in followed if name in start.trained and _is_free(name, start))
+        outputs = _outputs(start.net, start)
+        self._weights = tuple(name for name in followed if name in start.trained and _is_free(name, start, outputs))
         if not self._weights:
             raise ValueError(
                 "no norm layer with a scale follows a trained weight, so no layer's own is free; give net.norm=layer or batch"
@@ -80,16 +81,17 @@ class EffectiveRate(StepScaling):
         return subject._replace(net=net if self.control else {}, numbers=numbers)
 
 
-def _is_free(name: str, start: Start) -> bool:
-    """Whether twice the weight, and twice its bias, leave what the net gives in training as it is, but for a norm's ε."""
+def _is_free(name: str, start: Start, outputs: Tensor) -> bool:
+    """Whether twice the weight, and twice its bias, leave the `outputs` in training as they are, but for a norm's ε."""
     bias = f"{name.rpartition('.')[0]}.bias"
     doubled = {**start.net, **{key: 2 * start.net[key] for key in (name, bias) if key in start.net}}
-    inputs, forward = start.example.inputs, Forward(start.module)
-    with random_state_kept(inputs.device), torch.no_grad():
-        before = forward(start.net, inputs)[0]
-    with random_state_kept(inputs.device), torch.no_grad():
-        after = forward(doubled, inputs)[0]
-    return bool((after - before).norm() <= MOST_CHANGED * before.norm())
+    return bool((_outputs(doubled, start) - outputs).norm() <= MOST_CHANGED * outputs.norm())
+
+
+def _outputs(net: Tensors, start: Start) -> Tensor:
+    """What the module with these tensors gives in training for the example, by the same random numbers each time."""
+    with random_state_kept(start.example.inputs.device), torch.no_grad():
+        return Forward(start.module)(net, start.example.inputs)[0]
 
 
 def _angle(one: Tensor, other: Tensor) -> Tensor:
