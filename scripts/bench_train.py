@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from lla_benchmarks.machine import machine
-from lla_benchmarks.report import put_training_section
+from lla_benchmarks.report import markdown, put_training_section
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -80,18 +80,12 @@ def main() -> None:
     if options.save:
         command = shlex.join(["python", "scripts/bench_train.py", *sys.argv[1:]])
         told = f"{machine(CPU)['processor']}; {about}. Written by `{command}` on {datetime.date.today():%Y-%m-%d}."
-        put_training_section(options.save, f"{told} {EXPLAINED}\n\n{as_table(lines)}")
+        put_training_section(options.save, f"{told} {EXPLAINED}\n\n{markdown(HEADINGS, lines[1:])}")
 
 
 def in_columns(line: Sequence[str]) -> str:
     """A line of the terminal's table."""
     return " ".join(f"{cell:{width}}" for cell, width in zip(line, (32, 17, 17, 17, 17, 19, 10, 9), strict=True))
-
-
-def as_table(lines: Sequence[Sequence[str]]) -> str:
-    """The same in Markdown."""
-    rows = [f"| {' | '.join(line)} |\n" for line in lines]
-    return "".join([rows[0], "|---" * len(HEADINGS) + "|\n", *rows[1:]])
 
 
 def cells(name: str, work: Work, seconds: float, repeats: int) -> list[str]:

@@ -42,15 +42,15 @@ def document(findings: Findings, facts: Mapping[str, str], rates: Rates, command
     parts = [
         "# Benchmarks of `loss_landscape`",
         f"Written by `{command}` on {date}.",
-        _markdown(("machine", ""), [*facts.items(), ("matrix products", _rates_told(rates))]),
+        markdown(("machine", ""), [*facts.items(), ("matrix products", _rates_told(rates))]),
     ]
     if findings.measured:
         rows = [comparison(one, rates) for one in findings.measured]
         told = [(one.line.work, one.line.peer.name, agreement(one), one.remark) for one in findings.measured]
-        parts += ["## Against other programs", READING, _markdown(HEADER, rows)]
-        parts += [_markdown(("work", "against", "the same numbers", "to be known"), told)]
+        parts += ["## Against other programs", READING, markdown(HEADER, rows)]
+        parts += [markdown(("work", "against", "the same numbers", "to be known"), told)]
     for table in findings.tables:
-        parts += [f"## {table.title}", _markdown(table.header, table.rows), table.remark]
+        parts += [f"## {table.title}", markdown(table.header, table.rows), table.remark]
     if findings.left_out:
         parts += ["## Left out", "\n".join(f"- {sentence}" for sentence in findings.left_out)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -118,6 +118,7 @@ def _rates_told(rates: Rates) -> str:
     return ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}" for dtype, rate in rates.items())
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = ([cell.replace("|", "\\|") for cell in row] for row in (header, ("---",) * len(header), *rows))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
