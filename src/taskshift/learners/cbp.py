@@ -13,14 +13,13 @@ from taskshift.learners.draws import EveryStep
 from taskshift.learners.interventions import AfterStep
 from taskshift.learners.part import Context, Memory, Start, Subject, Tensors
 from taskshift.learners.units import (
-    Fresh,
     Group,
+    begun_anew,
     fresh_rows,
     groups_of,
     incoming_size,
     outgoing_size,
     reads_of,
-    replaced,
     replaced_units,
     values_of,
     with_means_kept,
@@ -112,15 +111,13 @@ class ContinualBackprop(AfterStep):
 
     def after_step(self, subject: Subject, context: Context) -> Subject:
         choices = [self._choice(number, subject.net, context) for number in range(len(self.groups))]
-        fresh, count = Fresh(context, self._rows), 0
-        for group, (chosen, rank, means, _) in zip(self.groups, choices, strict=True):
-            if self.transfer_bias:
-                subject = subject._replace(net=with_means_kept(group, subject.net, chosen, means))
-            subject = replaced(group, subject, chosen, rank, fresh)
-            count = count + chosen.sum()
+        if self.transfer_bias:  # before any unit begins anew: a new one's bias is 0, whatever it was given
+            for group, choice in zip(self.groups, choices, strict=True):
+                subject = subject._replace(net=with_means_kept(group, subject.net, choice.chosen, choice.means))
+        chosen, places = [choice.chosen for choice in choices], [choice.rank for choice in choices]
+        done = begun_anew(self.groups, subject, context=context, rows=self._rows, chosen=chosen, ranks=places)
         memory = {group.name: choice.memory for group, choice in zip(self.groups, choices, strict=True)}
-        dtype = next(iter(context.settings.values())).dtype
-        return subject._replace(memory=memory, numbers={"replaced": count.to(dtype)}, taken=fresh.taken)
+        return done._replace(memory=memory)
 
     # -- one group --------------------------------------------------------------------------------------------------
 
