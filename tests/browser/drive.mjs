@@ -46,10 +46,7 @@ const VERBS = {
   evaluate: (page, code) => page.evaluate(code),
   focus: (page, selector) => page.focus(selector),
   press: async (page, key) => { await page.keyboard.press(key); },
-  click: (page, selector) => page.click(selector),
-  screenshot: async (page, path) => { await page.screenshot({ path, fullPage: true }); },
   pdf: async (page, path) => { await page.pdf({ path, format: "A4", printBackground: true }); },
-  metrics: (page) => page.metrics(),
 };
 
 async function load(browser, { file, width, height, scheme, scripts = true, steps }) {
@@ -73,7 +70,7 @@ const browser = await puppeteer.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   headless: true,
   protocolTimeout: 300_000,
-  args: ["--no-sandbox", "--hide-scrollbars", "--enable-precise-memory-info", ...options],
+  args: ["--no-sandbox", "--hide-scrollbars", ...options],
 });
 const findings = [];
 for (const each of job.loads) findings.push(await load(browser, each));

@@ -44,7 +44,7 @@ def shared_scales(planes: Iterable[PlaneView]) -> dict[str, ColourScale]:
 def scale_facts(scale: ColourScale) -> Facts:
     """A colour scale as the script knows it: its ends, the flat one opened a little, as in the PNGs."""
     norm = scale.norm()
-    return {"low": norm.vmin, "high": norm.vmax, "log": scale.logarithmic, "clipped": scale.clipped, "flat": scale.is_flat}
+    return {"low": norm.vmin, "high": norm.vmax, "log": scale.logarithmic, "flat": scale.is_flat}
 
 
 def _plane(view: PlaneView, block: Block, shared: ColourScale) -> Facts:

@@ -93,7 +93,7 @@ class Frame:
             name = f"block-r{index}m{number}"
             self.blocks[name] = moment_text(moment, self.scales)
             at[moment.number] = {"caption": moment.caption, "block": name}
-        return {"letter": self.letters[index], "name": run.name, "moments": [at.get(position) for position in self.positions]}
+        return {"letter": self.letters[index], "moments": [at.get(position) for position in self.positions]}
 
     def _kinds(self) -> list[PlaneView]:
         """The first plane of each kind."""

@@ -91,8 +91,8 @@ class Indicator:
         return bool(self.measured(tasks))
 
     def measured(self, tasks: Tasks) -> Tasks:
-        """The tasks that have it."""
-        return having(tasks, self.name)
+        """The tasks that have it: evaluators may run after every few tasks alone."""
+        return {task: row for task, row in tasks.items() if self.name in row}
 
     def values(self, tasks: Tasks) -> np.ndarray:
         """The number at each task that has it [n]."""
@@ -168,11 +168,6 @@ class Indicator:
             return f"{change:+.3g}"
         factor = math.exp(min(change, 700.0))
         return f"×{factor:.2f}" if 0.01 <= factor < 1000 else f"×{factor:.1e}"
-
-
-def having(tasks: Tasks, name: str) -> Tasks:
-    """The tasks that have that number: evaluators may run after every few tasks alone."""
-    return {task: row for task, row in tasks.items() if name in row}
 
 
 def telling_first(indicators: Sequence[Indicator], answers: Sequence[Answer]) -> list[Indicator]:

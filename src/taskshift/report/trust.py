@@ -68,14 +68,14 @@ def trust_card(tasks: Tasks, planes: Mapping[Place, PlaneFacts]) -> Card:
     worst = min(measured, key=lambda place: np.nan_to_num(planes[place].over_noise), default=None)
     return Card(
         "Can the pictures be trusted?",
-        _answer(tasks, planes, doubts),
+        _answer(planes, doubts),
         headline=_times(planes[worst].over_noise) if worst else "float noise not measured" if planes else "no planes",
         context=f"relief over float noise, the worst of {len(measured)} measured of {len(planes)} planes: {_named(worst)}"
         if worst
         else _counted(planes),
         evidence=sentences(doubts + _facts(tasks, planes)) or "There is no plane and no eigenvalue to be trusted.",
         limits=LIMITS,
-        settled_by=_what_settles(tasks, planes, doubts),
+        settled_by=_what_settles(planes),
         worrying="no",
     )
 
@@ -116,13 +116,13 @@ def _facts(tasks: Tasks, planes: Mapping[Place, PlaneFacts]) -> list[str]:
     ]
 
 
-def _answer(tasks: Tasks, planes: Mapping[Place, PlaneFacts], doubts: list[str]) -> Answer:
+def _answer(planes: Mapping[Place, PlaneFacts], doubts: list[str]) -> Answer:
     if doubts:
         return "no"
     return "yes" if planes and all(facts.noise is not None for facts in planes.values()) else "cannot tell"
 
 
-def _what_settles(tasks: Tasks, planes: Mapping[Place, PlaneFacts], doubts: list[str]) -> str:
+def _what_settles(planes: Mapping[Place, PlaneFacts]) -> str:
     if not planes:
         return "lla.enable_planes=true"
     if any(facts.is_shallow for facts in planes.values()):

@@ -113,5 +113,5 @@ function heightsAxis(scale, title, zeroBased = false) {
   const [low, high] = ends(scale);
   const margin = 0.06 * (high - low) || 0.1 * Math.abs(high) || 1;
   const floor = zeroBased && !scale.log && low >= 0 ? 0 : low - margin;
-  return { title, range: [floor, high + margin], ...ticksOf({ ...scale }) };
+  return { title, range: [floor, high + margin], ...ticksOf(scale) };
 }

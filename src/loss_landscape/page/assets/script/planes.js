@@ -76,7 +76,7 @@ function pathTraces(path, number) {
   const symbol = path.points.map((_, i) => (i === last ? "star" : i === 0 ? "circle-open" : "circle"));
   const size = path.points.map((_, i) => (i === last ? 13 : i === 0 ? 11 : 5));
   const marker = { symbol, size, color: ink, line: { color: path.points.map((_, i) => (i === 0 && last ? ink : "#000")), width: path.points.map((_, i) => (i === 0 ? 2 : 0.8)) } };
-  const rim = { type: "scatter", mode: "lines+markers", x, y, line: { color: "#000", width: 3.4 }, marker: { size: size.map((s) => s + 1), color: "#000", symbol: symbol.map((s) => s.replace("-open", "-open")), line: { width: path.points.map((_, i) => (i === 0 ? 3.5 : 0)), color: "#000" } }, hoverinfo: "skip" };
+  const rim = { type: "scatter", mode: "lines+markers", x, y, line: { color: "#000", width: 3.4 }, marker: { size: size.map((s) => s + 1), color: "#000", symbol, line: { width: path.points.map((_, i) => (i === 0 ? 3.5 : 0)), color: "#000" } }, hoverinfo: "skip" };
   return [rim, { type: "scatter", mode: "lines+markers", x, y, line: { color: ink, width: 1.8 }, marker, ...pathHover(path) }];
 }
 

@@ -32,10 +32,10 @@ function missing(slot, what) {
   return `${name} has no ${what}${where() ? ` at ${where()}` : ""}.`;
 }
 
-/** What the runs shown have of something, each with its slot, its run and its colour. */
+/** What the runs shown have of something, each with its run and its colour. */
 function each(pick) {
   return state.shown.flatMap((run, slot) => {
     const found = moments[slot] ? pick(moments[slot]) : null;
-    return found ? [{ slot, run, found, ink: runColour(run) }] : [];
+    return found ? [{ run, found, ink: runColour(run) }] : [];
   });
 }
