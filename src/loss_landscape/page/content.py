@@ -159,7 +159,6 @@ class Chart:
     series: tuple[Series, ...]
     unit: str = ""
     logarithmic: bool = False
-    from_zero: bool = False
 
 
 @dataclass(frozen=True)

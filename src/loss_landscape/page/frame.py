@@ -161,8 +161,7 @@ def _letter(index: int) -> str:
 
 
 def _chart(chart: Chart, name: str) -> Facts:
-    scale = {"log": chart.logarithmic, "zero": chart.from_zero}
-    return {"id": name, "title": chart.title, "unit": chart.unit, **scale, "series": []}
+    return {"id": name, "title": chart.title, "unit": chart.unit, "log": chart.logarithmic, "series": []}
 
 
 def _series(series: Series, run: int) -> Facts:

@@ -114,7 +114,7 @@ def run_view(num_tasks: int = 4, *, name: str = "a run", whole: bool = True, lr:
     over = Panel("Over the tasks", charts, "A point is the end of a task.", "Why it moved: tasks differ.")
     ranks = Panel(
         "Ranks and units",
-        (Chart("Effective rank", (Series("layer 1", tuple(20.0 + task for task in range(num_tasks))),), from_zero=True),),
+        (Chart("Effective rank", (Series("layer 1", tuple(20.0 + task for task in range(num_tasks))),)),),
         "A low rank means few features.",
         "Whether the task needs more.",
     )

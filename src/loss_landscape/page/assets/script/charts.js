@@ -5,7 +5,7 @@ const MANY = 120; // points from which a raw line is a solid block
 function drawChart(chart) {
   const values = chart.series.flatMap((series) => [...series.values, ...series.lower, ...series.upper, ...series.members.flat()]);
   const scale = scaleOf(values, chart.log && values.every((value) => value === null || !(value <= 0)));
-  const axis = heightsAxis(scale, "", chart.zero);
+  const axis = heightsAxis(scale, "");
   const y = chart.unit === "%" ? { ...axis, ...(scale.log ? {} : { tickformat: ".3~p", exponentformat: undefined }) } : axis;
   const drawn = chart.series.map((series, number) => ({ series, ...seriesLook(chart, series, number) }));
   legend(chart.id, drawn.length > 1 ? drawn.map(({ series, ink, dash }) => ({ name: lettered(series.run, series.name), colour: ink, dash })) : []);

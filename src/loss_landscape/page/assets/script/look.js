@@ -108,10 +108,9 @@ function notFinite(places, low) {
   return { type: "scatter", mode: "markers", x: places, y: places.map(() => low), marker, hoverinfo: "skip", cliponaxis: false };
 }
 
-/** Places and heights of a line's picture, with the crosses it needs, and its axis: logarithms are taken here, for equal ticks. */
-function heightsAxis(scale, title, zeroBased = false) {
+/** The axis of a line's picture: its range, with ticks of our own where it is logarithmic. */
+function heightsAxis(scale, title) {
   const [low, high] = ends(scale);
   const margin = 0.06 * (high - low) || 0.1 * Math.abs(high) || 1;
-  const floor = zeroBased && !scale.log && low >= 0 ? 0 : low - margin;
-  return { title, range: [floor, high + margin], ...ticksOf(scale) };
+  return { title, range: [low - margin, high + margin], ...ticksOf(scale) };
 }
