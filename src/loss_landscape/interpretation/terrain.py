@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.info import NOISE_MARGIN
 from loss_landscape.topology import merge_tree
-
-NOISE_MARGIN = 10.0
-"""How many times the float noise a difference must have to be one."""
 
 REAL_SHARE = 0.02
 """The share of a grid's relief below which a dip counts for nothing."""

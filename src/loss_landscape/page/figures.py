@@ -11,8 +11,9 @@ from loss_landscape.page.blocks import Block
 from loss_landscape.page.content import CurveView, LineView, Moment, PathView, PlaneView, SpectrumView
 from loss_landscape.page.words import told
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.info import NOISE_MARGIN
 from loss_landscape.viewing.colour_scale import ColourScale
-from loss_landscape.viewing.labels import NOISE_MARGIN, axis_label, notes_on, value_name
+from loss_landscape.viewing.labels import axis_label, notes_on, value_name
 
 Facts = dict[str, Any]
 
@@ -152,7 +153,7 @@ def _relief(grid: Grid, spread: float) -> Sequence[str]:
     if noise == 0:
         return ["no float noise was found"]
     times = f"over {OVER:.0f}" if spread > OVER * noise else f"{spread / noise:.3g}"
-    doubt = ": mostly rounding" if spread <= NOISE_MARGIN * noise else ""
+    doubt = ": mostly rounding" if spread < NOISE_MARGIN * noise else ""
     return [f"the range is {times} times the float noise ({told(noise, 2)}){doubt}"]
 
 

@@ -10,7 +10,7 @@ from loss_landscape.interpretation.hints import Answer
 from loss_landscape.page.content import Card
 from loss_landscape.page.figures import OVER
 from loss_landscape.results.grid import Grid
-from loss_landscape.viewing.labels import NOISE_MARGIN
+from loss_landscape.results.info import NOISE_MARGIN
 
 QUESTION = "Can the pictures be trusted?"
 LIMITS = "Rounding alone is judged: the loss of other data would differ by its sampling error."
@@ -26,7 +26,7 @@ def trust_card(grids: Sequence[tuple[str, Grid]], *, num_unconverged: int = 0) -
         evidence = "No grid knows its float noise."
         return Card(QUESTION, "cannot tell", "float noise was not measured", counts, evidence, LIMITS, SETTLED_BY, "no")
     worst, name = min(reliefs)
-    answer: Answer = "no" if worst <= NOISE_MARGIN else "cannot tell" if lost or num_unconverged else "yes"
+    answer: Answer = "no" if worst < NOISE_MARGIN else "cannot tell" if lost or num_unconverged else "yes"
     times = f"over {OVER:.0f}" if worst > OVER else f"{worst:.2g}"
     compared = f"The range of losses is {times} times the float noise at the worst grid ({name})"
     evidence = f"{compared}; from {NOISE_MARGIN:g} times on it shows more than rounding."

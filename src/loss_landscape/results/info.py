@@ -13,6 +13,9 @@ DERIVED = (
 )
 """Entries of the JSON form that follow from others, or from a grid's arrays."""
 
+NOISE_MARGIN = 10.0
+"""How many times the float noise a difference of losses must have to be one."""
+
 
 @dataclass(frozen=True)
 class PlanePoint:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loss_landscape.results.grid import Grid
-from loss_landscape.results.info import PlanePoint
+from loss_landscape.results.info import NOISE_MARGIN, PlanePoint
 from loss_landscape.viewing.colour_scale import ColourScale
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Point = Mapping[str, float]
 """A point of a plane by name: alpha and beta, and residual, how far from the plane it lies."""
 
-NOISE_MARGIN = 10.0
 AXIS_NAMES = {
     "random": ("random direction 1", "random direction 2", "random direction 3"),
     "hessian": ("Hessian eigenvector 1", "Hessian eigenvector 2"),
@@ -85,8 +84,8 @@ def notes_on(grid: Grid, scale: ColourScale) -> list[str]:
         notes.append(f"colours end at {scale.high:.3g}, the highest cell is {finite.max():.3g}")
     if spread == 0:
         notes.append("constant")
-    elif noise is not None and spread <= NOISE_MARGIN * noise:
-        notes.append(f"mostly rounding: the range {spread:.2g} is within ten times of the float noise {noise:.2g}")
+    elif noise is not None and spread < NOISE_MARGIN * noise:
+        notes.append(f"mostly rounding: the range {spread:.2g} is within {NOISE_MARGIN:g} times of the float noise {noise:.2g}")
     return notes
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from loss_landscape.interpretation.hints import MUCH_OFF, Answer
-from loss_landscape.interpretation.terrain import NOISE_MARGIN
 from loss_landscape.page.content import Card
 from loss_landscape.results.grid import Grid
+from loss_landscape.results.info import NOISE_MARGIN
 from loss_landscape.viewing.colour_scale import COMMON
 from taskshift.evaluators.axes import LOSS_ERROR
 from taskshift.report.trend import Tasks

@@ -236,7 +236,7 @@ def test_a_difference_has_the_noise_of_both_and_the_cells_that_both_evaluated(pn
     noisy = FloatNoise(floor=0.6e-4)
     plain, sam = (replace(grid, info=replace(grid.info, noise=noisy)) for grid in (plain, sam))
     title = plot.plot_sam_comparison(png, plain, sam=sam, title="t").axes[2].get_title().replace("\n", " ")
-    assert "mostly rounding: the range 0.001 is within ten times of the float noise 0.00012" in title
+    assert "mostly rounding: the range 0.001 is within 10 times of the float noise 0.00012" in title
     assert f"{plain.evaluated[::2, ::2].sum()} of 24 cells evaluated, the rest predicted" in title
 
 

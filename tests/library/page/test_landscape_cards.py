@@ -1,0 +1,29 @@
+"""The cards of one landscape, and the sentences beside its pictures, judge by one rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from loss_landscape.page.figures import plane_sentence
+from loss_landscape.page.trust import trust_card
+from loss_landscape.results.grid import Grid
+from loss_landscape.results.info import FloatNoise, GridInfo
+from loss_landscape.viewing.colour_scale import ColourScale
+from loss_landscape.viewing.labels import notes_on
+
+AXIS = np.linspace(-1.0, 1.0, 5)
+
+
+def grid_of(relief: float, **info) -> Grid:
+    """A bowl of that relief."""
+    bowl = np.add.outer(AXIS**2, AXIS**2) / 2
+    return Grid(relief * bowl, (AXIS, AXIS), GridInfo(**info))
+
+
+@pytest.mark.parametrize(("relief", "is_rounding"), [(9.5, True), (10.0, False), (10.5, False)])
+def test_from_ten_times_the_noise_on_a_relief_is_more_than_rounding(relief, is_rounding):
+    grid = grid_of(relief, noise=FloatNoise(1.0))
+    assert trust_card([("2d grid", grid)]).answer == ("no" if is_rounding else "yes")
+    assert ("mostly rounding" in plane_sentence(grid)) is is_rounding
+    assert any("mostly rounding" in note for note in notes_on(grid, ColourScale.of(grid.losses))) is is_rounding
