@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -33,15 +34,14 @@ def eigenvalue_panels(run: WrittenRun) -> Iterator[Panel]:
 
 
 def _eigenvalue(run: WrittenRun, end: str, number: int, colour: object) -> Curve:
-    """An eigenvalue over tasks; its residual, relative to the spectrum's radius, becomes an error of its own unit."""
+    """An eigenvalue over tasks, with its error."""
     width = 2.2 if number == 1 else 1.2
     curve = run.over_tasks(f"spectrum/{end}_eigenvalue_{number}", colour, f"no. {number}", width=width)
     rows = [run.tasks[task] for task in curve.x.astype(int)]
-    error = [row.get(f"spectrum/{end}_residual_{number}", np.nan) * _radius(row) for row in rows]
-    return replace(curve, error=np.array(error))
+    return replace(curve, error=np.array([eigenvalue_error(row, end, number=number) for row in rows]))
 
 
-def _radius(row: Mapping[str, float]) -> float:
-    """The largest |eigenvalue| of a task, NaN where none was measured."""
-    ends = ("spectrum/top_eigenvalue_1", "spectrum/bottom_eigenvalue_1")
-    return max((abs(row[name]) for name in ends if name in row), default=np.nan)
+def eigenvalue_error(row: Mapping[str, float], end: str, *, number: int) -> float:
+    """The error of an eigenvalue, in its own unit: its residual is relative to the largest |eigenvalue|; NaN: not measured."""
+    ends = [abs(row[name]) for name in ("spectrum/top_eigenvalue_1", "spectrum/bottom_eigenvalue_1") if name in row]
+    return row.get(f"spectrum/{end}_residual_{number}", math.nan) * max(ends, default=math.nan)

@@ -6,6 +6,7 @@ import math
 
 from loss_landscape.interpretation.hints import Answer
 from loss_landscape.page.content import Card
+from taskshift.pictures.curvature import eigenvalue_error
 from taskshift.report.trend import Indicator, Row, Tasks
 from taskshift.report.words import number, sentences, tasks_in_words
 
@@ -39,7 +40,7 @@ def curvature_card(tasks: Tasks) -> Card:
     return Card(
         GROWS,
         LARGEST.answer(tasks),
-        headline=f"λ₁ {number(rows[-1][LARGEST.name], residual(rows[-1], 'top', 1))}",
+        headline=f"λ₁ {number(rows[-1][LARGEST.name], eigenvalue_error(rows[-1], 'top', number=1))}",
         context=f"first task {number(rows[0][LARGEST.name])}{traced}",
         evidence=sentences([*(one.in_words(tasks) for one in (LARGEST, TRACE) if one.is_in(tasks)), "± of λ₁ is its residual"]),
         limits=GROWS_LIMITS,
@@ -68,12 +69,6 @@ def edge_card(tasks: Tasks) -> Card:
         worrying=None,
         series=tuple(ratios),
     )
-
-
-def residual(row: Row, end: str, number: int) -> float:
-    """The error of an eigenvalue, in its own unit: its residual is relative to the spectrum's radius."""
-    ends = [abs(row[name]) for name in ("spectrum/top_eigenvalue_1", "spectrum/bottom_eigenvalue_1") if name in row]
-    return row.get(f"spectrum/{end}_residual_{number}", math.nan) * max(ends, default=math.nan)
 
 
 def bears(row: Row) -> float | None:
