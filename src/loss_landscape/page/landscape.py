@@ -75,11 +75,9 @@ def _spectrum(record: LandscapeRecord) -> SpectrumView | None:
     if not record.hessians:
         return None
     metrics, threshold = record.hessians[-1], Evidence.of(record).threshold
-    largest = max(map(abs, metrics.eigenvalues), default=0.0)
-    errors = tuple(residual * largest for residual in metrics.residuals)
     note = f"Trace {metrics.trace.value:.4g} ± {metrics.trace.standard_error:.2g}, at epoch {metrics.epoch:g}."
     return SpectrumView(
-        metrics.eigenvalues, errors, metrics.converged, threshold=threshold, note=" ".join([note, *metrics.notes])
+        metrics.eigenvalues, metrics.errors, metrics.converged, threshold=threshold, note=" ".join([note, *metrics.notes])
     )
 
 

@@ -73,8 +73,7 @@ def _edge_card(evidence: Evidence) -> Card:
         return Card(EDGE_QUESTION, "cannot tell", *said, EDGE_LIMITS, EDGE_SETTLED_BY, None)
     share = curvature.max_eigenvalue / threshold
     answer: Answer = "yes" if share >= EDGE else "no" if share < FAR else "cannot tell"
-    error = curvature.residuals[0] * abs(curvature.max_eigenvalue)
-    numbers = f"λ_max is {told(curvature.max_eigenvalue)} ± {error:.2g}, 2/η is {told(threshold)}"
+    numbers = f"λ_max is {told(curvature.max_eigenvalue)} ± {curvature.errors[0]:.2g}, 2/η is {told(threshold)}"
     text = f"{numbers}. From {EDGE:g} of it on the answer is yes, below {FAR:g} no."
     return Card(
         EDGE_QUESTION,

@@ -56,6 +56,12 @@ class HessianMetrics(Documented):
         """λ_min, where it was solved for."""
         return self.eigenvalues[self.num_top] if len(self.eigenvalues) > self.num_top else None
 
+    @property
+    def errors(self) -> tuple[float, ...]:
+        """‖Hx − λx‖ of each eigenvalue, in its own unit: within so much of it the Hessian has one."""
+        largest = max(map(abs, self.eigenvalues), default=0.0)
+        return tuple(residual * largest for residual in self.residuals)
+
     def documented(self) -> dict[str, Any]:
         """The numbers as lists with an entry for this epoch."""
         return {

@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 
 from loss_landscape.page.figures import plane_sentence
+from loss_landscape.page.landscape import landscape_page
 from loss_landscape.page.trust import trust_card
+from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.grid import Grid
-from loss_landscape.results.info import FloatNoise, GridInfo
+from loss_landscape.results.hessian_metrics import HessianMetrics
+from loss_landscape.results.info import DirectionInfo, FloatNoise, GridInfo
+from loss_landscape.results.trajectory import PathPoint, Trajectory
+from loss_landscape.storage.records import LandscapeRecord
 from loss_landscape.viewing.colour_scale import ColourScale
 from loss_landscape.viewing.labels import notes_on
+
+METRICS = HessianMetrics((1.0, -4.0), (0.1, 0.02), (True, True), 1, Estimate(1.0, 0.0, 1), 2)
+"""The most negative eigenvalue is the larger, so that residuals are relative to it."""
+
+PATH = Trajectory((PathPoint(0, (0.0, 0.0), 0.0, 1.0, 1.0, learning_rate=0.5),), "pca", DirectionInfo("trajectory"))
 
 AXIS = np.linspace(-1.0, 1.0, 5)
 
@@ -27,3 +37,10 @@ def test_from_ten_times_the_noise_on_a_relief_is_more_than_rounding(relief, is_r
     assert trust_card([("2d grid", grid)]).answer == ("no" if is_rounding else "yes")
     assert ("mostly rounding" in plane_sentence(grid)) is is_rounding
     assert any("mostly rounding" in note for note in notes_on(grid, ColourScale.of(grid.losses))) is is_rounding
+
+
+def test_an_eigenvalues_error_is_relative_to_the_largest_of_either_sign():
+    [run] = landscape_page(LandscapeRecord({"2d": grid_of(1.0)}, (PATH,), (METRICS,))).runs
+    assert run.moments[0].spectrum.errors == pytest.approx((0.4, 0.08))
+    [edge] = [card for card in run.cards if "edge of stability" in card.question]
+    assert (edge.answer, edge.evidence.split(",")[0]) == ("no", "λ_max is 1 ± 0.4")
