@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from loss_landscape.interpretation.edge import AT_THE_EDGE, FAR_FROM_IT, edge_answer
 from loss_landscape.interpretation.evidence import Evidence
 from loss_landscape.interpretation.hints import QUESTIONS, Answer, Hint, explained
 from loss_landscape.page.content import Card
 from loss_landscape.page.trust import trust_card
 from loss_landscape.page.words import told
 from loss_landscape.storage.records import LandscapeRecord
-
-EDGE, FAR = 0.9, 0.5
-"""From which share of 2/η on λ_max is at the edge of stability, and up to which it is far from it."""
 
 EDGE_QUESTION = "Is it at the edge of stability?"
 EDGE_LIMITS = (
@@ -72,12 +70,11 @@ def _edge_card(evidence: Evidence) -> Card:
         said = (f"{missing} was not recorded", "", "It takes both λ_max and the learning rate η.")
         return Card(EDGE_QUESTION, "cannot tell", *said, EDGE_LIMITS, EDGE_SETTLED_BY, None)
     share = curvature.max_eigenvalue / threshold
-    answer: Answer = "yes" if share >= EDGE else "no" if share < FAR else "cannot tell"
     numbers = f"λ_max is {told(curvature.max_eigenvalue)} ± {curvature.errors[0]:.2g}, 2/η is {told(threshold)}"
-    text = f"{numbers}. From {EDGE:g} of it on the answer is yes, below {FAR:g} no."
+    text = f"{numbers}. From {AT_THE_EDGE:g} of it on the answer is yes, below {FAR_FROM_IT:g} no."
     return Card(
         EDGE_QUESTION,
-        answer,
+        edge_answer(share),
         f"λ_max is {share:.2g} of 2/η",
         f"2/η = {told(threshold)}",
         text,

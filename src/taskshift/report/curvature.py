@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from loss_landscape.interpretation.hints import Answer
+from loss_landscape.interpretation.edge import AT_THE_EDGE, FAR_FROM_IT, edge_answer
 from loss_landscape.page.content import Card
 from taskshift.pictures.curvature import eigenvalue_error
 from taskshift.report.trend import Indicator, Row, Tasks
@@ -14,8 +14,6 @@ LARGEST = Indicator("spectrum/top_eigenvalue_1", "λ₁", 1, "factor", math.log(
 TRACE = Indicator("spectrum/trace", "trace", 1, "factor", math.log(1.5), "spectrum/trace_standard_error")
 RATIO = "spectrum/sharpness_to_threshold"
 THRESHOLD = "spectrum/stability_threshold"
-AT_THE_EDGE, FAR_FROM_IT = 0.9, 0.5
-"""Shares of the threshold."""
 
 SWITCHED_ON = "lla.enable_spectrum=true"
 
@@ -56,16 +54,17 @@ def edge_card(tasks: Tasks) -> Card:
         return _not_measured(EDGE, EDGE_LIMITS, worrying=False)
     rows = list(LARGEST.measured(tasks).values())
     ratios, threshold = [row.get(RATIO, math.nan) for row in rows], rows[-1].get(THRESHOLD, math.nan)
+    answer = edge_answer(ratios[-1])
     is_scaled = bears(rows[-1]) is None and math.isfinite(threshold)
     scaled = " (the ratio is of the Hessian as the optimizer scales it)" if is_scaled else ""
     return Card(
         EDGE,
-        _edge(ratios[-1]),
+        answer,
         headline=f"{number(ratios[-1])} of the threshold" if math.isfinite(ratios[-1]) else "no ratio",
         context=f"{_named(threshold)}, λ₁ {number(rows[-1][LARGEST.name])}{scaled}",
         evidence=sentences([_reached(ratios, threshold)]),
         limits=EDGE_LIMITS,
-        settled_by="full-batch steps: batch_size as large as a task" if _edge(ratios[-1]) == "cannot tell" else "",
+        settled_by="full-batch steps: batch_size as large as a task" if answer == "cannot tell" else "",
         worrying=None,
         series=tuple(ratios),
     )
@@ -81,12 +80,6 @@ def bears(row: Row) -> float | None:
 
 def _named(threshold: float) -> str:
     return "no known threshold" if math.isnan(threshold) else f"threshold {number(threshold)}"
-
-
-def _edge(ratio: float) -> Answer:
-    if not math.isfinite(ratio) or FAR_FROM_IT <= ratio < AT_THE_EDGE:
-        return "cannot tell"
-    return "yes" if ratio >= AT_THE_EDGE else "no"
 
 
 def _reached(ratios: list[float], threshold: float) -> str:
