@@ -10,7 +10,7 @@ from loss_landscape.interpretation.hints import Answer
 from loss_landscape.page.content import Card
 from taskshift.report.trend import Indicator, Tasks, combined, telling_first
 from taskshift.report.words import number, sentences, share, tasks_in_words
-from taskshift.sweeps.intervals import FEWEST, LEVEL
+from taskshift.sweeps.intervals import FEWEST, LEVEL, t_quantile
 
 QUESTION = "Is it losing plasticity?"
 TWO_POINTS = 0.02
@@ -81,10 +81,8 @@ def _mean_gap(worn: Tasks, gap: Indicator) -> tuple[Answer, str]:
 
 def judged_gaps(gaps: np.ndarray, gap: Indicator, *, own: float = 0.0) -> tuple[Answer, str]:
     """Whether the mean of gaps [n] is a loss, and that mean with its interval; `own` is the mean's error from theirs."""
-    from scipy.special import stdtrit
-
     mean, error = float(gaps.mean()), max(float(gaps.std(ddof=1)) / math.sqrt(len(gaps)), own)
-    reach = error * float(stdtrit(len(gaps) - 1, (1 + LEVEL) / 2))
+    reach = error * t_quantile(len(gaps) - 1)
     told = f"{said_gap(gap, mean)}, {LEVEL:.0%} between {said_gap(gap, mean - reach)} and {said_gap(gap, mean + reach)}"
     nearest, furthest = sorted((gap.worse * (mean - reach), gap.worse * (mean + reach)))
     if nearest > 0 and furthest >= gap.margin:

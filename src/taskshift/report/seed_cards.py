@@ -14,8 +14,9 @@ from loss_landscape.page.content import Card
 from taskshift.report.curvature import GROWS, GROWS_LIMITS, LARGEST
 from taskshift.report.features import COLLAPSE, DORMANT, LIMITS, RANKS
 from taskshift.report.plasticity import CONTROL, GAPS, LEARNT, LOSS_LEARNT, QUESTION, TEST, TEST_LOSS, judged_gaps, said_gap
-from taskshift.report.trend import FEWEST, FEWEST_RUNS, Indicator, Tasks, Trend, combined, over_seeds, telling_first
+from taskshift.report.trend import FEWEST_TASKS, Indicator, Tasks, Trend, combined, over_seeds, telling_first
 from taskshift.report.words import number, sentences, share
+from taskshift.sweeps.intervals import FEWEST as FEWEST_RUNS
 
 SEEDS_LIMITS = (
     "A trend over tasks is not plasticity: every seed may see the same harder tasks. Seeds are independent points, unlike the "
@@ -82,7 +83,7 @@ class Seeds:
     def in_words(self) -> str:
         """The trend in a sentence, and what it is of."""
         trend = self.trend
-        told = f"no interval, which takes {FEWEST_RUNS} runs of {FEWEST} tasks" if trend is None else self.one.told(trend)
+        told = f"no interval, which takes {FEWEST_RUNS} runs of {FEWEST_TASKS} tasks" if trend is None else self.one.told(trend)
         return f"{self.one.words}: {told} ({self.counted})"
 
     def last(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from loss_landscape.interpretation.hints import Answer
 from taskshift.sweeps.intervals import FEWEST as FEWEST_RUNS
-from taskshift.sweeps.intervals import LEVEL, mean_interval
+from taskshift.sweeps.intervals import LEVEL, mean_interval, t_quantile
 
 Row = Mapping[str, float]
 Tasks = Mapping[int, Row]
@@ -20,7 +20,7 @@ Tasks = Mapping[int, Row]
 Scale = Literal["share", "factor", "difference"]
 """How a change is told: in percentage points, as the factor between the last task and the first, or as it is."""
 
-FEWEST = 4
+FEWEST_TASKS = 4
 """Tasks that a trend takes: through three a line leaves one degree of freedom, and is as good as any."""
 
 
@@ -35,7 +35,7 @@ class Trend:
 
     @classmethod
     def of(cls, tasks: Sequence[int], values: np.ndarray, errors: np.ndarray) -> Trend | None:
-        """That of `values` [n] at `tasks` [n] by least squares; None for fewer than `FEWEST` finite values.
+        """That of `values` [n] at `tasks` [n] by least squares; None for fewer than `FEWEST_TASKS` finite values.
 
         The slope's standard error is √(Σr²/(n − 2) / Σ(x − x̄)²), r the residuals, with Student's t of n − 2 degrees of freedom;
         or, where that is larger, what the `errors` [n] of the values make of it (NaN: unknown): a straight line through few tasks
@@ -43,10 +43,8 @@ class Trend:
         """
         found = np.isfinite(values)
         count = int(found.sum())
-        if count < FEWEST:
+        if count < FEWEST_TASKS:
             return None
-        from scipy.special import stdtrit  # scipy.stats takes a second to import
-
         x, y, own = np.asarray(tasks, dtype=float)[found], values[found], np.nan_to_num(errors[found], posinf=0.0)
         centred = x - x.mean()
         spread = float(centred @ centred)
@@ -54,7 +52,7 @@ class Trend:
         residuals = y - y.mean() - slope * centred
         scatter = math.sqrt(float(residuals @ residuals) / (count - 2) / spread)
         known = math.sqrt(float(centred**2 @ own**2)) / spread
-        reach = float(stdtrit(count - 2, (1 + LEVEL) / 2)) * max(scatter, known)
+        reach = t_quantile(count - 2) * max(scatter, known)
         length = float(x[-1] - x[0])
         return cls(slope * length, (slope - reach) * length, (slope + reach) * length, count)
 
@@ -147,7 +145,7 @@ class Indicator:
         """The trend in a sentence, and what is left out of it."""
         trend, left_out = self.trend(tasks), "".join(f"; {words}" for words in self.left_out(tasks))
         if trend is None:
-            return f"{self.words}: no trend, which takes {FEWEST} tasks{left_out}"
+            return f"{self.words}: no trend, which takes {FEWEST_TASKS} tasks{left_out}"
         return f"{self.words}: {self.told(trend)} (line through {trend.num_tasks} tasks){left_out}"
 
     def left_out(self, tasks: Tasks) -> list[str]:

@@ -11,6 +11,13 @@ FEWEST = 3
 """Runs that an interval takes: two can say no more than how far apart they are."""
 
 
+def t_quantile(degrees: int) -> float:
+    """How many standard errors a `LEVEL` interval reaches either way, by Student's t of so many degrees of freedom."""
+    from scipy.special import stdtrit  # scipy.stats, which has it all, takes a second to import
+
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))
+
+
 def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both ends [X] of the t interval of the mean of each column of `values` [R, X] over its R runs: mean ± t · s/√R.
 
@@ -21,9 +28,7 @@ def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     runs, places = values.shape
     if runs < FEWEST:
         return np.full(places, np.nan), np.full(places, np.nan)
-    from scipy.special import stdtrit  # scipy.stats, which has it all, takes a second to import
-
-    reach = stdtrit(runs - 1, (1 + LEVEL) / 2) * values.std(axis=0, ddof=1) / np.sqrt(runs)
+    reach = t_quantile(runs - 1) * values.std(axis=0, ddof=1) / np.sqrt(runs)
     return values.mean(axis=0) - reach, values.mean(axis=0) + reach
 
 
