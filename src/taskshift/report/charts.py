@@ -103,9 +103,10 @@ def _series(run: WrittenRun, curve: draw.Curve, x_name: str) -> Series:
     x = curve.x if x_name == "task" else run.on_the_axis_of_tasks(curve.x, x_name)
     values, lower, upper = curve.y, (), ()
     if curve.error is not None and np.isfinite(curve.error).any():
-        lower, upper = (_plain(values + sign * curve.error) for sign in (-1, 1))
-    return Series(curve.label or "", _plain(values), _plain(x), lower, upper)
+        lower, upper = (plain(values + sign * curve.error) for sign in (-1, 1))
+    return Series(curve.label or "", plain(values), plain(x), lower, upper)
 
 
-def _plain(values: np.ndarray) -> tuple[float, ...]:
+def plain(values: np.ndarray) -> tuple[float, ...]:
+    """Values [n] as a series has them."""
     return tuple(np.asarray(values, dtype=float).tolist())

@@ -11,6 +11,7 @@ from loss_landscape.page.content import Chart, Moment, Page, Panel, RunView, Ser
 from taskshift.faults import Fault
 from taskshift.pictures.draw import spans_decades
 from taskshift.quantities import Quantities
+from taskshift.report.charts import plain
 from taskshift.report.comparisons import comparison_cards, comparison_tables
 from taskshift.report.run_view import settings_of
 from taskshift.report.seed_cards import seed_cards
@@ -112,15 +113,11 @@ def _chart(group: Sequence[Record], metric: str) -> Iterator[Chart]:
     bands = np.isfinite(low).any()
     drawn = Series(
         "mean over seeds",
-        _plain(means),
-        _plain(np.array(one.places)),
-        _plain(low) if bands else (),
-        _plain(high) if bands else (),
-        tuple(_plain(values) for values in one.values) if len(one.values) > 1 else (),
+        plain(means),
+        plain(np.array(one.places)),
+        plain(low) if bands else (),
+        plain(high) if bands else (),
+        tuple(plain(values) for values in one.values) if len(one.values) > 1 else (),
     )
     unit = "%" if metric.endswith("accuracy") else ""
     yield Chart(metric, (drawn,), unit, logarithmic=spans_decades(means[np.isfinite(means)]))
-
-
-def _plain(values: np.ndarray) -> tuple[float, ...]:
-    return tuple(np.asarray(values, dtype=float).tolist())
