@@ -6,7 +6,7 @@ import math
 
 from loss_landscape.page.content import Card
 from taskshift.report.trend import Indicator, Tasks, combined, telling_first
-from taskshift.report.words import number, sentences, share
+from taskshift.report.words import sentences
 
 A_TENTH = math.log(1.1)
 
@@ -48,7 +48,7 @@ def _beside(measured: list[Indicator], tasks: Tasks) -> list[str]:
 
 def _ends(one: Indicator, tasks: Tasks) -> tuple[str, str]:
     """The first value and the last."""
-    first, last = (share(value) if one.scale == "share" else number(value) for value in one.values(tasks)[[0, -1]])
+    first, last = map(one.said, one.values(tasks)[[0, -1]])
     return first, last
 
 

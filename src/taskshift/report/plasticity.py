@@ -111,17 +111,15 @@ def _latest(tasks: Tasks, indicators: tuple[Indicator, ...] | list[Indicator]) -
     """The first of the indicators that was measured, at the last task, with its error."""
     for one in indicators:
         if one.is_in(tasks):
-            say = share if one.scale == "share" else number
-            return f"{one.words} {say(one.values(tasks)[-1], one.errors(tasks)[-1])}"
+            return f"{one.words} {one.said(one.values(tasks)[-1], one.errors(tasks)[-1])}"
     return "no task has ended"
 
 
 def _first(tasks: Tasks, indicators: list[Indicator]) -> str:
     if not indicators:
         return ""
-    say = share if indicators[0].scale == "share" else number
-    others = [f"{one.words} {say(one.values(tasks)[-1])}" for one in indicators[1:]]
-    return "; ".join([f"first task {say(indicators[0].values(tasks)[0])}", *others])
+    others = [f"{one.words} {one.said(one.values(tasks)[-1])}" for one in indicators[1:]]
+    return "; ".join([f"first task {indicators[0].said(indicators[0].values(tasks)[0])}", *others])
 
 
 def _how_sure(tasks: Tasks) -> list[str]:

@@ -15,7 +15,7 @@ from taskshift.report.curvature import GROWS, GROWS_LIMITS, LARGEST
 from taskshift.report.features import COLLAPSE, DORMANT, LIMITS, RANKS
 from taskshift.report.plasticity import CONTROL, GAPS, LEARNT, LOSS_LEARNT, QUESTION, TEST, TEST_LOSS, judged_gaps, said_gap
 from taskshift.report.trend import FEWEST_TASKS, Indicator, Tasks, Trend, combined, over_seeds, telling_first
-from taskshift.report.words import number, sentences, share
+from taskshift.report.words import sentences
 from taskshift.sweeps.intervals import FEWEST as FEWEST_RUNS
 
 SEEDS_LIMITS = (
@@ -93,7 +93,7 @@ class Seeds:
         mean = float(values.mean()) if len(values) else math.nan
         if self.one in GAPS:
             return f"{self.one.words} {said_gap(self.one, mean, error)}"
-        return f"{self.one.words} {(share if self.one.scale == 'share' else number)(mean, error)}"
+        return f"{self.one.words} {self.one.said(mean, error)}"
 
 
 def seed_cards(runs: Sequence[Tasks]) -> tuple[Card, ...]:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from loss_landscape.interpretation.hints import Answer
+from taskshift.report.words import number, share
 from taskshift.sweeps.intervals import FEWEST as FEWEST_RUNS
 from taskshift.sweeps.intervals import LEVEL, mean_interval, t_quantile
 
@@ -153,6 +154,10 @@ class Indicator:
         finite = np.isfinite(self.values(tasks))
         counts = {"not finite": int((~finite).sum()), "not above 0": int((finite & ~self.counted(tasks)).sum())}
         return [f"{words} and left out: {count}" for words, count in counts.items() if count]
+
+    def said(self, value: float, error: float = math.nan) -> str:
+        """One of its values, a share in percent, with its standard error where that is known."""
+        return (share if self.scale == "share" else number)(value, error)
 
     def told(self, trend: Trend) -> str:
         """A trend in words."""
