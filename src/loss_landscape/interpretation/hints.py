@@ -58,9 +58,9 @@ class Hint:
     source: str = ""
 
 
-def explained(record: LandscapeRecord) -> list[Hint]:
-    """Every row of the three tables, judged from what the record holds."""
-    return _judged(ROWS, {"": Evidence.of(record)})
+def explained(evidence: Evidence) -> list[Hint]:
+    """Every row of the three tables, judged from that evidence."""
+    return _judged(ROWS, {"": evidence})
 
 
 def explained_each(record: LandscapeRecord, landscapes: Mapping[str, Grid]) -> list[Hint]:

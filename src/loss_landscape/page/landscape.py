@@ -31,15 +31,17 @@ def landscape_page(record: LandscapeRecord) -> Page:
     facts = record.metadata
     model = facts.get("model") if isinstance(facts.get("model"), dict) else {}
     name = str(facts.get("experiment") or (model or {}).get("name") or "loss landscape")
+    evidence = Evidence.of(record)
+    hints = explained(evidence)
     run = RunView(
         name,
         _facts(record),
         clock="epoch",
-        cards=landscape_cards(record),
-        moments=(_moment(record),),
+        cards=landscape_cards(record, evidence, hints=hints),
+        moments=(_moment(record, evidence.threshold),),
         over=tuple(_curvature_panels(record.hessians)),
         settings=tuple(_settings(record)),
-        tables=(_hints_table(explained(record)),),
+        tables=(_hints_table(hints),),
     )
     return Page(name, (run,))
 
@@ -55,14 +57,14 @@ def _facts(record: LandscapeRecord) -> str:
     return " · ".join(str(part) for part in [*parts, f"{batches} batches" if batches else None] if part)
 
 
-def _moment(record: LandscapeRecord) -> Moment:
+def _moment(record: LandscapeRecord, threshold: float | None) -> Moment:
     plane, line = record.grids.get("2d"), record.grids.get("1d")
     return Moment(
         number=record.hessians[-1].epoch if record.hessians else 0,
         planes=() if plane is None else (_plane(record, plane),),
         lines=() if line is None else (LineView(f"{line.info.directions.kind} direction", line),),
         volume=record.grids.get("3d"),
-        spectrum=_spectrum(record),
+        spectrum=_spectrum(record.hessians, threshold),
     )
 
 
@@ -71,10 +73,10 @@ def _plane(record: LandscapeRecord, grid: Grid) -> PlaneView:
     return PlaneView("plane", f"{grid.info.directions.kind} directions", grid, paths)
 
 
-def _spectrum(record: LandscapeRecord) -> SpectrumView | None:
-    if not record.hessians:
+def _spectrum(hessians: Sequence[HessianMetrics], threshold: float | None) -> SpectrumView | None:
+    if not hessians:
         return None
-    metrics, threshold = record.hessians[-1], Evidence.of(record).threshold
+    metrics = hessians[-1]
     note = f"Trace {metrics.trace.value:.4g} ± {metrics.trace.standard_error:.2g}, at epoch {metrics.epoch:g}."
     return SpectrumView(
         metrics.eigenvalues, metrics.errors, metrics.converged, threshold=threshold, note=" ".join([note, *metrics.notes])

@@ -7,7 +7,7 @@ from typing import Literal
 
 from loss_landscape.interpretation.edge import AT_THE_EDGE, FAR_FROM_IT, edge_answer
 from loss_landscape.interpretation.evidence import Evidence
-from loss_landscape.interpretation.hints import QUESTIONS, Answer, Hint, explained
+from loss_landscape.interpretation.hints import QUESTIONS, Answer, Hint
 from loss_landscape.page.content import Card
 from loss_landscape.page.trust import trust_card
 from loss_landscape.page.words import told
@@ -20,16 +20,15 @@ EDGE_LIMITS = (
 EDGE_SETTLED_BY = "compute_hessian_metrics at several epochs, and learning_rate= in record_checkpoint."
 
 
-def landscape_cards(record: LandscapeRecord) -> tuple[Card, ...]:
-    """What a landscape says in the first five seconds."""
-    hints = explained(record)
+def landscape_cards(record: LandscapeRecord, evidence: Evidence, *, hints: Sequence[Hint]) -> tuple[Card, ...]:
+    """What a landscape says in the first five seconds, by the `evidence` of its record and the `hints` that rest on it."""
     hard, better, training = ([hint for hint in hints if hint.row.question == question] for question in QUESTIONS)
     missing = sum(metrics.converged.count(False) for metrics in record.hessians)
     return (
         _hint_card("Is it hard to train?", hard, yes=(0, 2), no=(1,)),
         _hint_card("Can it improve further?", better, yes=(1, 2), no=(0,), worrying=None),
         _hint_card("Was training smooth?", training, yes=(0, 3), no=(1, 2), worrying="no"),
-        _edge_card(Evidence.of(record)),
+        _edge_card(evidence),
         trust_card([(f"{mode} grid", grid) for mode, grid in record.grids.items()], num_unconverged=missing),
     )
 

@@ -46,7 +46,7 @@ def answers(
     grids = {} if grid is None else {"2d": grid}
     paths = () if trajectory is None else (trajectory,)
     record = LandscapeRecord(grids, paths, () if curvature is None else (curvature,))
-    return {hint.row.sight: hint.answer for hint in explained(record)}
+    return {hint.row.sight: hint.answer for hint in explained(Evidence.of(record))}
 
 
 BOWL = 0.5 + 0.2 * (U**2 + V**2)
@@ -97,7 +97,7 @@ def test_what_is_there_is_seen_and_what_is_not_is_not(sight):
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.sight for row in ROWS])
 def test_without_numbers_nothing_can_be_told(row):
-    [hint] = [hint for hint in explained(LandscapeRecord()) if hint.row is row]
+    [hint] = [hint for hint in explained(Evidence.of(LandscapeRecord())) if hint.row is row]
     assert hint.answer == "cannot tell"
     assert hint.evidence
     assert row.caveat
@@ -148,10 +148,11 @@ def test_two_over_the_learning_rate_decides_where_it_is_known():
 
 def test_a_plane_that_tells_another_story_than_its_path_is_told():
     trajectory = path(STRAIGHT, FALLING, plane_losses=FALLING + 0.5)
-    texts = [hint.evidence for hint in explained(LandscapeRecord(trajectories=(trajectory,)))]
+    texts = [hint.evidence for hint in explained(Evidence.of(LandscapeRecord(trajectories=(trajectory,))))]
     assert any("the plane's losses are off the path's own by" in text for text in texts)
     assert not any(
-        "off the path" in hint.evidence for hint in explained(LandscapeRecord(trajectories=(path(STRAIGHT, FALLING),)))
+        "off the path" in hint.evidence
+        for hint in explained(Evidence.of(LandscapeRecord(trajectories=(path(STRAIGHT, FALLING),))))
     )
 
 
