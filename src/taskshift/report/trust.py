@@ -20,6 +20,8 @@ from taskshift.report.words import number, sentences
 Place = tuple[str, int]
 """A plane's kind and task."""
 
+UNCONVERGED = "spectrum/num_unconverged"
+
 LIMITS = (
     "Two axes of many: between them there may be anything. Sampling error is over the evaluation examples, whose loss stands for "
     "that of all such; the optimizer's own mini-batches see another surface each step."
@@ -87,7 +89,7 @@ def _doubts(tasks: Tasks, planes: Mapping[Place, PlaneFacts]) -> Iterator[str]:
         yield f"below {NOISE_MARGIN:.0f} × the float noise: {_listed(shallow)}"
     if lost := {place: facts.num_lost for place, facts in planes.items() if facts.num_lost}:
         yield f"cells that are not finite: {sum(lost.values())}, in {_listed(list(lost))}"
-    if unconverged := sum(row.get("spectrum/num_unconverged", 0.0) for row in tasks.values()):
+    if unconverged := _num_unconverged(tasks):
         yield f"eigenpairs that did not converge: {unconverged:.0f}"
     if small := [place for place, facts in planes.items() if facts.sampling and facts.relief < facts.sampling]:
         yield f"lower than the sampling error of the loss: {_listed(small)}"
@@ -102,17 +104,12 @@ def _facts(tasks: Tasks, planes: Mapping[Place, PlaneFacts]) -> list[str]:
     sampling = [facts.sampling for facts in planes.values() if facts.sampling is not None]
     off = [facts.off for facts in planes.values() if facts.off is not None]
     unmeasured = [place for place, facts in planes.items() if facts.noise is None]
-    pairs = any("spectrum/num_unconverged" in row for row in tasks.values())
     return [
         *([f"largest float noise {number(max(noise))}"] if noise else []),
         *([f"no float noise was measured: {_listed(unmeasured)}"] if unmeasured else []),
         *([f"sampling error of the loss at the centre ± {max(sampling):.2g} at most"] if sampling else []),
         *([f"plane loss beside real loss differs by {max(off):.0%} of the real one's range at most"] if off else []),
-        *(
-            ["eigenpairs not converged: 0"]
-            if pairs and not sum(row.get("spectrum/num_unconverged", 0) for row in tasks.values())
-            else []
-        ),
+        *(["eigenpairs not converged: 0"] if _num_unconverged(tasks) == 0 else []),
     ]
 
 
@@ -138,6 +135,12 @@ def _noise(grid: Grid) -> float | None:
     if grid.info.noise.floor is None and strategy is not None and strategy.dtype == "float64":
         return 0.0
     return grid.info.noise.floor
+
+
+def _num_unconverged(tasks: Tasks) -> float | None:
+    """Eigenpairs that did not converge, at all tasks together; None where none was looked for."""
+    counts = [row[UNCONVERGED] for row in tasks.values() if UNCONVERGED in row]
+    return sum(counts) if counts else None
 
 
 def _off(grid: Grid) -> float | None:
