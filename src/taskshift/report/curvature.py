@@ -33,16 +33,16 @@ def curvature_card(tasks: Tasks) -> Card:
     """Judged by the trend of the largest eigenvalue's logarithm."""
     if not LARGEST.is_in(tasks):
         return _not_measured(GROWS, GROWS_LIMITS)
-    rows = list(LARGEST.measured(tasks).values())
+    rows, answer = list(LARGEST.measured(tasks).values()), LARGEST.answer(tasks)
     traced = f"; trace {number(rows[-1][TRACE.name], rows[-1].get(TRACE.error, math.nan))}" if TRACE.name in rows[-1] else ""
     return Card(
         GROWS,
-        LARGEST.answer(tasks),
+        answer,
         headline=f"λ₁ {number(rows[-1][LARGEST.name], eigenvalue_error(rows[-1], 'top', number=1))}",
         context=f"first task {number(rows[0][LARGEST.name])}{traced}",
         evidence=sentences([*(one.in_words(tasks) for one in (LARGEST, TRACE) if one.is_in(tasks)), "± of λ₁ is its residual"]),
         limits=GROWS_LIMITS,
-        settled_by="more tasks, or seeds" if LARGEST.answer(tasks) == "cannot tell" else "",
+        settled_by="more tasks, or seeds" if answer == "cannot tell" else "",
         series=tuple(LARGEST.values(tasks).tolist()),
         logarithmic=True,
     )

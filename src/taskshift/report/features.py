@@ -26,8 +26,8 @@ LIMITS = (
 def features_card(tasks: Tasks) -> Card:
     """Judged by the trends of a rank and of the share of dormant units: one of them that grows worse is enough."""
     measured = [one for one in RANKS if one.is_in(tasks)][:1] + [one for one in (DORMANT,) if one.is_in(tasks)]
-    measured = telling_first(measured, [one.answer(tasks) for one in measured])
-    answer = combined([one.answer(tasks) for one in measured])
+    answers = [one.answer(tasks) for one in measured]
+    measured, answer = telling_first(measured, answers), combined(answers)
     return Card(
         COLLAPSE,
         answer,

@@ -93,10 +93,11 @@ def judged_gaps(gaps: np.ndarray, gap: Indicator, *, own: float = 0.0) -> tuple[
 def _of_trends(tasks: Tasks) -> Card:
     learnt = [one for one in (TEST if TEST.is_in(tasks) else TEST_OF_EPOCHS, LEARNT) if one.is_in(tasks)]
     learnt = learnt or [one for one in (TEST_LOSS, LOSS_LEARNT) if one.is_in(tasks)]
-    learnt = telling_first(learnt, [one.answer(tasks) for one in learnt])
+    answers = [one.answer(tasks) for one in learnt]
+    learnt = telling_first(learnt, answers)
     return Card(
         QUESTION,
-        combined([one.answer(tasks) for one in learnt]),
+        combined(answers),
         headline=_latest(tasks, learnt),
         context=_first(tasks, learnt),
         evidence=sentences([*(one.in_words(tasks) for one in learnt), *_how_sure(tasks)]),
