@@ -68,7 +68,7 @@ def _plane(view: PlaneView, block: Block, shared: ColourScale) -> Facts:
 
 def _value(grid: Grid) -> Facts:
     """What a grid holds, its loss at the origin and what rounding hides."""
-    return {"value": value_name(grid), "centre": grid.centre_loss, "noise": grid.info.noise.floor}
+    return {"value": value_name(grid), "centre": grid.centre_loss, "noise": grid.float_noise}
 
 
 def _path(path: PathView, grid: Grid) -> Facts:
@@ -147,11 +147,11 @@ def plane_sentence(grid: Grid) -> str:
 
 
 def _relief(grid: Grid, spread: float) -> Sequence[str]:
-    noise = grid.info.noise.floor
+    noise = grid.float_noise
     if noise is None:
         return ["its float noise was not measured"]
     if noise == 0:
-        return ["no float noise was found"]
+        return ["it has no float noise to speak of"]
     times = f"over {OVER:.0f}" if spread > OVER * noise else f"{spread / noise:.3g}"
     doubt = ": mostly rounding" if spread < NOISE_MARGIN * noise else ""
     return [f"the range is {times} times the float noise ({told(noise, 2)}){doubt}"]

@@ -89,6 +89,13 @@ class Grid:
         return float(self.losses[tuple(found[0] for found in cell)]) if all(len(found) for found in cell) else None
 
     @property
+    def float_noise(self) -> float | None:
+        """How far rounding moves a loss: as measured, 0 in float64, against which others are measured; None: not known."""
+        how, floor = self.info.evaluation, self.info.noise.floor
+        is_exact = how is not None and how.dtype == "float64" and how.precision is None
+        return 0.0 if floor is None and is_exact else floor
+
+    @property
     def meta(self) -> dict[str, Any]:
         """`info` in its JSON form, with what follows from the arrays: what `save` writes into meta.json."""
         sides, relative = set(self.resolution), self.relative_span

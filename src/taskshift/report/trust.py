@@ -48,7 +48,7 @@ class PlaneFacts:
         finite = grid.losses[np.isfinite(grid.losses)]
         relief = float(np.quantile(finite, COMMON) - finite.min()) if finite.size else math.nan
         sampling = grid.info.extra.get(LOSS_ERROR)
-        return cls(relief, grid.num_nonfinite, _noise(grid), sampling, _off(grid))
+        return cls(relief, grid.num_nonfinite, grid.float_noise, sampling, _off(grid))
 
     @property
     def over_noise(self) -> float:
@@ -127,14 +127,6 @@ def _what_settles(planes: Mapping[Place, PlaneFacts]) -> str:
     if any(facts.noise is None for facts in planes.values()):
         return "lla.dtype=float64"
     return "a smaller lla.planes.span" if any(facts.num_lost for facts in planes.values()) else ""
-
-
-def _noise(grid: Grid) -> float | None:
-    """What was measured; 0 of a plane in float64, which is what float noise is measured against."""
-    strategy = grid.info.evaluation
-    if grid.info.noise.floor is None and strategy is not None and strategy.dtype == "float64":
-        return 0.0
-    return grid.info.noise.floor
 
 
 def _num_unconverged(tasks: Tasks) -> float | None:

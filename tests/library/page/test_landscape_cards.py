@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,11 +13,15 @@ from loss_landscape.page.trust import trust_card
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.grid import Grid
 from loss_landscape.results.hessian_metrics import HessianMetrics
-from loss_landscape.results.info import DirectionInfo, FloatNoise, GridInfo
+from loss_landscape.results.info import DirectionInfo, FloatNoise, GridInfo, StrategyInfo
 from loss_landscape.results.trajectory import PathPoint, Trajectory
 from loss_landscape.storage.records import LandscapeRecord
 from loss_landscape.viewing.colour_scale import ColourScale
 from loss_landscape.viewing.labels import notes_on
+
+FLOAT64 = StrategyInfo("eager", "", 1, False, None, "float64", "", {})
+FLOAT32 = replace(FLOAT64, dtype="float32")
+BFLOAT16 = replace(FLOAT64, precision="bfloat16")
 
 METRICS = HessianMetrics((1.0, -4.0), (0.1, 0.02), (True, True), 1, Estimate(1.0, 0.0, 1), 2)
 """The most negative eigenvalue is the larger, so that residuals are relative to it."""
@@ -44,3 +50,26 @@ def test_an_eigenvalues_error_is_relative_to_the_largest_of_either_sign():
     assert run.moments[0].spectrum.errors == pytest.approx((0.4, 0.08))
     [edge] = [card for card in run.cards if "edge of stability" in card.question]
     assert (edge.answer, edge.evidence.split(",")[0]) == ("no", "λ_max is 1 ± 0.4")
+
+
+@pytest.mark.parametrize(
+    ("relief", "evaluation", "answer", "said"),
+    [
+        (1.0, FLOAT64, "yes", "no float noise to speak of"),
+        (0.0, FLOAT64, "no", "no float noise to speak of"),
+        (1.0, FLOAT32, "cannot tell", "its float noise was not measured"),
+        (1.0, BFLOAT16, "cannot tell", "its float noise was not measured"),
+        (1.0, None, "cannot tell", "its float noise was not measured"),
+    ],
+)
+def test_losses_in_float64_have_no_noise_and_others_one_that_is_to_be_measured(relief, evaluation, answer, said):
+    grid = grid_of(relief, evaluation=evaluation)
+    assert trust_card([("2d grid", grid)]).answer == answer
+    assert said in plane_sentence(grid)
+
+
+def test_a_grid_of_unknown_noise_leaves_the_answer_open_and_is_named():
+    measured, unknown = grid_of(1.0, noise=FloatNoise(1e-6)), grid_of(1.0)
+    card = trust_card([("1d grid", measured), ("2d grid", unknown)])
+    assert (card.answer, card.evidence.split(". ")[-1]) == ("cannot tell", "Not known is the float noise of: 2d grid.")
+    assert trust_card([("1d grid", grid_of(1.0, noise=FloatNoise(0.5))), ("2d grid", unknown)]).answer == "no"
