@@ -153,8 +153,8 @@ def hessian_products(specimen: Specimen) -> list[Comparison]:
     return made
 
 
-def _slack(operator: HessianOperator, size: float) -> float:
-    """What a difference of gradients may be off, in float64: rounding over its step."""
+def _slack(operator: HessianOperator | GaussNewtonOperator, size: float) -> float:
+    """What a difference of gradients or outputs may be off, in float64: rounding over its step."""
     return 1e-5 * size if operator.method == "finite_differences" else 0.0
 
 
@@ -197,9 +197,9 @@ def gauss_newton_products(specimen: Specimen) -> list[Comparison]:
         (specimen.exact_surface, 1e-8 * size),
     ):
         operator = GaussNewtonOperator(surface)
-        slack = 1e-5 * size if operator.method == "finite_differences" else 0.0
         product = operator @ surface.layout.flatten({k: v.to(surface.dtype) for k, v in vector.items()})
-        made.append(Comparison(f"Gauss–Newton in {surface.dtype}, {operator.method}", product, right, allowed + slack))
+        what = f"Gauss–Newton in {surface.dtype}, {operator.method}"
+        made.append(Comparison(what, product, right, allowed + _slack(operator, size)))
     return made
 
 
