@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from loss_landscape.nested import as_tensor
 from loss_landscape.objective.layout import ParameterLayout
 from loss_landscape.objective.objective import unwrapped
 from loss_landscape.surface.surface import LossSurface, require_surface
@@ -47,8 +48,7 @@ def parameters_at(surface: LossSurface, point: PointLike) -> dict[str, Tensor]:
     layout = surface.layout
     if isinstance(point, str | Path):
         point = _read(Path(point))
-    if isinstance(point, np.ndarray):
-        point = torch.from_numpy(point)
+    point = as_tensor(point)
     if isinstance(point, Tensor):
         if point.dim() != 1 or len(point) != layout.size:
             raise ValueError(f"expected a vector [P] with P = {layout.size} parameters, got {list(point.shape)}")
@@ -60,7 +60,7 @@ def parameters_at(surface: LossSurface, point: PointLike) -> dict[str, Tensor]:
         return layout.unflatten(layout.flatten(_listed(point)))
     state = _state_dict(layout, point)
     require_fit(layout, state)
-    return {name: torch.as_tensor(state[name]).detach() for name in layout.names}
+    return {name: as_tensor(state[name]).detach() for name in layout.names}
 
 
 def not_moved(surface: LossSurface, *points: PointLike) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def _differ(given: Any, held: Tensor) -> bool:
     """Whether a real tensor is another one, by more than rounding; counts, such as of batches seen, change no loss."""
     if not isinstance(given, Tensor | np.ndarray) or not held.is_floating_point() or tuple(given.shape) != tuple(held.shape):
         return False
-    return not torch.allclose(torch.as_tensor(given).detach().to(held), held, rtol=1e-5, atol=1e-8, equal_nan=True)
+    return not torch.allclose(as_tensor(given).detach().to(held), held, rtol=1e-5, atol=1e-8, equal_nan=True)
 
 
 def require_fit(layout: ParameterLayout, state: Mapping[str, Tensor]) -> None:
@@ -147,7 +147,7 @@ def _listed(point: Any) -> list[Tensor]:
             f"expected a net, its state dict, a file of that, a vector [P], or a tensor for each parameter, got "
             f"{type(point).__name__}"
         )
-    return [torch.as_tensor(part).detach() for part in parts]
+    return [as_tensor(part).detach() for part in parts]
 
 
 def _state_dict(layout: ParameterLayout, state: Mapping[str, Any]) -> Mapping[str, Tensor]:

@@ -33,6 +33,11 @@ def in_file(thing: object, folder: Path, **options: bool) -> Path:
     return folder / "net.pt"
 
 
+def backwards(array: np.ndarray) -> np.ndarray:
+    """The same entries, in memory from the last to the first: a view of negative strides."""
+    return np.flip(np.flip(array).copy())
+
+
 def prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
     return {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
 
@@ -57,6 +62,9 @@ FORMS = {
     "arrays by name": lambda b, _: {name: tensor.numpy() for name, tensor in b.state_dict().items()},
     "vector": lambda b, _: flat(b),
     "numpy vector": lambda b, _: flat(b).numpy(),
+    "reversed vector": lambda b, _: backwards(flat(b).numpy()),
+    "reversed arrays": lambda b, _: [backwards(parameter.detach().numpy()) for parameter in b.parameters()],
+    "reversed arrays by name": lambda b, _: {name: backwards(tensor.numpy()) for name, tensor in b.state_dict().items()},
     "float64": lambda b, _: copy.deepcopy(b).double(),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ def recomputed_loss(net: nn.Module) -> float:
         return float(F.cross_entropy(twin.eval()(INPUTS.double()), LABELS))
 
 
-@pytest.mark.parametrize("form", ["net", "state dict", "file", "compiled name"])
+@pytest.mark.parametrize("form", ["net", "state dict", "file", "compiled name", "reversed arrays"])
 def test_a_path_to_a_net_with_other_running_statistics_says_so(nets, form, tmp_path):
     other = nets[1]
     torch.save(other.state_dict(), tmp_path / "net.pt")
@@ -71,6 +72,7 @@ def test_a_path_to_a_net_with_other_running_statistics_says_so(nets, form, tmp_p
         "state dict": other.state_dict(),
         "file": tmp_path / "net.pt",
         "compiled name": {f"_orig_mod.{name}": tensor for name, tensor in other.state_dict().items()},
+        "reversed arrays": {name: np.flip(np.flip(tensor.numpy()).copy()) for name, tensor in other.state_dict().items()},
     }
     path = barrier(surface_of(nets[0]), nets[0], points[form], num_points=3)
     assert path.info.directions.not_moved == STATISTICS
