@@ -72,10 +72,10 @@ def not_moved(surface: LossSurface, *points: PointLike) -> tuple[str, ...]:
     net = surface.objective.net
     held = {**net.parameters, **net.buffers}
     recomputed = surface.objective.batch_norm == "recompute"
-    found = dict.fromkeys(name for point in points for name, tensor in _whole_state(surface, point).items() if name in held)
+    states = [_whole_state(surface, point) for point in points]
+    found = dict.fromkeys(name for state in states for name in state if name in held)
     norms = [name for name, module in net.module.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     ignored = {*surface.layout.names} | {name for name in found if recomputed and name in net.buffers and _owner(name) in norms}
-    states = [_whole_state(surface, point) for point in points]
     return tuple(
         name
         for name in found
