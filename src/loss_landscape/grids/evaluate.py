@@ -48,13 +48,13 @@ def evaluate_grid(
     measured. It saves most where the loss is smooth, and nothing below 38 cells a side or where a cell is not finite.
 
     `evaluation` says how cells are evaluated and checked: the centre, the three lowest cells and `noise_cells` random ones
-    are computed in float64 as well, and `info.noise` has the differences. The first cells, eight random ones and those that
-    are further from float64 than rounding explains are also evaluated by the plain loop, and the grid goes over to that where
-    they differ. Both checks together take as much as some 35 cells. With `checkpointing` it goes on where it was interrupted,
-    with the same bits. With its `shard` only a share of the chunks is evaluated and kept beside its `file`; what comes back
-    is the grid as far as it is known, NaN and False in `evaluated` elsewhere. A call without one, of the same grid and file,
-    takes up what shards have kept, evaluates what is still missing, and gives the bits that it would have given alone.
-    Directions, strategy and the loss at the origin are those of the first shard, and on disk for all.
+    are computed in float64 as well, by default fewer of a convnet on a CPU (see `Evaluation`), and `info.noise` has the
+    differences. The first cells, up to eight random ones (one in 25 cells) and those that are further from float64 than rounding
+    explains are also evaluated by the plain loop, and the grid goes over to that where they differ. With `checkpointing` it goes
+    on where it was interrupted, with the same bits. With its `shard` only a share of the chunks is evaluated and kept beside its
+    `file`; what comes back is the grid as far as it is known, NaN and False in `evaluated` elsewhere. A call without one, of the
+    same grid and file, takes up what shards have kept, evaluates what is still missing, and gives the bits that it would have
+    given alone. Directions, strategy and the loss at the origin are those of the first shard, and on disk for all.
 
     Raises ValueError, saying what to give, for any other option, and TimeoutError where it would take too many hours.
 
