@@ -32,16 +32,16 @@ def normalized(surface: LossSurface, direction: Tensor, normalization: Normaliza
     layout = surface.layout
     parts = zip(layout.unflatten(direction).values(), layout.unflatten(surface.origin).values(), strict=True)
     if normalization == "layer":
-        scaled = layout.flatten([part * _ratio(own.norm(), part.norm()) for part, own in parts])
+        scaled = [part * _ratio(own.norm(), part.norm()) for part, own in parts]
     else:
-        factors = [
+        scaled = [
             part * _ratio(_unit_norms(own, dim, norm), _unit_norms(part, dim, norm))
             for (part, own), dim, norm in zip(parts, layout.unit_dims, layout.in_norm_layer, strict=True)
         ]
-        scaled = layout.flatten(factors)
+    direction = layout.flatten(scaled)
     for weight in effective_weights(surface):
-        scaled = _as_far_as_the_weight(surface, scaled, weight, by_unit=normalization == "filter")
-    return scaled
+        direction = _as_far_as_the_weight(surface, direction, weight, by_unit=normalization == "filter")
+    return direction
 
 
 def _as_far_as_the_weight(surface: LossSurface, direction: Tensor, weight: EffectiveWeight, *, by_unit: bool) -> Tensor:
