@@ -67,24 +67,30 @@ class DerivativeCheck:
         if not self.is_finite:
             return STEPS[dtype], ""
         steps = {own: STEPS[own] for own in (dtype, *ROUNDING_INSIDE)}
+        moves = False
         for own, step in steps.items():
-            if self._is_steady(step):
-                require_symmetry(self.pair, torch.stack([self._difference(v, step) for v in self.pair.T], dim=1), ROUGH)
+            along = self._difference(self.pair[:, 1], step)
+            if self._is_steady(step, along):
+                require_symmetry(self.pair, torch.stack([self._difference(self.pair[:, 0], step), along], dim=1), ROUGH)
                 inside = f"differences with a step for {str(own).removeprefix('torch.')}, in which the net computes"
                 return step, "" if own == dtype else inside
-        if not any(bool(self._difference(self.pair[:, 1], step).any()) for step in steps.values()):
+            moves = moves or bool(along.any())
+        if not moves:
             return STEPS[dtype], ""
         raise WrongDerivativeError(
             "differences of the gradient change with the step: the loss has a kink at the origin, or the net rounds its numbers"
         )
 
-    def _is_steady(self, step: float) -> bool:
-        """Whether a step three times as large gives the same; none at all counts where the loss itself is seen to move."""
-        along = self.pair[:, 1]
-        first, again = (self._difference(along, step * times) for times in (1, 3))
-        if bool(first.any()):
-            return float((first - again).norm()) <= ROUGH * float(first.norm())
-        (there, _), (back, _) = self._ends(along, self._reach(along, step))
+    def _is_steady(self, step: float, along: Tensor) -> bool:
+        """Whether a step three times as large gives the same as `along` [P], the difference along the second of the pair.
+
+        None at all counts where the loss itself is seen to move.
+        """
+        vector = self.pair[:, 1]
+        again = self._difference(vector, 3 * step)
+        if bool(along.any()):
+            return float((along - again).norm()) <= ROUGH * float(along.norm())
+        (there, _), (back, _) = self._ends(vector, self._reach(vector, step))
         return bool(there != back) and not bool(again.any())
 
     def _has_loss(self) -> bool:
