@@ -14,7 +14,6 @@ from loss_landscape.surface.strategy import EAGER, EvaluationStrategy
 
 NUM_LOWEST = 3
 NUM_RANDOM = 4
-CONVOLUTION_DIMS = 3  # of a weight, at least
 NUM_RANDOM_IN_LOWER_PRECISION = 4  # its error is no matter of luck
 
 
@@ -36,7 +35,7 @@ def float_noise(
         )
     if num_random == 0 or cells.dtype == torch.float64 or cells.device.type == "mps":
         return FloatNoise()
-    slow = any(len(shape) >= CONVOLUTION_DIMS for shape in cells.plane.layout.shapes) and cells.device.type == "cpu"
+    slow = cells.plane.layout.has_convolution and cells.device.type == "cpu"
     if num_random is None and slow:
         why = checked_cells(losses, evaluated, cells.centre, 0, num_lowest=1)
     else:

@@ -50,6 +50,11 @@ class ParameterLayout:
         """The length P of a vector."""
         return sum(self.sizes)
 
+    @property
+    def has_convolution(self) -> bool:
+        """Whether a parameter has the shape of a convolution's weight."""
+        return any(len(shape) > 2 for shape in self.shapes)
+
     def flatten(self, tensors: Mapping[str, Tensor] | Iterable[Tensor]) -> Tensor:
         """One vector [P] of `tensors`, one a parameter: a mapping by name (other names are ignored) or a sequence in order."""
         if isinstance(tensors, Mapping):

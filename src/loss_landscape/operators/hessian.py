@@ -73,8 +73,7 @@ class HessianOperator(SummedOperator):
 
 
 def _by_rule(surface: LossSurface) -> tuple[HessianMethod, ...]:
-    has_convolution = any(len(shape) > 2 for shape in surface.layout.shapes)
-    pays = has_convolution and surface.size <= MAX_PARAMETERS_TRACED and not surface.objective.net.rules.draws
+    pays = surface.layout.has_convolution and surface.size <= MAX_PARAMETERS_TRACED and not surface.objective.net.rules.draws
     return ("traced", "retained", "finite_differences") if pays else ("retained", "finite_differences")
 
 

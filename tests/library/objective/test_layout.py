@@ -61,3 +61,12 @@ def test_a_vector_of_the_wrong_length_is_refused():
         surface.layout.flatten({})
     with pytest.raises(ValueError, match="in the order of model.parameters"):
         surface.layout.flatten([torch.zeros(3)])
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "has_convolution"),
+    [(nn.Linear(6, 3), (4, 6), False), (nn.Conv1d(2, 3, 1), (4, 2, 1), True), (nn.Conv2d(2, 3, 1), (4, 2, 1, 1), True)],
+)
+def test_a_weight_of_three_dimensions_or_more_is_a_convolutions(layer, inputs, has_convolution):
+    surface = LossSurface(nn.Sequential(layer, nn.Flatten()), nn.CrossEntropyLoss(), [(torch.zeros(inputs), DATA[0][1])])
+    assert surface.layout.has_convolution is has_convolution
