@@ -137,7 +137,6 @@ def _checked(every: int, hessian_every: int | None, at_end: Sequence[Finding]) -
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} must be a whole number of 1 or more epochs, got {value!r}")
     known = get_args(Finding)
-    unknown = [one for one in ([at_end] if isinstance(at_end, str) else at_end) if one not in known]
-    if isinstance(at_end, str) or unknown:
+    if isinstance(at_end, str) or any(one not in known for one in at_end):
         raise ValueError(f"at_end must be a list of {', '.join(known)}, got {at_end!r}")
     return every, hessian_every, tuple(at_end)
