@@ -37,10 +37,10 @@ class EffectiveWeight:
     def moved(self, direction: Tensor) -> tuple[Tensor, Tensor]:
         """The weight at the origin, and its derivative along `direction` [P], in float64."""
         point, along = ({name: part.double() for name, part in self._own(vector).items()} for vector in (None, direction))
-        made, held = _Made(self.module, self.compute), {**point}
+        made = _Made(self.module, self.compute)
 
         def weight(moving: dict[str, Tensor]) -> Tensor:
-            found: Tensor = torch.func.functional_call(made, {**held, **moving}, ())
+            found: Tensor = torch.func.functional_call(made, {**point, **moving}, ())
             return found
 
         start = {name: point[name] for name in along}
