@@ -76,12 +76,12 @@ def steady(values: list[float]) -> bool:
 
 
 def value_and_gradient(loss: TermLoss, layout: ParameterLayout, point: Tensor) -> tuple[Tensor, Tensor]:
-    """A loss at a point [P] and its gradient [P]."""
+    """A loss at a point [P], float64, and its gradient [P]."""
     leaves = {name: t.requires_grad_() for name, t in layout.unflatten(point.detach().clone()).items()}
     with torch.enable_grad():
         value = loss(leaves)
     if not value.requires_grad:
-        return value.detach(), torch.zeros_like(point)
+        return value.detach().double(), torch.zeros_like(point)
     return value.detach().double(), layout.flatten(gradients(value, leaves.values())).detach()
 
 
