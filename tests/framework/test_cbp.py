@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from taskshift.learners.cbp import MOST_PAIRED, ContinualBackprop, ranks
 from taskshift.learners.gradient import SAM
-from taskshift.learners.learner import Learner
 from taskshift.learners.regularizers import L2
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.mlp import MLP
@@ -24,9 +23,18 @@ from taskshift.nets.resnet18 import ResNet18
 from taskshift.nets.vgg16 import VGG16
 from taskshift.randomness import seed_from
 from taskshift.shifts.task import Batch
-from taskshift.training import Training
+from tests.framework.units_by_hand import (
+    GROUPS,
+    SEED,
+    Rows,
+    batches,
+    begin_anew,
+    made,
+    standing_still,
+    step_of,
+    training,
+)
 
-SEED = 3
 UTILITIES = (
     "contribution",
     "zero_contribution",
@@ -38,58 +46,6 @@ UTILITIES = (
 )
 
 
-class Skipping(nn.Module):
-    """A norm, a skip around a layer, and a layer after it: h = relu(norm(a x)), s = h + relu(b h), head tanh(c s)."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.norm, self.b = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 6)
-        self.c, self.head = nn.Linear(6, 5), nn.Linear(5, 3)
-
-    def values(self, x):
-        """What each consumer reads."""
-        h = F.relu(F.batch_norm(self.a(x), None, None, self.norm.weight, self.norm.bias, training=True))
-        s = h + F.relu(self.b(h))
-        return {"b.weight": h, "c.weight": s, "head.weight": torch.tanh(self.c(s))}
-
-    def forward(self, x):
-        h = F.relu(self.norm(self.a(x)))
-        return self.head(torch.tanh(self.c(h + F.relu(self.b(h)))))
-
-
-GROUPS = {  # what a reader of the net would write down: name → makers, zeros, ones, consumers
-    "a": (
-        ["a.weight", "b.weight"],
-        ["a.bias", "b.bias", "norm.bias", "norm.running_mean"],
-        ["norm.weight", "norm.running_var"],
-        ["b.weight", "c.weight"],
-    ),
-    "c": (["c.weight"], ["c.bias"], [], ["head.weight"]),
-}
-
-
-def made(seed):
-    torch.manual_seed(seed % 2**31)
-    return Skipping().double()
-
-
-def batches(count, size=7, shape=(4,), classes=3, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    for _ in range(count):
-        inputs = torch.randn(size, *shape, generator=rng, dtype=torch.float64)
-        yield Batch(inputs, torch.randint(classes, (size,), generator=rng))
-
-
-def training(make, part, *, optimizer=torch.optim.Adam, shape=(4,), seed=SEED, **given):
-    learner = Learner(make(seed), optimizer, interventions={"cbp": part} if part else {}, **given)
-    return Training(learner, next(batches(1, size=2, shape=shape)), seed=seed, make_net=make)
-
-
-def step_of(one, batch, at):
-    draws = one.draws.at(at, one.state["taken"])
-    return one.learner.step(one.state, batch, F.cross_entropy, draws), draws
-
-
 class ByHand:
     """§ the formulas, unit by unit, in numpy."""
 
@@ -99,12 +55,7 @@ class ByHand:
             name: {"age": np.zeros(n), "utility": np.zeros(n), "mean": np.zeros((r, n)), "owed": 0.0}
             for name, n, r in (("a", 6, 2), ("c", 5, 1))
         }
-        self.rows = dict.fromkeys(("a.weight", "b.weight", "c.weight"), 0)
-
-    def fresh(self, name):
-        row, self.rows[name] = self.rows[name], self.rows[name] + 1
-        weight = made(seed_from(SEED, "fresh", "cbp", row // len(made(0).state_dict()[name]))).state_dict()[name].numpy()
-        return weight[row % len(weight)]
+        self.rows = Rows("cbp")
 
     def mean_utility(self, group, unit, net, values):
         makers, _, _, consumers = GROUPS[group]
@@ -150,26 +101,9 @@ class ByHand:
         """Change net and slots in place; how many units were replaced."""
         chosen = {group: self.chosen(number, group, net, values, draws) for number, group in enumerate(GROUPS)}
         for group, units in chosen.items():
-            makers, zeros, ones, consumers = GROUPS[group]
-            for unit in units:
-                for name in makers:
-                    net[name][unit] = self.fresh(name)
-                for name in zeros:
-                    net[name][unit] = 0
-                for name in ones:
-                    net[name][unit] = 1
-            for unit in units:
-                for name in consumers:
-                    net[name][:, unit] = 0
-                for of in slots.values():
-                    for name in (*makers, *zeros, *ones):
-                        if name in of:
-                            of[name][unit] = 0
-                    for name in consumers:
-                        of[name][:, unit] = 0
-                for key in ("age", "utility"):
-                    self.memory[group][key][unit] = 0
-                self.memory[group]["mean"][:, unit] = 0
+            begin_anew(group, units, net, slots, self.rows)
+            for key in ("age", "utility", "mean"):
+                self.memory[group][key][..., units] = 0
         return sum(map(len, chosen.values()))
 
 
@@ -219,10 +153,6 @@ def linear_net(seed):
 def all_at_once(**given):
     """Every unit older than two steps begins anew."""
     return ContinualBackprop(1.0, 2, 0.9, **given)
-
-
-def standing_still(parameters, **given):
-    return torch.optim.SGD(parameters, lr=0.0)
 
 
 def test_transferred_bias_keeps_the_function_where_units_are_constant():

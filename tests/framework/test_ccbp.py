@@ -11,8 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from taskshift.learners.ccbp import ContinuousContinualBackprop
-from tests.framework.test_cbp import GROUPS, batches, made
-from tests.framework.units_by_hand import SIZES, Rows, training_with
+from tests.framework.units_by_hand import GROUPS, SIZES, Rows, batches, made, training_with
 
 TRAINED = dict(made(0).named_parameters())
 

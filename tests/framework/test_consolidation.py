@@ -14,7 +14,7 @@ from taskshift.learners.learner import Learner
 from taskshift.learners.part import Switch
 from taskshift.shifts.task import Batch
 from taskshift.training import Training
-from tests.framework.test_cbp import batches, made
+from tests.framework.units_by_hand import batches, made
 
 LR, MOMENTUM = 0.1, 0.9
 PARTS = {

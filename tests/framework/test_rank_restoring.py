@@ -17,7 +17,7 @@ from taskshift.nets.convnet import ConvNet
 from taskshift.randomness import seed_from
 from taskshift.shifts.task import Batch
 from taskshift.training import Training
-from tests.framework.test_cbp import SEED, standing_still, training
+from tests.framework.units_by_hand import SEED, standing_still, training
 
 WIDTH, INPUTS = 5, 8
 

@@ -14,8 +14,7 @@ from taskshift.learners.cbp import ContinualBackprop
 from taskshift.learners.rank_restoring import RankRestoring
 from taskshift.learners.redo import ReDo
 from taskshift.shifts.task import Batch
-from tests.framework.test_cbp import standing_still
-from tests.framework.units_by_hand import GROUPS, SIZES, Rows, assert_follows_by_hand, begin_anew, training_with
+from tests.framework.units_by_hand import GROUPS, SIZES, Rows, assert_follows_by_hand, begin_anew, standing_still, training_with
 
 
 class ByHand:

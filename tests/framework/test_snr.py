@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from taskshift.learners.snr import SelfNormalizedResets
 from taskshift.shifts.task import Batch
-from tests.framework.test_cbp import standing_still
-from tests.framework.units_by_hand import GROUPS, SIZES, Rows, assert_follows_by_hand, begin_anew, training_with
+from tests.framework.units_by_hand import GROUPS, SIZES, Rows, assert_follows_by_hand, begin_anew, standing_still, training_with
 
 
 class ByHand:

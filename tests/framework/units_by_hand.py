@@ -3,15 +3,62 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import nn
 from torch.nn import functional as F
 
 from taskshift.learners.learner import Learner
 from taskshift.randomness import seed_from
+from taskshift.shifts.task import Batch
 from taskshift.training import Training
-from tests.framework.test_cbp import GROUPS, SEED, batches, made, step_of
 
+SEED = 3
+
+
+class Skipping(nn.Module):
+    """A norm, a skip around a layer, and a layer after it: h = relu(norm(a x)), s = h + relu(b h), head tanh(c s)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 6)
+        self.c, self.head = nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def values(self, x):
+        """What each consumer reads."""
+        h = F.relu(F.batch_norm(self.a(x), None, None, self.norm.weight, self.norm.bias, training=True))
+        s = h + F.relu(self.b(h))
+        return {"b.weight": h, "c.weight": s, "head.weight": torch.tanh(self.c(s))}
+
+    def forward(self, x):
+        h = F.relu(self.norm(self.a(x)))
+        return self.head(torch.tanh(self.c(h + F.relu(self.b(h)))))
+
+
+GROUPS = {  # what a reader of the net would write down: name → makers, zeros, ones, consumers
+    "a": (
+        ["a.weight", "b.weight"],
+        ["a.bias", "b.bias", "norm.bias", "norm.running_mean"],
+        ["norm.weight", "norm.running_var"],
+        ["b.weight", "c.weight"],
+    ),
+    "c": (["c.weight"], ["c.bias"], [], ["head.weight"]),
+}
 SIZES = {"a": 6, "c": 5}
+
+
+def made(seed):
+    torch.manual_seed(seed % 2**31)
+    return Skipping().double()
+
+
 HEIGHTS = {name: len(tensor) for name, tensor in made(0).named_parameters()}
+
+
+def batches(count, size=7, shape=(4,), classes=3, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        inputs = torch.randn(size, *shape, generator=rng, dtype=torch.float64)
+        yield Batch(inputs, torch.randint(classes, (size,), generator=rng))
 
 
 class Rows:
@@ -46,9 +93,23 @@ def begin_anew(group, units, net, slots, rows, incoming=None):
                 of[name][:, unit] = 0
 
 
-def training_with(name, part, *, make=made, optimizer, shape=(4,), **given):
-    learner = Learner(make(SEED), optimizer, interventions={name: part} if part else {}, **given)
-    return Training(learner, next(batches(1, size=2, shape=shape)), seed=SEED, make_net=make)
+def training_with(name, part, *, make=made, optimizer=torch.optim.Adam, shape=(4,), seed=SEED, **given):
+    learner = Learner(make(seed), optimizer, interventions={name: part} if part else {}, **given)
+    return Training(learner, next(batches(1, size=2, shape=shape)), seed=seed, make_net=make)
+
+
+def training(make, part, **given):
+    """With `part` where continual backprop has its place, or nothing."""
+    return training_with("cbp", part, make=make, **given)
+
+
+def step_of(one, batch, at):
+    draws = one.draws.at(at, one.state["taken"])
+    return one.learner.step(one.state, batch, F.cross_entropy, draws), draws
+
+
+def standing_still(parameters, **given):
+    return torch.optim.SGD(parameters, lr=0.0)
 
 
 def assert_follows_by_hand(name, part, act, *, optimizer, count=14, size=7):
@@ -80,6 +141,3 @@ def assert_follows_by_hand(name, part, act, *, optimizer, count=14, size=7):
                     state["slots"][slot][key].numpy(), value, rtol=1e-11, atol=1e-12, err_msg=f"{slot} {key}"
                 )
     return told, ours
-
-
-__all__ = ["GROUPS", "Rows", "SIZES", "assert_follows_by_hand", "batches", "begin_anew", "made", "step_of", "training_with"]
