@@ -58,7 +58,7 @@ class CurvatureOperator(ABC):
 
         The matrix is symmetric: its rows are these, transposed.
         """
-        positions = torch.as_tensor(index, dtype=torch.long, device=self.device).reshape(-1)
+        positions = torch.as_tensor(as_tensor(index), dtype=torch.long, device=self.device).reshape(-1)
         if bool(((positions < -self.size) | (positions >= self.size)).any()):
             raise IndexError(f"expected indices from 0 to {self.size - 1}, got {positions.tolist()}")
         units = torch.zeros(self.size, len(positions), dtype=self.dtype, device=self.device)

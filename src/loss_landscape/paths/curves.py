@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape.directions.points import PointLike, not_moved
+from loss_landscape.nested import as_tensor
 from loss_landscape.results.result import Result, array
 from loss_landscape.surface.surface import LossSurface
 
@@ -99,7 +100,7 @@ class Curve(Result):
 
     def weights(self, t: Tensor) -> Tensor:
         """The share of each control point at each `t` [T], [T, K] float64 on the CPU; ValueError for a t outside 0 … 1."""
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = torch.as_tensor(as_tensor(t), dtype=torch.float64)
         if not bool(((t >= 0) & (t <= 1)).all()):
             raise ValueError(f"t must be from 0 to 1, got {t.tolist()}")
         return self.basis(t, len(self.controls))

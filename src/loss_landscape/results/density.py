@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loss_landscape.nested import as_tensor
 from loss_landscape.results.estimate import Estimate
 from loss_landscape.results.result import Result, array, table
 
@@ -87,7 +88,7 @@ class Density(Result):
 
         Unless given, `sigma` follows the resolution of m nodes over their range R: R / ((m − 1) √(8 ln 3)) (Papyan 2020).
         """
-        x = torch.as_tensor(x, dtype=torch.float64)
+        x = torch.as_tensor(as_tensor(x), dtype=torch.float64)
         sigma = sigma or self.default_sigma
         bumps = torch.exp(-0.5 * ((x.reshape(-1, 1) - self.nodes.reshape(1, -1)) / sigma) ** 2) @ self.weights.reshape(-1)
         return (bumps / (len(self.nodes) * sigma * math.sqrt(2 * math.pi))).reshape(x.shape)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loss_landscape.nested import as_tensor
 from loss_landscape.results.info import DirectionInfo
 from loss_landscape.results.result import Result, array
 
@@ -32,7 +33,7 @@ class Directions(Result, Sequence[Tensor]):
     info: DirectionInfo = DirectionInfo()
 
     def __post_init__(self) -> None:
-        vectors = tuple(torch.as_tensor(vector) for vector in self.vectors)
+        vectors = tuple(torch.as_tensor(as_tensor(vector)) for vector in self.vectors)
         if any(vector.shape != vectors[0].shape for vector in vectors):
             raise ValueError(f"expected vectors of one length, got {[list(vector.shape) for vector in vectors]}")
         object.__setattr__(self, "vectors", vectors)

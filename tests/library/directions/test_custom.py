@@ -41,6 +41,7 @@ FORMS = {
     "per-layer arrays": lambda s, d: [[part.numpy() for part in named(s, v).values()] for v in d],
     "Directions by hand": lambda s, d: Directions((d[0], d[1])),
     "Directions of a list": lambda s, d: Directions([d[0], d[1]]),
+    "Directions of reversed arrays": lambda s, d: Directions([np.flip(np.flip(v.numpy()).copy()) for v in d]),
     "float64": lambda s, d: [v.double() for v in d],
     "require a gradient": lambda s, d: [v.clone().requires_grad_() for v in d],
 }

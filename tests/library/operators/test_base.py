@@ -31,9 +31,10 @@ def test_rows_and_columns_are_the_matrixs():
     assert operator.shape == (3, 3)
     assert torch.equal(operator.columns([2, 0]), MATRIX[:, [2, 0]])
     assert torch.equal(operator.columns(torch.tensor([-1])), MATRIX[:, [-1]])
+    assert torch.equal(operator.columns(np.array([0, 2])[::-1]), MATRIX[:, [2, 0]])
     assert torch.equal(operator.rows([1]), MATRIX[[1]])
     assert operator.columns([]).shape == (3, 0)
-    assert operator.num_products == 4
+    assert operator.num_products == 6
     for index in ([3], [-4]):
         with pytest.raises(IndexError, match="expected indices from 0 to 2"):
             operator.columns(index)

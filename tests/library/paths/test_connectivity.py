@@ -108,6 +108,11 @@ def test_the_ends_are_the_nets_bit_for_bit(kind, count):
         assert torch.equal(curve.point(t).view(torch.int32), end.view(torch.int32))
 
 
+def test_shares_are_those_of_an_array_of_places_in_any_order():
+    curve, places = bezier(drawn(4, 7)), np.linspace(0, 1, 5)
+    assert torch.equal(curve.weights(places[::-1]), curve.weights(torch.from_numpy(places)).flip(0))
+
+
 def test_places_outside_the_curve_and_misshapen_controls_are_refused():
     with pytest.raises(ValueError, match=r"t must be from 0 to 1, got \[1.5\]"):
         line(torch.zeros(3), torch.ones(3)).point(1.5)

@@ -70,6 +70,7 @@ def test_integrals_and_clusters():
     assert torch.allclose(density.weights.sum(dim=1), torch.ones(10, dtype=torch.float64), atol=1e-12)
     x = torch.linspace(-1, 7, 2001, dtype=torch.float64)
     height = density.density(x, sigma=0.1)
+    torch.testing.assert_close(density.density(x.numpy()[::-1], sigma=0.1), height.flip(0), rtol=1e-12, atol=1e-14)
     step = float(x[1] - x[0])
     assert float(height.sum() * step) == pytest.approx(1, abs=0.01)
     low = x < 3
