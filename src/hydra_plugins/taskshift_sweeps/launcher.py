@@ -26,7 +26,7 @@ class LauncherConfig:
     """The keys of `hydra.launcher`: how runs are carried out. What is None is left to the site."""
 
     _target_: str = "hydra_plugins.taskshift_sweeps.launcher.TaskshiftLauncher"
-    cluster: str | None = None  # None: one run after the other in this process; local; slurm
+    cluster: str | None = None  # None: in this process; local; slurm
     stack: Any = "auto"  # how many runs that differ in seed and settings alone train as one program; false: none
     workers: int = 1  # local: processes at a time, each with a GPU of its own
     detach: bool = False  # slurm: return when the jobs are queued
