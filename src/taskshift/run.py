@@ -26,7 +26,7 @@ from taskshift.run_folder import RunFolder, read_rows, run_folder_of, sweep_path
 from taskshift.stack import Stack
 from taskshift.sweeps.open_files import allow_many_files
 from taskshift.sweeps.sweep_folder import SweepFolder
-from taskshift.sweeps.worker import attempt
+from taskshift.sweeps.worker import leave_word
 from taskshift.together import Member, carry
 from taskshift.trainer import Wishes, train, wishes_of
 
@@ -86,12 +86,13 @@ def run_together(configs: Sequence[Mapping[str, Any]], overrides: Sequence[Seque
     places = {member: number for number, member in enumerate(members)}
 
     def guarded(member: Member, work: Callable[[], None]) -> bool:
-        number = places[member]
         try:
-            attempt(lambda *of_run: work(), configs[number], overrides[number])
+            work()
         except Exception as error:  # the runs beside it must still go on; who called is told
-            outcomes[number] = error
-        return outcomes[number] is None
+            leave_word(configs[places[member]], error)
+            outcomes[places[member]] = error
+            return False
+        return True
 
     carry(members, stack, guarded)
     return outcomes
