@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
@@ -21,7 +20,7 @@ from taskshift.divergence import divergence
 from taskshift.evaluators.evaluator import MeasuredPhase
 from taskshift.execute import Execution, begun, kept, settle
 from taskshift.execution.shared import Shared
-from taskshift.faults import Fault
+from taskshift.faults import Fault, told
 from taskshift.identity import refuse_another_identity
 from taskshift.intact import absent
 from taskshift.origin import cpu_model, describe_run
@@ -99,9 +98,8 @@ class Job:
             with disk_faults(self.folder.path):
                 yield
         except Exception as error:
-            told = str(error) if isinstance(error, Fault) else "".join(traceback.format_exception(error))
             with suppress(OSError):  # a full disk may be what it failed of
-                self.folder.fail_attempt(told)
+                self.folder.fail_attempt(told(error))
                 self._write_rows()
             raise
         if self.failed:

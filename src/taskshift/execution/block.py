@@ -12,7 +12,7 @@ from torch import Tensor
 from taskshift.execution.leaves import FixedTensors, copies, leaves, nested, over_steps
 from taskshift.execution.losses import structure, tensors_of_loss
 from taskshift.execution.program import Program
-from taskshift.execution.programs import Asked, told
+from taskshift.execution.programs import Asked, steps_of
 from taskshift.execution.recording import CHANGING, Given, recorded
 from taskshift.learners.learner import Learner, Loss, State, Steps
 from taskshift.learners.part import Tensors
@@ -208,7 +208,7 @@ class _Told:
 
     def of(self, lane: int) -> Steps:
         if not self._is_one:
-            return told(self._programs, lane)
+            return steps_of(self._programs, lane)
         losses, *numbers = self._rows[lane].unbind()
         return Steps(losses, self._outputs[lane].flatten(0, 1), dict(zip(self._programs[0].names, numbers, strict=True)))
 

@@ -74,7 +74,7 @@ class Programs:
         programs = [by_acting[names] for names in acting]
         for number, (program, arguments) in enumerate(zip(programs, zip(*columns, strict=False), strict=True)):
             program.run(*arguments, program.row_views[number], program.output_views[number])
-        return {**state, **self.fixed.nest}, told(programs)
+        return {**state, **self.fixed.nest}, steps_of(programs)
 
     def prepare(self, asked: Asked) -> bool:
         """Record such a step, and say whether it is compiled; raises UnrecordableError."""
@@ -90,7 +90,7 @@ class Programs:
         return self._programs[key]
 
 
-def told(programs: Sequence[Program], lane: int | None = None) -> Steps:
+def steps_of(programs: Sequence[Program], lane: int | None = None) -> Steps:
     """What the steps of these programs left, step by step; where they are a block's, in this lane."""
     count, first = len(programs), programs[0]
     own = slice(None) if lane is None else (slice(None), lane)

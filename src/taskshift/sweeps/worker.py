@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from taskshift.boundary import print_anything
-from taskshift.faults import Fault
+from taskshift.faults import Fault, told
 from taskshift.run_folder import is_held, run_folder_of
 
 log = logging.getLogger("taskshift.sweeps")
@@ -72,11 +71,6 @@ def leave_word(config: Config, error: Exception) -> None:
     if not folder.failed.exists() and not is_held(folder.path):
         with suppress(OSError):  # a disk that can't be written may be what it failed of
             folder.fail_attempt(told(error))
-
-
-def told(error: Exception) -> str:
-    """A sentence for what a user can mend, a traceback for a bug."""
-    return str(error) if isinstance(error, Fault) else "".join(traceback.format_exception(error))
 
 
 def together(script: Script, members: Sequence[Member]) -> None:
