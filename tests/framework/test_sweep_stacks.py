@@ -8,12 +8,13 @@ from taskshift.config.command import compose
 from taskshift.config.settings import settings_of
 from taskshift.faults import Fault
 from taskshift.run_folder import held, run_folder_of
+from taskshift.script import Script
 from taskshift.sweeps.carriers import LocalWorkers, Slurm
 from taskshift.sweeps.launch import Here
 from taskshift.sweeps.plan import planned
 from taskshift.sweeps.stacks import cut, read_size, stacked, stacks
 from taskshift.sweeps.sweep_folder import SweepFolder
-from taskshift.sweeps.worker import Member, Script, Worker
+from taskshift.sweeps.worker import Member, Worker
 from tests.framework.commands import carry_out
 
 SMALL = ("data=synthetic_images", "recorder=none", "num_threads=1")

@@ -68,11 +68,11 @@ class TaskshiftLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from taskshift.config.compositions import Compositions
         from taskshift.run_folder import sweep_path
+        from taskshift.script import Script
         from taskshift.sweeps.checks import check_objects, check_words
         from taskshift.sweeps.launch import launch
         from taskshift.sweeps.plan import labels_of, planned
         from taskshift.sweeps.stacks import read_size
-        from taskshift.sweeps.worker import Script
 
         configure_log(self.config.hydra.job_logging, self.config.hydra.verbose)
         if not job_overrides:

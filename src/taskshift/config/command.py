@@ -23,15 +23,9 @@ from taskshift.config.check import check_quick
 from taskshift.config.hydra_faults import from_hydra, reworded, several_values
 from taskshift.config.words import no_such_key
 from taskshift.faults import Fault
-
-JobFunction = Callable[[dict[str, Any], Sequence[str]], Any]
-"""(resolved and checked config, the overrides it was composed from) → whatever comes of it."""
-
-Together = Callable[[Sequence[dict[str, Any]], Sequence[Sequence[str]]], Sequence[Exception | None]]
-"""(configs of several runs, the overrides of each) → what each raised, or None."""
+from taskshift.script import JobFunction, Together
 
 VERSION_BASE = "1.3"
-
 
 NAMES = ("run_name", "sweep_name", "output_root", "output_project")
 """Keys that name folders: what looks like a number is a name all the same, and the one that was written."""

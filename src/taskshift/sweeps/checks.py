@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from taskshift.config.check import check_quick
 from taskshift.faults import Fault
-
-Config = Mapping[str, Any]
+from taskshift.script import Config
 
 ONE_NAME = {"seed": 0, "run_name": None, "wandb": None}
 """Values in place of those by which runs may differ though their objects are alike."""

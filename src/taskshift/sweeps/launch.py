@@ -18,12 +18,13 @@ from taskshift.faults import Fault
 from taskshift.origin import git_state, source_hash
 from taskshift.plugin_code import plugin_files
 from taskshift.run_folder import RunFolder, disk_faults, run_folder_of, sweep_path
+from taskshift.script import Script
 from taskshift.sweeps import slurm
 from taskshift.sweeps.plan import Plan, PlannedRun, refuse_another_sweep
 from taskshift.sweeps.stacks import Stack, StackSize, stacked
 from taskshift.sweeps.states import CUT_OFF, FINISHED, OPEN, RunState, states
 from taskshift.sweeps.sweep_folder import SweepFolder
-from taskshift.sweeps.worker import Member, Script, Worker, attempt, together
+from taskshift.sweeps.worker import Member, Worker, attempt, together
 
 log = logging.getLogger("taskshift.sweeps")
 

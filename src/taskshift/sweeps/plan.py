@@ -13,9 +13,8 @@ from typing import Any
 
 from taskshift.faults import Fault
 from taskshift.identity import FREE, IDENTITY, identity
+from taskshift.script import Config
 from taskshift.sweeps.sweep_folder import SweepFolder
-
-Config = Mapping[str, Any]
 
 LAUNCHING = ("cluster", "resources", "hydra")
 """Keys that say how runs are carried out, and nothing of what they are."""

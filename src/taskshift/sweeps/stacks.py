@@ -9,8 +9,9 @@ from math import ceil
 from typing import Any, Literal
 
 from taskshift.faults import Fault
+from taskshift.script import Config
 from taskshift.sweeps.open_files import most_members
-from taskshift.sweeps.plan import Config, PlannedRun
+from taskshift.sweeps.plan import PlannedRun
 
 log = logging.getLogger("taskshift.sweeps")
 

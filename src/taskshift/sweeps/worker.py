@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,24 +13,9 @@ from typing import Any
 from taskshift.boundary import print_anything
 from taskshift.faults import Fault, told
 from taskshift.run_folder import is_held, run_folder_of
+from taskshift.script import Config, JobFunction, Script
 
 log = logging.getLogger("taskshift.sweeps")
-
-Config = Mapping[str, Any]
-
-JobFunction = Callable[[dict[str, Any], Sequence[str]], Any]
-"""A script's own: (config, overrides) → whatever."""
-
-Together = Callable[[Sequence[Config], Sequence[Sequence[str]]], Sequence[Exception | None]]
-"""A script's own for several runs: (configs, overrides of each) → what each raised, or None."""
-
-
-@dataclass(frozen=True)
-class Script:
-    """What the script that began a sweep does with a run, and with several together, if it can."""
-
-    job: JobFunction
-    together: Together | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +41,7 @@ class Member:
         return True
 
 
-def attempt(job: JobFunction, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+def attempt(job: JobFunction, config: Config, overrides: Sequence[str]) -> None:
     """Call the job; what it raises is left in the run's folder, also where the run never came to open it, and raised again."""
     try:
         job(dict(config), list(overrides))

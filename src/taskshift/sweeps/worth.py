@@ -7,7 +7,7 @@ from typing import NamedTuple
 from taskshift.config.build import build_parts
 from taskshift.execute import why_not_worth_it
 from taskshift.execution.shared import fitting_block
-from taskshift.sweeps.plan import Config
+from taskshift.script import Config
 
 
 class Worth(NamedTuple):
