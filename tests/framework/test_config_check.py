@@ -21,6 +21,7 @@ from taskshift.config.construct import construct
 from taskshift.config.targets import resolve
 from taskshift.config.typed import typed
 from taskshift.config.words import said
+from taskshift.data.synthetic_images import synthetic_images
 from taskshift.faults import Fault
 from taskshift.learners.rules.sgd import SGD as SGDRule
 from taskshift.recorders.wandb_mirror import WandB
@@ -451,6 +452,15 @@ def data(side: int = 5):
     return synthetic_images(side=side)
 
 
+class Pattern:
+    def __init__(self, seed: int):
+        self.seed = seed
+
+
+def patterned(by):
+    return synthetic_images(pattern_seed=(by if isinstance(by, Pattern) else by["one"]).seed)
+
+
 class Measure(Evaluator):
     def __init__(self, number: float = 1.0):
         self.number = number
@@ -490,6 +500,17 @@ def test_data_and_an_evaluator_in_the_working_directory(own):
     assert parts.stream.input_shape == (1, 6, 6)
     assert parts.evaluators["own"].number == 2.0
     assert "own" not in build_parts(compose(*words, "lla.enable_own=false")).evaluators
+
+
+@pytest.mark.parametrize("place", ["by", "by.one"])
+def test_data_of_a_nested_block_that_takes_the_seed_are_each_runs_own(own, place):
+    name = own[-1].split("=")[1].split(".")[0]
+    words = (*own, "data=own", f"data._target_={name}.patterned", f"+data.{place}._target_={name}.Pattern")
+    data_sets = {}
+    held = [build_parts(compose(*words, f"seed={seed}"), data_sets).stream.data for seed in (0, 1, 0)]
+    assert held[0] is held[2]
+    for data, seed in zip(held, (0, 1), strict=False):
+        torch.testing.assert_close(data.inputs, synthetic_images(pattern_seed=seed).inputs, rtol=0, atol=0)
 
 
 GROWING = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -162,7 +161,7 @@ def _make_stream(
 def _held_data(recipes: _Recipes, top: Top, device: torch.device, data_sets: dict[str, LabelledData]) -> LabelledData:
     """The data, made once for all runs whose data are the same."""
     makes = recipes.data
-    seed = top.seed if "seed" in inspect.signature(makes.target).parameters and "seed" not in makes.arguments else None
+    seed = top.seed if makes.takes("seed") else None
     key = repr((makes.target, makes.arguments, seed, top.validation, str(device), _smallest_side(recipes)))
     if key not in data_sets:
         data_sets[key] = _make_data(recipes, top, device)

@@ -42,6 +42,11 @@ class Recipe:
             raise Fault(f"{self.where}: {self.target.__name__} returned {type(made).__name__}; expected {full_name(self.wanted)}")
         return made
 
+    def takes(self, name: str) -> bool:
+        """Whether `make` hands what is `given` by this name to the constructor, or to that of a block within."""
+        own = name in _parameters(self.target) and name not in self.arguments
+        return own or any(_takes(value, name) for value in self.arguments.values())
+
     def instead(self, **values: Any) -> Recipe:
         """The same with other values of arguments that the block gives; what it does not give is left out."""
         return replace(
@@ -181,6 +186,15 @@ def _made(value: Any, given: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
         return {key: _made(item, given) for key, item in value.items()}
     return value
+
+
+def _takes(value: Any, name: str) -> bool:
+    """Whether `_made` hands on what is given by this name."""
+    if isinstance(value, _Later):
+        return value.recipe.takes(name)
+    if isinstance(value, Recipe):
+        return value.takes(name)
+    return isinstance(value, dict) and any(_takes(item, name) for item in value.values())
 
 
 def _is_mapping(kind: Any) -> bool:
