@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from taskshift.data.synthetic_images import synthetic_images
 from taskshift.execution.block import Block
-from taskshift.execution.shared import Shared, fitting_block
+from taskshift.execution.shared import SharedPrograms, fitting_block
 from taskshift.learners.cbp import ContinualBackprop
 from taskshift.learners.learner import Learner, Steps
 from taskshift.nets.mlp import MLP
@@ -233,7 +233,10 @@ def training_of(work: Work, stream: Source, seed: int) -> Training:
 
 def stacked(work: Work, how: str) -> Iterator[int]:
     """The same of as many runs as the stack has, each with a stream and sums of its own."""
-    shared, streams = Shared(work.num_members), [work.stream(work.batch_size, seed, CPU) for seed in range(work.num_members)]
+    shared, streams = (
+        SharedPrograms(work.num_members),
+        [work.stream(work.batch_size, seed, CPU) for seed in range(work.num_members)],
+    )
     tasks, trainings = [stream[0] for stream in streams], []
     for seed, (stream, task) in enumerate(zip(streams, tasks, strict=True)):
         trainings.append(training_of(work, stream, seed))

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from taskshift import checkpoint
 from taskshift.compare import differences
 from taskshift.config.construct import construct
-from taskshift.execution.shared import Shared
+from taskshift.execution.shared import SharedPrograms
 from taskshift.job import Job
 from taskshift.learners.gradient import ASAM
 from taskshift.learners.learner import Learner
@@ -203,7 +203,7 @@ def stacks():
 def test_a_block_steps_as_its_members_do(name, kind, compiles):
     """Three members of other seeds and rates in a block of four, from the same state step by step; one sits a step out."""
     make, shape = NETS[kind]
-    members, shared = [training_of(name, make, shape, seed) for seed in range(3)], Shared(3)
+    members, shared = [training_of(name, make, shape, seed) for seed in range(3)], SharedPrograms(3)
     task, inputs = (
         Task(0, torch.arange(1), torch.arange(1), None, CrossEntropy()),
         [list(batches(shape, seed)) for seed in range(3)],

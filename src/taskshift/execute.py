@@ -10,7 +10,7 @@ import torch
 
 from taskshift.execution.compiling import compiler_for
 from taskshift.execution.rule import count_bytes, count_operations, pays
-from taskshift.execution.shared import Shared, fitting_block, fitting_memory
+from taskshift.execution.shared import SharedPrograms, fitting_block, fitting_memory
 from taskshift.execution.unrecordable import UnrecordableError
 from taskshift.faults import Fault
 from taskshift.randomness import random_state_kept
@@ -54,7 +54,7 @@ def settle(
     *,
     wanted: str,
     num_steps: int,
-    shared: Shared | None = None,
+    shared: SharedPrograms | None = None,
     block: int | None = None,
 ) -> Execution:
     """Choose by rule where `auto` is wanted, get the training ready for it, and say what it is; random state as before.
@@ -64,7 +64,7 @@ def settle(
     """
     if wanted == "eager":
         return Execution("eager", "as the config says")
-    device, shared = source.device, Shared() if shared is None else shared
+    device, shared = source.device, SharedPrograms() if shared is None else shared
     with random_state_kept(device):
         batch = next(source.apart().epoch(task, 0, actor=training))
         if wanted == "auto" and (why := why_not_worth_it(training, task, batch, num_steps * shared.num_members)) is not None:
@@ -85,7 +85,9 @@ def settle(
     return Execution("replay", lacking if compiler is None else "the compiler failed")
 
 
-def _use_programs(training: Training, task: Task, batch: Batch, *, compiles: bool, shared: Shared, block: int | None) -> bool:
+def _use_programs(
+    training: Training, task: Task, batch: Batch, *, compiles: bool, shared: SharedPrograms, block: int | None
+) -> bool:
     """Together with others in a block where their number and the shapes say so, and their steps can be recorded together."""
     size = _fitting(training, task, batch, shared) if block is None else block
     while size > 1 and (block is not None or shared.why_apart is None):
@@ -103,7 +105,7 @@ def _use_programs(training: Training, task: Task, batch: Batch, *, compiles: boo
     return training.use_programs(task, batch, compiles=compiles, shared=shared)
 
 
-def _fitting(training: Training, task: Task, batch: Batch, shared: Shared) -> int:
+def _fitting(training: Training, task: Task, batch: Batch, shared: SharedPrograms) -> int:
     """How many step together, by shapes and, on a GPU, by the memory that was free when the first of them asked."""
     size = fitting_block(training.net, batch.inputs, shared.num_members)
     if size > 1 and shared.most_at_once is None and batch.inputs.device.type == "cuda":

@@ -19,7 +19,7 @@ from taskshift.config.build import Parts
 from taskshift.divergence import divergence
 from taskshift.evaluators.evaluator import MeasuredPhase
 from taskshift.execute import Execution, begun, kept, settle
-from taskshift.execution.shared import Shared
+from taskshift.execution.shared import SharedPrograms
 from taskshift.faults import Fault, told
 from taskshift.identity import refuse_another_identity
 from taskshift.intact import absent
@@ -29,7 +29,7 @@ from taskshift.recorders.numeric_rows import scalar
 from taskshift.recorders.recorder import Moment, Opening
 from taskshift.run_folder import RunFolder, Written, disk_faults, line_of, read_rows
 from taskshift.shifts.task import Task
-from taskshift.stack import Stack
+from taskshift.stack import StackShared
 from taskshift.threads import fitting_threads
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,9 @@ class Job:
     In a `stack` it saves when the others do, and its rows and the nets of its tasks wait in memory until then.
     """
 
-    def __init__(self, config: Mapping[str, Any], parts: Parts, folder: RunFolder, command: str, *, stack: Stack | None = None):
+    def __init__(
+        self, config: Mapping[str, Any], parts: Parts, folder: RunFolder, command: str, *, stack: StackShared | None = None
+    ):
         self.config, self.parts, self.folder, self.resume_command = config, parts, folder, command
         self.stack = stack
         self.progress = Progress()
@@ -134,7 +136,7 @@ class Job:
         num_steps, wanted = top.num_tasks * top.epochs * stream.num_batches(task), top.execution
         if known is not None:
             wanted = kept(wanted, known)
-        shared = Shared() if self.stack is None else self.stack.programs
+        shared = SharedPrograms() if self.stack is None else self.stack.programs
         block = None if known is None else known.get("block", 1)
         found = settle(self.parts.training, stream, task, wanted=wanted, num_steps=num_steps, shared=shared, block=block)
         if known is None:

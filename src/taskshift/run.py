@@ -23,11 +23,11 @@ from taskshift.measure import measure
 from taskshift.optimized_metric import optimized_metric
 from taskshift.origin import default_run_name, resume_command, source_hash
 from taskshift.run_folder import RunFolder, read_rows, run_folder_of, sweep_path
-from taskshift.stack import Stack
+from taskshift.stack import StackShared
 from taskshift.sweeps.open_files import allow_many_files
 from taskshift.sweeps.sweep_folder import SweepFolder
 from taskshift.sweeps.worker import leave_word
-from taskshift.together import Member, carry
+from taskshift.together import LiveRun, carry
 from taskshift.trainer import Wishes, train, wishes_of
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def judged(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> float:
     return optimized_metric(read_rows(folder.path), config["objective"])
 
 
-def _member(config: Mapping[str, Any], overrides: Sequence[str], stack: Stack) -> Wishes:
+def _member(config: Mapping[str, Any], overrides: Sequence[str], stack: StackShared) -> Wishes:
     """`run`, by somebody who grants the wishes."""
     job = build(config, overrides, stack=stack)
     with closing(job.parts.training), job.opened():
@@ -80,12 +80,12 @@ def run_together(configs: Sequence[Mapping[str, Any]], overrides: Sequence[Seque
     if not configs:  # all were done meanwhile
         return []
     allow_many_files()
-    stack, device = Stack(len(configs), configs[0]["checkpoints"]["every_seconds"]), device_of(configs[0]["device"])
-    members = [Member(partial(_member, *one, stack), device) for one in zip(configs, overrides, strict=True)]
+    stack, device = StackShared(len(configs), configs[0]["checkpoints"]["every_seconds"]), device_of(configs[0]["device"])
+    members = [LiveRun(partial(_member, *one, stack), device) for one in zip(configs, overrides, strict=True)]
     outcomes: list[Exception | None] = [None] * len(members)
     places = {member: number for number, member in enumerate(members)}
 
-    def guarded(member: Member, work: Callable[[], None]) -> bool:
+    def guarded(member: LiveRun, work: Callable[[], None]) -> bool:
         try:
             work()
         except Exception as error:  # the runs beside it must still go on; who called is told
@@ -98,11 +98,11 @@ def run_together(configs: Sequence[Mapping[str, Any]], overrides: Sequence[Seque
     return outcomes
 
 
-def build(config: Mapping[str, Any], overrides: Sequence[str] = (), *, stack: Stack | None = None) -> Job:
+def build(config: Mapping[str, Any], overrides: Sequence[str] = (), *, stack: StackShared | None = None) -> Job:
     """Construct every object of a run, also of one of a stack; touches no disk."""
     parts = build_parts(config, None if stack is None else stack.data)
     if stack is not None:
-        parts = replace(parts, recorders=stack.mirrors(parts.recorders))
+        parts = replace(parts, recorders=stack.with_display_once(parts.recorders))
     named = dict(config) | {"run_name": config["run_name"] or default_run_name(config, datetime.now())}
     return Job(named, parts, run_folder_of(named), resume_command(sys.argv, overrides, named), stack=stack)
 

@@ -14,16 +14,16 @@ import torch
 from taskshift import checkpoint
 from taskshift.execution.programs import Asked
 from taskshift.learners.learner import Steps
-from taskshift.stack import Stack
+from taskshift.stack import StackShared
 from taskshift.trainer import Wish, Wishes
 
 Result = TypeVar("Result")
 
-Guard = Callable[["Member", Callable[[], None]], bool]
+Guard = Callable[["LiveRun", Callable[[], None]], bool]
 """(member, what it does next): do it, and say whether that went well."""
 
 
-class Member:
+class LiveRun:
     """A run among others: what of the process is a lone run's own, is the member's while it is at work.
 
     That is the state of torch's generators, the number of threads, and whose log it is.
@@ -100,7 +100,7 @@ class Member:
             self._random, self._threads = checkpoint.random_state(self._device), torch.get_num_threads()
 
 
-def carry(members: Sequence[Member], stack: Stack, guard: Guard) -> None:
+def carry(members: Sequence[LiveRun], stack: StackShared, guard: Guard) -> None:
     """Carry members to their ends; one that fails leaves the others to go on. `guard` takes every failure in."""
     with _heard():
         try:
@@ -116,13 +116,13 @@ def carry(members: Sequence[Member], stack: Stack, guard: Guard) -> None:
                 member.close()
 
 
-def _to_its_end(member: Member, stack: Stack, guard: Guard) -> None:
+def _to_its_end(member: LiveRun, stack: StackShared, guard: Guard) -> None:
     while member.wish is not None:
         stack.look()
         _tried(guard, member, member.grant_alone)
 
 
-def _one_round(waiting: Sequence[Member], stack: Stack, guard: Guard) -> None:
+def _one_round(waiting: Sequence[LiveRun], stack: StackShared, guard: Guard) -> None:
     """Those that are behind learn from their next batches."""
     least = min(member.num_steps for member in waiting)
     for group in _groups([member for member in waiting if member.num_steps == least]):
@@ -133,9 +133,9 @@ def _one_round(waiting: Sequence[Member], stack: Stack, guard: Guard) -> None:
             _grant(group, guard)
 
 
-def _groups(members: Sequence[Member]) -> list[list[Member]]:
+def _groups(members: Sequence[LiveRun]) -> list[list[LiveRun]]:
     """Members whose wishes one program can grant together, and others one by one."""
-    found: dict[Hashable, list[Member]] = {}
+    found: dict[Hashable, list[LiveRun]] = {}
     for member in members:
         training, task, batches = member.wish
         if training.lane is not None and training.has_program_for(batches):
@@ -146,7 +146,7 @@ def _groups(members: Sequence[Member]) -> list[list[Member]]:
     return list(found.values())
 
 
-def _grant(group: Sequence[Member], guard: Guard) -> None:
+def _grant(group: Sequence[LiveRun], guard: Guard) -> None:
     asking = {member.wish.training.lane.number: member for member in group if _tried(guard, member, member.ask)}
     if not asking:
         return
@@ -163,7 +163,7 @@ def _grant(group: Sequence[Member], guard: Guard) -> None:
         _tried(guard, member, partial(member.go_on, steps))
 
 
-def _tried(guard: Guard, member: Member, work: Callable[[], None]) -> bool:
+def _tried(guard: Guard, member: LiveRun, work: Callable[[], None]) -> bool:
     if went_well := guard(member, work):
         return went_well
     member.wish = None

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from taskshift.execution.block import Lane
 from taskshift.execution.programs import Asked, Programs, fitting_length
-from taskshift.execution.shared import Shared
+from taskshift.execution.shared import SharedPrograms
 from taskshift.execution.unrecordable import UnrecordableError
 from taskshift.learners.draws import Draws
 from taskshift.learners.eager import AdaptedIntervention
@@ -173,7 +173,9 @@ class Training:
         self.learner.rule.loaded(self.state["slots"])  # torch's optimizer counts its steps in its groups
         self._is_shown = False
 
-    def use_programs(self, task: Task, batch: Batch, *, compiles: bool, shared: Shared | None = None, block: int = 1) -> bool:
+    def use_programs(
+        self, task: Task, batch: Batch, *, compiles: bool, shared: SharedPrograms | None = None, block: int = 1
+    ) -> bool:
         """From now on take steps on batches of this one's size by programs; say whether they are compiled, as `compiles` wishes.
 
         With `shared` they are those of all trainings whose steps are alike; with a `block` above 1 so many step together.
@@ -181,7 +183,7 @@ class Training:
         """
         if (reason := self.learner.why_eager()) is not None:
             raise UnrecordableError(reason)
-        shared = Shared() if shared is None else shared
+        shared = SharedPrograms() if shared is None else shared
         outputs = self.try_step(task, batch).outputs
         length = fitting_length(batch, outputs, self.draws.bytes_of_a_step(), members=block)
         self.draws.most_steps = length

@@ -21,7 +21,7 @@ from taskshift.config.build import build_parts
 from taskshift.evaluators.weights import Weights
 from taskshift.execution.block import Block
 from taskshift.execution.rule import count_bytes
-from taskshift.execution.shared import Shared, fitting_block, fitting_memory, unlike
+from taskshift.execution.shared import SharedPrograms, fitting_block, fitting_memory, unlike
 from taskshift.faults import Fault
 from taskshift.job import Job
 from taskshift.learners.cbp import ContinualBackprop
@@ -410,7 +410,7 @@ def small_training(activation=nn.Tanh, **given):
 
 def sharing(*makes, block):
     """Trainings that share what they can, each made by one of these."""
-    shared, trainings = Shared(len(makes)), []
+    shared, trainings = SharedPrograms(len(makes)), []
     for make in makes:
         training, stream = make()
         batch = stream.gather(stream[0], stream[0].train[:1])

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from taskshift.config.command import compose
-from taskshift.config.settings import settings_of
+from taskshift.config.settings import setting_keys
 from taskshift.faults import Fault
 from taskshift.run_folder import held, run_folder_of
 from taskshift.script import Script
 from taskshift.sweeps.carriers import LocalWorkers, Slurm
 from taskshift.sweeps.launch import Here
 from taskshift.sweeps.plan import planned
-from taskshift.sweeps.stacks import cut, read_size, stacked, stacks
+from taskshift.sweeps.stacks import cut, groups, read_size, stacked
 from taskshift.sweeps.sweep_folder import SweepFolder
 from taskshift.sweeps.worker import Member, Worker
 from tests.framework.commands import carry_out
@@ -37,7 +37,7 @@ def labels(groups):
 
 
 def grouped(*words):
-    return labels(stacks(plan_of(*words).runs, settings_of))
+    return labels(groups(plan_of(*words).runs, setting_keys))
 
 
 def test_learners_are_apart_and_seeds_together_in_their_order():

@@ -17,7 +17,7 @@ from taskshift.learners.rules.torch_rules import pure_rule
 CLIP = "learner.gradient_clip"
 
 
-def settings_of(config: Mapping[str, Any]) -> frozenset[str]:
+def setting_keys(config: Mapping[str, Any]) -> frozenset[str]:
     """The dotted keys below `learner` that its parts declare as settings by the same name, with the same value.
 
     Where a part is not built from its block alone, none of its keys counts.

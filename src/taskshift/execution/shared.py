@@ -57,7 +57,7 @@ def fitting_memory(num_members: int, bytes_of_a_step: int, free: int) -> int:
     return max(1, min(num_members, free // 2 // max(1, bytes_of_a_step)))
 
 
-class Shared:
+class SharedPrograms:
     """What trainings whose steps are alike have in common: recordings, or a block in which each holds a lane.
 
     `num_members` trainings are to use it; with a single one everything is that one's own.

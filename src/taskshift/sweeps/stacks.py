@@ -38,15 +38,15 @@ def read_size(value: Any) -> StackSize:
     raise Fault(f"hydra.launcher.stack={value}: expected auto, false, or a whole number, at least 1: the most runs of a stack")
 
 
-def stacks(runs: Sequence[PlannedRun], settings_of: Callable[[Config], Collection[str]]) -> list[list[PlannedRun]]:
-    """The runs in groups, in their order: equal but for the seed, names, and the numbers under the keys of `settings_of`.
+def groups(runs: Sequence[PlannedRun], setting_keys: Callable[[Config], Collection[str]]) -> list[list[PlannedRun]]:
+    """The runs in groups, in their order: equal but for the seed, names, and the numbers under the keys of `setting_keys`.
 
     A number that is 0 and one that is not are apart: what is multiplied by 0 is often left out of a step.
     """
-    groups: dict[str, list[PlannedRun]] = {}
+    found: dict[str, list[PlannedRun]] = {}
     for run in runs:
-        groups.setdefault(_structure(run.config, settings_of(run.config)), []).append(run)
-    return list(groups.values())
+        found.setdefault(_structure(run.config, setting_keys(run.config)), []).append(run)
+    return list(found.values())
 
 
 def cut(group: Stack, most: int) -> list[Stack]:
@@ -61,13 +61,13 @@ def stacked(runs: Sequence[PlannedRun], size: StackSize, fitting: Fitting) -> li
 
     Raises Fault where a size is given and the runs can't train as one program.
     """
-    from taskshift.config.settings import settings_of  # torch is first needed here
+    from taskshift.config.settings import setting_keys  # torch is first needed here
     from taskshift.sweeps.worth import worth_of
 
     if size is False or size == 1 or len(runs) < 2:
         return [[run] for run in runs]
     found: list[Stack] = []
-    for group in stacks(runs, settings_of):
+    for group in groups(runs, setting_keys):
         if len(group) == 1:
             found.append(group)
             continue
