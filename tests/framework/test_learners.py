@@ -20,6 +20,7 @@ from taskshift.learners.gradient import ASAM, SAM, Plain
 from taskshift.learners.interventions import AfterStep, AtSwitch, Intervention, ResetOptimizer
 from taskshift.learners.part import Context
 from taskshift.learners.regularizers import L2
+from taskshift.learners.rules.adam import Adam as AdamRule
 from taskshift.learners.schedule import Length
 from taskshift.shifts.permuted import Permuted
 from taskshift.shifts.stationary import Stationary
@@ -408,7 +409,9 @@ def rate(training):
 
 @pytest.mark.parametrize(("every", "per_task"), [("epoch", 2), ("step", 12)])
 @pytest.mark.parametrize("restart", [True, False])
-@pytest.mark.parametrize("optimizer", [partial(SGD, lr=0.1), partial(Adamax, lr=0.1)], ids=["pure", "torch's own"])
+@pytest.mark.parametrize(
+    "optimizer", [partial(SGD, lr=0.1), partial(Adamax, lr=0.1), AdamRule(0.1)], ids=["pure", "torch's own", "a rule"]
+)
 def test_schedulers_step_as_told_and_restart_by_option(net, stream, every, per_task, restart, optimizer):
     make = partial(lr_scheduler.ExponentialLR, gamma=0.5)
     training = training_of(net, optimizer, stream, scheduler=make, scheduler_every=every, restart_scheduler=restart)

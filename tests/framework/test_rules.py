@@ -65,6 +65,18 @@ def settings_of(rule):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_a_group_has_the_settings_where_torch_keeps_them(name):
+    theirs, plain = (make([torch.nn.Parameter(torch.ones(2))]) for make in (CASES[name], partial(CASES[name].func, lr=0.5)))
+    [group], rule = theirs.param_groups, pure_rule(theirs)
+    moved = rule.group_of(plain.param_groups[0], rule.settings())
+    numbers = {key for key, value in group.items() if isinstance(value, int | float | tuple) and not isinstance(value, bool)}
+    assert {"lr", "weight_decay"} <= numbers
+    assert {key: moved[key] for key in numbers} == {key: group[key] for key in numbers}
+    assert moved.keys() == group.keys()
+    assert rule.settings_of(moved) == rule.settings()
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_a_rule_steps_as_torch_does(name):
     ours = first_parameters()
     leaves = {key: torch.nn.Parameter(value.clone()) for key, value in ours.items()}

@@ -78,9 +78,10 @@ class WatchedStep:
     def optimizer(self) -> Optimizer:
         """torch's optimizer as it stood before the step, over the parameters of `net`; without state where it had none."""
         optimizer, leaves = copy.copy(self.learner.optimizer), dict(self.net.named_parameters())
-        own = self.learner.rule.torch_state(self.before["slots"]) or {}
+        rule, settings = self.learner.rule, self.optimizer_settings
+        own = rule.torch_state(self.before["slots"]) or {}
         optimizer.state = defaultdict(dict, {leaves[name]: dict(slots) for name, slots in own.items()})
-        optimizer.param_groups = [group | _settings_of(group, self.optimizer_settings) for group in optimizer.param_groups]
+        optimizer.param_groups = [rule.group_of(group, settings) for group in optimizer.param_groups]
         return optimizer
 
     @property
@@ -119,9 +120,3 @@ class Watcher(ABC):
         """Take back what `state_dict` gave."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, but the checkpoint has {', '.join(sorted(state))} for it")
-
-
-def _settings_of(group: Mapping[str, Any], settings: Mapping[str, float]) -> dict[str, Any]:
-    """The settings by the names that torch's parameter group has for them."""
-    found: dict[str, Any] = {name: value for name, value in settings.items() if name in group}
-    return found | ({"betas": (settings["beta1"], settings["beta2"])} if "betas" in group and "beta1" in settings else {})

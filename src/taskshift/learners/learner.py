@@ -295,7 +295,7 @@ def _rule_of(
     if isinstance(optimizer, Rule):
         if in_place:
             raise ValueError("an intervention that works in place needs an optimizer of torch.optim's kind, not a rule")
-        return optimizer, Optimizer(list(leaves.values()), dict(optimizer.settings()))
+        return optimizer, Optimizer(list(leaves.values()), optimizer.group_of({}, optimizer.settings()))
     made = optimizer(list(leaves.values()))
     _refuse_closures(made)
     rule = None if in_place else pure_rule(made)

@@ -26,6 +26,10 @@ class Rule(Part, ABC):
         """Its settings as a scheduler left them in a torch optimizer's parameter group."""
         return {name: float(group[name]) for name in self.settings()}
 
+    def group_of(self, group: Mapping[str, Any], settings: Mapping[str, float]) -> dict[str, Any]:
+        """A torch optimizer's parameter group with these settings put in, so that `settings_of` reads them from it."""
+        return {**group, **settings}
+
     def loaded(self, slots: Slots) -> Slots:
         """Slots that come from a checkpoint, ready to go on with."""
         return slots

@@ -41,6 +41,10 @@ class Adam(PerTensor):
         beta1, beta2 = map(float, group["betas"])
         return {"beta1": beta1, "beta2": beta2, **{name: float(group[name]) for name in ("lr", "eps", "weight_decay")}}
 
+    def group_of(self, group: Mapping[str, Any], settings: Mapping[str, float]) -> dict[str, Any]:
+        others = {name: value for name, value in settings.items() if name not in ("beta1", "beta2")}
+        return {**group, **others, "betas": (settings["beta1"], settings["beta2"])}
+
     def coefficients(self, settings: Tensors) -> Tensors:
         beta1, beta2, decay = settings["beta1"], settings["beta2"], settings["weight_decay"]
         logs = {"log_beta1": beta1.log(), "log_beta2": beta2.log()}
