@@ -210,13 +210,13 @@ def test_the_net_is_a_window_onto_what_programs_write():
 
 
 def test_fixed_tensors_take_values_from_each_other():
-    fixed = FixedTensors({"a": torch.tensor([1.0, 2.0]), "b": {"c": torch.tensor([3.0, 4.0])}})
+    fixed = FixedTensors.copied({"a": torch.tensor([1.0, 2.0]), "b": {"c": torch.tensor([3.0, 4.0])}})
     a, c = fixed.tensors
     fixed.take({"a": c, "b": {"c": a[:]}})
     assert a.tolist() == [3.0, 4.0]
     assert c.tolist() == [1.0, 2.0]
     shared = torch.zeros(2)
-    apart = FixedTensors({"a": shared, "b": shared})
+    apart = FixedTensors.copied({"a": shared, "b": shared})
     assert apart.tensors[0].data_ptr() != apart.tensors[1].data_ptr()
 
 

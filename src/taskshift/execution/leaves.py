@@ -32,18 +32,15 @@ def nested(tensors: Sequence[Tensor], like: Any) -> Any:
 class FixedTensors:
     """A nest whose tensors stay where they are, each in memory of its own: programs read them and write them in place."""
 
-    def __init__(self, like: Nested):
-        self.tensors = [tensor.clone(memory_format=torch.contiguous_format) for tensor in leaves(like, like)]
-        self.nest = nested(self.tensors, like)
-        self._own = {tensor.untyped_storage().data_ptr() for tensor in self.tensors}
+    def __init__(self, tensors: Sequence[Tensor], like: Nested):
+        """These tensors themselves, in the order of the leaves of `like`."""
+        self.tensors, self.nest = list(tensors), nested(tensors, like)
+        self._own = {tensor.untyped_storage().data_ptr() for tensor in tensors}
 
     @classmethod
-    def over(cls, tensors: Sequence[Tensor], like: Nested) -> FixedTensors:
-        """These tensors themselves, in the order of the leaves of `like`."""
-        fixed = cls({})
-        fixed.tensors, fixed.nest = list(tensors), nested(tensors, like)
-        fixed._own = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-        return fixed
+    def copied(cls, like: Nested) -> FixedTensors:
+        """Copies of the tensors of `like`."""
+        return cls([tensor.clone(memory_format=torch.contiguous_format) for tensor in leaves(like, like)], like)
 
     def take(self, nest: Nested) -> None:
         """Copy the values of another nest, which may hold some of these tensors, also in other places."""

@@ -59,7 +59,7 @@ class Programs:
     ):
         """`programs`: those of a learner that steps alike, which are used and added to."""
         self.learner, self.batch_size, self.length, self.compiles = learner, batch_size, length, compiles
-        self.fixed = FixedTensors({key: state[key] for key in CHANGING})
+        self.fixed = FixedTensors.copied({key: state[key] for key in CHANGING})
         self._programs = {} if programs is None else programs
 
     def learn(self, asked: Asked) -> tuple[State, Steps]:
