@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from taskshift.config import build
 from taskshift.config.command import compose
 from taskshift.config.settings import setting_keys
 from taskshift.faults import Fault
@@ -32,8 +33,8 @@ def plan_of(*words):
     return planned(list(SMALL), [compose(*SMALL, *each) for each in words], [[*SMALL, *each] for each in words])
 
 
-def labels(groups):
-    return [[run.label for run in group] for group in groups]
+def labels(found):
+    return [[run.label for run in group] for group in found]
 
 
 def grouped(*words):
@@ -46,6 +47,14 @@ def test_learners_are_apart_and_seeds_together_in_their_order():
         ["learner=backprop seed=2", "learner=backprop seed=0", "learner=backprop seed=1"],
         ["learner=cbp seed=2", "learner=cbp seed=0", "learner=cbp seed=1"],
     ]
+
+
+def test_the_data_of_groups_in_a_row_are_made_once(monkeypatch):
+    made, make = [], build._make_data
+    monkeypatch.setattr(build, "_make_data", lambda *given: made.append(1) or make(*given))
+    words = [(f"learner={learner}", f"seed={seed}") for learner in ("backprop", "cbp") for seed in (0, 1)]
+    assert len(stacked(plan_of(*words).runs, 2, Here().fitting)) == 2
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """`--multirun`: all jobs are checked before the first begins, and a job that fails stops no other."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 
+from taskshift.config import build
 from taskshift.config.command import compose
 from taskshift.faults import Fault
 from taskshift.optimized_metric import optimized_metric
@@ -232,7 +235,23 @@ def test_ctrl_c_ends_the_whole_sweep():
 
 def test_objects_are_made_once_for_all_seeds(monkeypatch):
     built = []
-    monkeypatch.setattr("taskshift.config.build.build_parts", lambda config: built.append(config["seed"]))
+    monkeypatch.setattr("taskshift.config.build.build_parts", lambda config, _: built.append(config["seed"]))
     configs = [compose(*SMALL, f"seed={seed}", f"epochs={epochs}") for seed in (0, 1) for epochs in (1, 2)]
     check_objects(configs, ["a", "b", "c", "d"])
     assert len(built) == 2
+
+
+def test_data_in_a_row_are_made_once_and_then_let_go(monkeypatch):
+    made, make = [], build._make_data
+
+    def kept(*given):
+        data = make(*given)
+        gc.collect()
+        assert [one() for one in made] == [None] * len(made)
+        made.append(weakref.ref(data))
+        return data
+
+    monkeypatch.setattr(build, "_make_data", kept)
+    configs = [compose(*SMALL, f"data.side={side}", f"net.width={width}") for side in (8, 9) for width in (4, 5, 6)]
+    check_objects(configs, list("abcdef"))
+    assert len(made) == 2

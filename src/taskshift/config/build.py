@@ -32,7 +32,7 @@ from taskshift.shifts.task import TaskShift
 from taskshift.stream import TaskStream
 from taskshift.training import Training
 
-__all__ = ["Parts", "build_parts", "construct"]
+__all__ = ["Parts", "PartsInTurn", "build_parts", "construct"]
 
 WANDB = "taskshift.recorders.wandb_mirror"
 """The module whose recorder `use_wandb=false` takes out."""
@@ -88,6 +88,23 @@ def build_parts(config: Mapping[str, Any], data_sets: dict[str, LabelledData] | 
     scores = [quantity.after("test_") for quantity in stream.quantities]
     declared = Quantities([*TRAINING, *scores, *COST, *_told_by(evaluators), *_told_by(watchers), *training.learner.quantities])
     return Parts(top, lla, device, stream, training, on, watchers, mirrors, make_training, declared)
+
+
+class PartsInTurn:
+    """`build_parts` for one config after the other: those in a row with the same `data` have them made once.
+
+    Other data are let go first: all that a sweep has may be more than the memory holds.
+    """
+
+    def __init__(self) -> None:
+        self._block: Mapping[str, Any] | None = None
+        self._data_sets: dict[str, LabelledData] = {}
+
+    def __call__(self, config: Mapping[str, Any]) -> Parts:
+        if config["data"] != self._block:
+            self._data_sets.clear()
+        self._block = config["data"]
+        return build_parts(config, self._data_sets)
 
 
 def _told_by(evaluators: Mapping[str, Evaluator] | Mapping[str, Watcher]) -> Iterator[Quantity]:

@@ -21,11 +21,11 @@ def check_words(configs: Sequence[Config], labels: Sequence[str]) -> None:
 
 def check_objects(configs: Sequence[Config], labels: Sequence[str]) -> None:
     """Construct every run's objects, once for all runs that differ in seed and names alone; a Fault lists all that is wrong."""
-    from taskshift.config.build import build_parts  # torch is first needed here
+    from taskshift.config.build import PartsInTurn  # torch is first needed here
 
     alike = {_text(dict(config) | ONE_NAME): number for number, config in enumerate(configs)}
     chosen = sorted(alike.values())
-    _refuse(_faults([configs[number] for number in chosen], [labels[number] for number in chosen], build_parts))
+    _refuse(_faults([configs[number] for number in chosen], [labels[number] for number in chosen], PartsInTurn()))
 
 
 def _faults(configs: Sequence[Config], labels: Sequence[str], check: Callable[[Config], Any]) -> list[str]:

@@ -61,17 +61,19 @@ def stacked(runs: Sequence[PlannedRun], size: StackSize, fitting: Fitting) -> li
 
     Raises Fault where a size is given and the runs can't train as one program.
     """
-    from taskshift.config.settings import setting_keys  # torch is first needed here
+    from taskshift.config.build import PartsInTurn  # torch is first needed here
+    from taskshift.config.settings import setting_keys
     from taskshift.sweeps.worth import worth_of
 
     if size is False or size == 1 or len(runs) < 2:
         return [[run] for run in runs]
     found: list[Stack] = []
+    build = PartsInTurn()
     for group in groups(runs, setting_keys):
         if len(group) == 1:
             found.append(group)
             continue
-        worth = worth_of(group[0].config, number=len(group), asked=size != "auto")
+        worth = worth_of(group[0].config, build, number=len(group), asked=size != "auto")
         if worth.why_alone is not None and size != "auto":
             raise Fault(f"hydra.launcher.stack={size}: {worth.why_alone} (in {group[0].label}); give auto or false")
         wanted = 1 if worth.why_alone is not None else min(MOST, fitting(len(runs), worth.block))

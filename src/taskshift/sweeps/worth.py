@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from taskshift.config.build import build_parts
+from taskshift.config.build import PartsInTurn
 from taskshift.execute import why_not_worth_it
 from taskshift.execution.shared import fitting_block
 from taskshift.script import Config
@@ -17,14 +17,14 @@ class Worth(NamedTuple):
     block: int = 1  # how many of them a program steps at a time
 
 
-def worth_of(config: Config, *, number: int, asked: bool) -> Worth:
+def worth_of(config: Config, build: PartsInTurn, *, number: int, asked: bool) -> Worth:
     """What stacking so many runs like this one would bring.
 
     By rule, of all their steps: a program is compiled once for all. Where it is `asked` for, only what can't be is left alone.
     """
     if config["execution"] == "eager":
         return Worth("execution=eager has no program")
-    parts = build_parts(config)
+    parts = build(config)
     training, stream = parts.training, parts.stream
     task = stream[0]
     batch = next(stream.apart().epoch(task, 0, actor=training))
