@@ -15,6 +15,8 @@ from taskshift.faults import Fault
 from taskshift.run_folder import RunFolder, read_rows
 from taskshift.sweeps.sweep_folder import SweepFolder
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = (*TINY, "num_tasks=2", "run_name=one", "lla.enable_sam=false", "lla.enable_mode_connectivity=true")
 
 

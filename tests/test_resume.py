@@ -57,8 +57,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(owner, name, counts, confi
 @pytest.mark.parametrize(
     ("place", "count", "when"),
     [
-        ("taskshift.training:Training.learn", 7, "before"),
-        ("taskshift.evaluators.spectrum:Spectrum.__call__", 2, "after"),
+        pytest.param("taskshift.training:Training.learn", 7, "before", marks=pytest.mark.slow),
+        pytest.param("taskshift.evaluators.spectrum:Spectrum.__call__", 2, "after", marks=pytest.mark.slow),
         ("taskshift.run_folder:RunFolder.append_row", 3, "after"),
     ],
     ids=["in training", "inside an evaluator", "between a row and its checkpoint"],

@@ -81,7 +81,7 @@ def test_the_seeds_command(tmp_path):
     assert {path.name for path in (folder / "task_0000_convnet").iterdir()} >= {"planes", "spectrum"}
 
 
-@pytest.mark.parametrize("where", [(), ("cluster=local", "hydra.launcher.workers=2")])
+@pytest.mark.parametrize("where", [(), pytest.param(("cluster=local", "hydra.launcher.workers=2"), marks=pytest.mark.slow)])
 def test_a_sweep(tmp_path, where):
     words = SEEDS_WORDS[:2] + ["--multirun", "seed=0,1", "num_tasks=1", "epochs=1"]
     off = [f"lla.enable_{name}=false" for name in ("planes", "spectrum", "sam")]

@@ -184,7 +184,9 @@ def test_a_pipe_that_closes_is_no_fault(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sent", "status", "said_by"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")], ids=["Ctrl-C", "SIGTERM"]
+    ("sent", "status", "said_by"),
+    [(signal.SIGINT, 130, "Ctrl-C"), pytest.param(signal.SIGTERM, 143, "SIGTERM", marks=pytest.mark.slow)],
+    ids=["Ctrl-C", "SIGTERM"],
 )
 def test_a_signal_ends_train_in_a_sentence(sent, status, said_by, tmp_path):
     process = subprocess.Popen(
@@ -209,7 +211,7 @@ def test_a_signal_ends_train_in_a_sentence(sent, status, said_by, tmp_path):
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("charset", ["ascii", "latin-1"])
+@pytest.mark.parametrize("charset", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_a_terminal_that_lacks_signs_gets_the_whole_table(charset, tmp_path):
     words = ["debug=tiny", "recorder=none", "num_tasks=1", "lla.enable_sam=false", "lla.enable_planes=false"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": charset, "LC_ALL": "C", "PYTHONUTF8": "0"}
@@ -222,6 +224,7 @@ def test_a_terminal_that_lacks_signs_gets_the_whole_table(charset, tmp_path):
     assert (tmp_path / "outputs/loss_landscape_taskshift/mlp/plain/DONE").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_sweep_and_its_workers_in_a_sentence(tmp_path):
     process = subprocess.Popen(
         [

@@ -289,7 +289,9 @@ def test_new_units_of_any_net_are_silent_and_drawn_as_the_net_was(name):
     assert torch.equal(twin(batch.inputs), expected)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "convnet with batch norm", pytest.param("resnet18", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["mlp", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("convnet with batch norm", "resnet18"))]
+)
 def test_a_recorded_stack_replaces_what_its_members_replace(kind):
     """Three members of other seeds, rates of learning and of replacing, with SAM, a penalty and Adam: one program for all."""
     shape, make, _ = NETS[kind]

@@ -27,6 +27,8 @@ from taskshift.run_folder import RunFolder, read_rows
 from tests.framework.measuring import measuring, mlp, trained, training_of, written
 from tests.metric_names import undocumented, unused
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"curve_points": 9, "opt_steps": 40, "save_plots": False}
 
 

@@ -20,6 +20,8 @@ from taskshift.intact import read_json
 from taskshift.remeasure import read_order, remeasure
 from taskshift.run_folder import held, read_quantities, read_rows
 
+pytestmark = pytest.mark.slow
+
 CHEAP = tuple(f"lla.enable_{name}=false" for name in ("spectrum", "sam", "rank", "units", "plasticity"))
 """Planes and weights alone."""
 

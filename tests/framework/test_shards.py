@@ -24,6 +24,8 @@ from taskshift.measured import analysis_of
 from taskshift.remeasure import carry_out, read_order, remeasure
 from taskshift.run_folder import held, read_rows
 
+pytestmark = pytest.mark.slow
+
 CHEAP = tuple(f"lla.enable_{name}=false" for name in ("sam", "rank", "units", "plasticity", "coupling"))
 FINE = (*CHEAP, "task=1", "lla.planes.grid_resolution=9", "lla.planes.chunk_size=8", "lla.spectrum.esd.num_probes=5")
 
@@ -76,7 +78,6 @@ def test_shards_give_the_bits_of_the_whole(run, whole, count):
     assert not (measured / "task_0001_mlp/.scratch").exists()
 
 
-@pytest.mark.slow
 def test_shards_in_processes_give_the_same_bits(run, whole):
     measured = remeasure(run, [*FINE, "lla.shards=2", "cluster=local"])
     assert differences(measured, whole) == []
@@ -171,7 +172,6 @@ def test_a_finished_analysis_has_no_missing_shards(run, cells):
     assert cells == []
 
 
-@pytest.mark.slow
 def test_a_killed_process_is_a_sentence_and_the_same_command_goes_on(run, whole, monkeypatch):
     words = [*FINE, "lla.shards=2", "cluster=local"]
     original = shards.run_shard

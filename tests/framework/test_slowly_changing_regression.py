@@ -136,6 +136,7 @@ def test_the_mode_alone_takes_data_out_and_goes_online():
     assert compose("experiment=slowly_changing_regression")["data"] is None
 
 
+@pytest.mark.slow
 def test_a_run_is_regression_online_and_goes_on_in_mid_chunk_with_the_same_bits(tmp_path, monkeypatch):
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()

@@ -225,9 +225,14 @@ print(run.run_together(configs, [[] for _ in configs]))
 @pytest.mark.parametrize(
     ("place", "count", "when"),
     [
-        ("taskshift.checkpoint:save", 5, "before"),
-        ("taskshift.checkpoint:save", 12, "after"),
-        ("taskshift.run_folder:RunFolder.append_lines", 2, "before"),
+        *(
+            pytest.param(*where, marks=pytest.mark.slow)
+            for where in (
+                ("taskshift.checkpoint:save", 5, "before"),
+                ("taskshift.checkpoint:save", 12, "after"),
+                ("taskshift.run_folder:RunFolder.append_lines", 2, "before"),
+            )
+        ),
         ("taskshift.execution.block:Block.learn", 6, "after"),
     ],
 )

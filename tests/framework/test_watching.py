@@ -251,7 +251,7 @@ def test_rows_of_one_kind_never_share_a_step(pair):
         assert len(steps) == len(set(steps)) > 3
 
 
-@pytest.mark.parametrize("count", [2, 5, 11])
+@pytest.mark.parametrize("count", [5, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 11))])
 def test_it_goes_on_from_a_checkpoint_with_the_same_bits(pair, count, tmp_path, monkeypatch):
     config = by(pair[2], *WATCHED)
     with monkeypatch.context() as patch:

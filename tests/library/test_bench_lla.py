@@ -271,7 +271,9 @@ def test_ghosts_are_counted_a_probe_at_a_time():
 
 
 @pytest.mark.filterwarnings("ignore:Using backward")
-@pytest.mark.parametrize("build", [planes.plane_mlp, curvature.density], ids=lambda build: build.__name__)
+@pytest.mark.parametrize(
+    "build", [planes.plane_mlp, pytest.param(curvature.density, marks=pytest.mark.slow)], ids=lambda build: build.__name__
+)
 def test_cases_give_the_same_numbers_as_their_peers(build):
     measured, left_out = measure(build(quick(CPU, 1)), CPU)
     if not measured:

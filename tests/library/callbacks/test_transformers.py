@@ -22,7 +22,10 @@ from transformers import (
 from loss_landscape import LossLandscapeWriter
 from loss_landscape.callbacks.transformers_trainer import LabelCount, LandscapeCallback
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # transformers', about special tokens
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # transformers', about special tokens
+]
 SIZE, LENGTH = 40, 12
 
 
