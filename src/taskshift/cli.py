@@ -137,7 +137,7 @@ def _plot_words(parser: argparse.ArgumentParser) -> None:
     sweep.add_argument("--x", default="task_idx", help="task_idx (the default), global_epoch, or an override that was swept")
     sweep.add_argument("--group", metavar="OVERRIDE", help="a curve or bar for each value of this override")
     sweep.add_argument("--kind", choices=("curves", "bars", "heatmap"), help="curves where --x is a number, else bars")
-    _add_at(sweep, "where --x is an override: the task whose value counts, a number, `last` (the default), `last:5` or `mean`")
+    _add_at(sweep, "where --x is an override: the task whose value counts, a number, `last` (the default), `last:5`, `first:5` or `mean`")
     sweep.add_argument(
         "-o", dest="output", type=Path, metavar="STEM", help="path without an ending; <sweep>/figures/… by default"
     )
@@ -171,7 +171,7 @@ def _compare_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--y", required=True, metavar="METRIC", help="what is compared, as it is called in metrics.jsonl")
     _add_at(
         parser,
-        "the task whose value counts: a number, `last` (the default), `last:5`, the mean over the last five, or `mean`, over all",
+        "the task whose value counts: a number, `last` (the default), `last:5` or `first:5`, means over five, or `mean`, over all",
     )
 
 
@@ -198,7 +198,7 @@ def _task(word: str) -> str:
 
     if not AT.fullmatch(word):
         raise Fault(
-            f"--at {word}: expected a task's number, from 0, or last, last:5 (the mean over the last five) or mean (over all)"
+            f"--at {word}: expected a task's number, from 0, or last, last:5 or first:5 (means over five) or mean (over all)"
         )
     return word
 

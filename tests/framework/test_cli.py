@@ -76,11 +76,11 @@ def test_each_command_has_a_help_of_its_own(main, name):
         (["plot", "s", "--kind", "pie"], "taskshift plot: argument --kind: invalid choice: 'pie'"),
         (
             ["plot", "s", "--at", "-1"],
-            "--at -1: expected a task's number, from 0, or last, last:5 (the mean over the last five) or mean (over all)\n",
+            "--at -1: expected a task's number, from 0, or last, last:5 or first:5 (means over five) or mean (over all)\n",
         ),
         (
             ["plot", "s", "--at", "first"],
-            "--at first: expected a task's number, from 0, or last, last:5 (the mean over the last five) or mean (over all)\n",
+            "--at first: expected a task's number, from 0, or last, last:5 or first:5 (means over five) or mean (over all)\n",
         ),
         (["status", "nowhere"], "nowhere is no sweep's folder: there is no sweep.json in it\n"),
         (["tail", "nowhere"], "nowhere is no sweep's folder"),

@@ -63,7 +63,11 @@ def test_differences_that_are_all_alike_are_no_luck():
 
 @pytest.mark.parametrize(
     ("at", "words", "mean"),
-    [("mean", "in the mean over 3 tasks, 0 to 2", 2), ("last:2", "in the mean over 2 tasks, 1 to 2", 2.5)],
+    [
+        ("mean", "in the mean over 3 tasks, 0 to 2", 2),
+        ("last:2", "in the mean over 2 tasks, 1 to 2", 2.5),
+        ("first:2", "in the mean over 2 tasks, 0 to 1", 1.5),
+    ],
 )
 def test_a_mean_over_tasks(tmp_path, at, words, mean):
     grid = {"net.width": ["0", "1"], "seed": ["0", "1", "2"]}

@@ -13,9 +13,9 @@ from taskshift.sweeps.intervals import mean_interval
 from taskshift.sweeps.records import PLACE, Record, Value, in_order, require_override, unknown_metric
 
 LAST = "last"
-"""The last task that any of the runs has reached; `last:5` the mean over the last five, `mean` over all."""
+"""The last task that any of the runs has reached; `last:5` and `first:5` the mean over five, `mean` over all."""
 
-AT = re.compile(r"\d+|mean|last|last:[1-9]\d*")
+AT = re.compile(r"\d+|mean|last|(first|last):[1-9]\d*")
 """What says of which task, or tasks, a run's value is."""
 
 
@@ -117,10 +117,11 @@ def _chosen_tasks(at: str, logged_at: Sequence[int]) -> list[int]:
         return [int(at)]
     if at == "mean":
         return list(logged_at)
-    count = int(at.partition(":")[2] or 1)
+    end, _, words = at.partition(":")
+    count = int(words or 1)
     if count > len(logged_at):
-        raise Fault(f"--at {at}: the runs have it at {len(logged_at)} tasks; give last:{len(logged_at)} at most, or mean")
-    return list(logged_at[-count:])
+        raise Fault(f"--at {at}: the runs have it at {len(logged_at)} tasks; give {end}:{len(logged_at)} at most, or mean")
+    return list(logged_at[:count] if end == "first" else logged_at[-count:])
 
 
 def logged(records: Sequence[Record], metric: str) -> list[tuple[Record, list[dict[str, float]]]]:
