@@ -1,0 +1,131 @@
+"""What the study found: each learner early and late, and against backprop, by the functions of `taskshift compare` and `plot`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+
+import numpy as np
+
+from plasticity_study.plan import Entry, Problem, Study
+from taskshift.faults import Fault
+from taskshift.sweeps.intervals import mean_interval
+from taskshift.sweeps.paired import Comparison, comparisons_of
+from taskshift.sweeps.records import Record, read_sweeps, require_override
+from taskshift.sweeps.series import AtTask, Series, at_task, series_of
+
+BASE = "backprop"
+FEATURES = {"dead": "units/dead_fraction", "effective": "rank/effective_rank", "stable": "rank/stable_rank"}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds, and how far its 95 % t interval reaches to either side; NaN for fewer than three."""
+
+    value: float
+    reach: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A learner's line of the table."""
+
+    name: str
+    value: float | None
+    num_seeds: int
+    num_lost: int  # runs that diverged, or are not over
+    early: Mean
+    late: Mean
+    change: Mean  # late − early, within runs
+    features: dict[str, float]  # late
+    against: Comparison | None  # late, backprop the base; None for backprop
+
+
+def best_value(study: Study, problem: Problem, entry: Entry) -> float | None:
+    """The value with the best late mean over the tuning seeds; None where there is nothing to choose.
+
+    A value at which a run diverged is out. Raises Fault where tuning is not over, or all values are out.
+    """
+    if entry.key is None:
+        return None
+    records = read_sweeps([study.folder(problem, entry, tuning=True)])
+    require_override(records, entry.key)
+    chosen = at_task(records, problem.metric, problem.late)
+    late = {value: _late_of(chosen, entry.key, value) for value in entry.values}
+    whole = {value: float(np.mean(of)) for value, of in late.items() if len(of) == len(study.tuning_seeds)}
+    if not whole:
+        raise Fault(f"{entry.name}: no value of {entry.key} ended with finite numbers at all tuning seeds; give others")
+    return (min if problem.better == "lower" else max)(whole, key=whole.__getitem__)
+
+
+def records_of(study: Study, problem: Problem, entries: Sequence[Entry]) -> list[Record]:
+    """Every run of the results, told apart by learner and seed alone."""
+    found = []
+    for entry in entries:
+        folder = study.folder(problem, entry)
+        if (folder / "sweep.json").exists():
+            found += [
+                replace(one, sweep=problem.name, overrides={"learner": entry.name, "seed": one.seed}) for one in read_sweeps([folder])
+            ]
+    return found
+
+
+def lines(study: Study, problem: Problem, entries: Sequence[Entry], records: Sequence[Record]) -> list[Line]:
+    """A line for each learner that has runs, the best late one first."""
+    early, late = (at_task(records, problem.metric, at) for at in (problem.early, problem.late))
+    features = {name: at_task(records, metric, "last") for name, metric in FEATURES.items()}
+    here = [entry for entry in entries if _of(late, entry.name)]
+    names = [BASE, *(entry.name for entry in here if entry.name != BASE)]
+    against = dict(zip(names[1:], comparisons_of(late, "learner", names), strict=True))
+    found = [_line(study, problem, entry, early, late, features, against.get(entry.name)) for entry in here]
+    return sorted(found, key=lambda line: line.late.value, reverse=problem.better == "higher")
+
+
+def curves(problem: Problem, records: Sequence[Record], *, bin_size: int) -> dict[str, Series]:
+    """Each learner's metric over tasks, means of `bin_size` tasks within a run."""
+    return {str(one.group): binned(one, bin_size) for one in series_of(records, problem.metric, "task_idx", "learner").series}
+
+
+def binned(series: Series, size: int) -> Series:
+    """Means over `size` places in a row, within a run, at their middle, or over all where there are fewer; what is left over goes."""
+    size = min(size, len(series.places))
+    whole = len(series.places) // size * size
+    shape = len(series.values), whole // size, size
+    values, there = series.values[:, :whole].reshape(shape), series.there[:, :whole].reshape(shape)
+    middles = np.asarray(series.places[:whole], dtype=float).reshape(shape[1:]).mean(axis=1)
+    return Series(series.group, middles.tolist(), values.mean(axis=2), there.all(axis=2))
+
+
+def _line(
+    study: Study, problem: Problem, entry: Entry, early: AtTask, late: AtTask, features: dict[str, AtTask], against: Comparison | None
+) -> Line:
+    first, last = _of(early, entry.name), _of(late, entry.name)
+    pairs = np.array([(first[seed], last[seed]) for seed in sorted(first.keys() & last.keys())])
+    return Line(
+        entry.name,
+        best_value(study, problem, entry),
+        num_seeds=len(last),
+        num_lost=len(first.keys() - last.keys()),
+        early=_mean(pairs[:, 0]),
+        late=_mean(pairs[:, 1]),
+        change=_mean(pairs[:, 1] - pairs[:, 0]),
+        features={name: float(np.mean(list(_of(found, entry.name).values()))) for name, found in features.items()},
+        against=against,
+    )
+
+
+def _mean(values: np.ndarray) -> Mean:
+    [low], [high] = mean_interval(values[:, None])
+    return Mean(float(values.mean()), float(high - low) / 2)
+
+
+def _of(chosen: AtTask, name: str) -> dict[int | None, float]:
+    """Seed → value, of one learner's runs with a finite one."""
+    pairs = zip(chosen.runs, chosen.values, strict=True)
+    return {run.seed: value for run, value in pairs if run.overrides["learner"] == name and isfinite(value)}
+
+
+def _late_of(chosen: AtTask, key: str, value: float) -> list[float]:
+    pairs = zip(chosen.runs, chosen.values, strict=True)
+    return [late for run, late in pairs if float(run.overrides[key]) == value and isfinite(late)]

@@ -1,0 +1,168 @@
+"""`scripts/study.py`: the best value is chosen late, learners are compared in pairs, a page gets its table, a killed study goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from sweep_runs import write_sweep
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "scripts"))
+
+from plasticity_study import page, picture, results  # noqa: E402
+from plasticity_study.plan import read_study  # noqa: E402
+
+from taskshift.faults import Fault  # noqa: E402
+from taskshift.sweeps.series import Series  # noqa: E402
+
+STUDY = """
+tuning_seeds: [100, 101]
+seeds: 3
+pictured: [backprop, cbp]
+shared: [epochs=1, recorder=none, use_wandb=false, num_threads=1, lla.enable_planes=false, lla.enable_spectrum=false,
+  lla.enable_plasticity=false, lla.enable_coupling=false, "lla.rank.measures=[effective,stable]"]
+tuning: [lla.enable_rank=false]
+problems:
+  images:
+    {title: Images, axis: online accuracy, metric: task_last_epoch_accuracy, better: BETTER, percent: true, window: 1, rate: 0.01,
+     words: [debug=tiny, num_tasks=3, task_shift_mode=permuted]}
+learners:
+  backprop: {}
+  cbp: {key: learner.interventions.cbp.replacement_rate, values: [1e-3, 1e-2]}
+"""
+KEY = "learner.interventions.cbp.replacement_rate"
+FEATURES = {"units/dead_fraction": 0.25, "rank/effective_rank": 7.25, "rank/stable_rank": 2.5}
+
+
+@pytest.fixture
+def study(tmp_path):
+    return study_of(tmp_path)
+
+
+def study_of(folder: Path, better: str = "higher"):
+    file = folder / "study.yaml"
+    file.write_text(STUDY.replace("BETTER", better))
+    return read_study(folder / "outputs", file)
+
+
+def write_runs(study, late_of: dict[str, list[float]], tuned: dict[str, float], *, skip: tuple[str, ...] = ()):
+    """Runs of both learners, each 0.5 in its first task; with the tuning of cbp, late what `tuned` says of each value."""
+    [problem] = study.problems.values()
+    for name, late in late_of.items():
+        seeds = [str(seed) for seed in range(len(late))]
+        folder = study.folder(problem, study.entries[name])
+        write_sweep(folder, {"seed": seeds}, lambda overrides, task, late=late: late[int(overrides["seed"])] if task == 2 else 0.5)
+        for record in folder.glob("*/metrics.jsonl"):
+            *rows, last = record.read_text().splitlines()
+            record.write_text("\n".join([*rows, json.dumps(json.loads(last) | FEATURES)]) + "\n")
+    folder = study.folder(problem, study.entries["cbp"], tuning=True)
+    grid = {KEY: list(tuned), "seed": ["100", "101"]}
+    write_sweep(folder, grid, lambda overrides, task: tuned[overrides[KEY]] if task == 2 else 0.9 - tuned[overrides[KEY]], skip=skip)
+    return problem
+
+
+def test_the_commands_are_those_of_a_user(study):
+    [problem] = study.problems.values()
+    words = study.tuning_command(problem, study.entries["cbp"])
+    assert words[0] == "--multirun"
+    assert {"learner=cbp", "learner.optimizer.lr=0.01", f"{KEY}=0.001,0.01", "seed=100,101", "sweep_name=images-cbp-tuning"} <= {*words}
+    assert {f"{KEY}=0.01", "seed=range(3)", "sweep_name=images-cbp"} <= {*study.command(problem, study.entries["cbp"], 0.01, 3)}
+
+
+@pytest.mark.parametrize(("better", "best"), [("higher", 0.01), ("lower", 0.001)])
+def test_the_value_is_the_best_one_late(tmp_path, better, best):
+    study = study_of(tmp_path, better)
+    problem = write_runs(study, {}, {"0.001": 0.6, "0.01": 0.7})
+    assert results.best_value(study, problem, study.entries["cbp"]) == best
+
+
+def test_a_value_without_all_its_runs_is_out(study):
+    problem = write_runs(study, {}, {"0.001": 0.6, "0.01": 0.7}, skip=(f"{KEY}=0.01 seed=101",))
+    assert results.best_value(study, problem, study.entries["cbp"]) == 0.001
+    problem = write_runs(study, {}, {"0.001": 0.6, "0.01": float("nan")})
+    assert results.best_value(study, problem, study.entries["cbp"]) == 0.001
+
+
+def test_no_value_at_all_is_said(study):
+    problem = write_runs(study, {}, {"0.001": float("nan"), "0.01": float("nan")})
+    with pytest.raises(Fault, match="cbp: no value of learner.interventions.cbp.replacement_rate ended with finite numbers"):
+        results.best_value(study, problem, study.entries["cbp"])
+
+
+def test_a_line_is_paired_over_seeds(study):
+    late = {"backprop": [0.40, 0.42, 0.47], "cbp": [0.61, 0.60, 0.70, 0.99]}
+    problem = write_runs(study, late, {"0.001": 0.6, "0.01": 0.7})
+    entries = study.of(problem, None)
+    cbp, backprop = results.lines(study, problem, entries, results.records_of(study, problem, entries))
+    assert (cbp.name, cbp.value, cbp.num_seeds, backprop.name, backprop.value, backprop.against) == ("cbp", 0.01, 4, "backprop", None, None)
+    differences = np.subtract(late["cbp"][:3], late["backprop"])
+    expected = stats.t.interval(0.95, 2, differences.mean(), stats.sem(differences))
+    assert cbp.against.mean == pytest.approx(differences.mean())
+    assert cbp.against.interval() == pytest.approx(expected)
+    change = stats.t.interval(0.95, 2, np.mean(late["backprop"]) - 0.5, stats.sem(late["backprop"]))
+    found = backprop.change
+    assert (found.value - found.reach, found.value + found.reach) == pytest.approx(change)
+    assert backprop.features == {"dead": 0.25, "effective": 7.25, "stable": 2.5}
+
+
+def test_bins_are_means_within_runs():
+    values = np.arange(10.0).reshape(2, 5)
+    one = results.binned(Series("cbp", [0, 1, 2, 3, 4], values, np.ones((2, 5), dtype=bool)), 2)
+    assert one.places == [0.5, 2.5]
+    assert one.values.tolist() == [[0.5, 2.5], [5.5, 7.5]]
+
+
+def test_labels_keep_apart_and_in_order():
+    places = picture.spread([0.0, 0.1, 0.15, 5.0], apart=1.0)
+    assert np.diff(places).min() == pytest.approx(1.0)
+    assert (places[-1], np.mean(places[:3])) == (5.0, pytest.approx(0.25 / 3))
+
+
+def test_a_page_gets_its_table_and_its_picture(study, tmp_path):
+    problem = write_runs(study, {"backprop": [0.40, 0.42, 0.47], "cbp": [0.61, 0.60, 0.70]}, {"0.001": 0.6, "0.01": 0.7})
+    file = tmp_path / "LEARNERS.md"
+    file.write_text(f"before\n\n{page.BEGIN}\nold\n{page.END}\n\nafter\n")
+    page.save(study, [problem], file)
+    text = file.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| `cbp` | 0.01 | 50.00 | 63.67 | +13.67 ± 13.68 | +20.67 ± 6.25 | 0.0049 | 25% | 7.2 | 2.50 | 3 |" in text
+    assert (tmp_path / "plasticity.png").stat().st_size > 10_000
+    page.save(study, [problem], file)
+    assert file.read_text() == text
+
+
+def test_a_page_without_a_place_is_left_alone(study, tmp_path):
+    file = tmp_path / "page.md"
+    file.write_text("no marks\n")
+    with pytest.raises(Fault, match="has no place for the tables"):
+        page.save(study, list(study.problems.values()), file)
+    assert file.read_text() == "no marks\n"
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on(tmp_path):
+    study = study_of(tmp_path)
+    command = [sys.executable, ROOT / "scripts" / "study.py", "--study", tmp_path / "study.yaml", "--output", study.output, "--no-estimate"]
+    command += ["--problem", "images", "--seeds", "2"]
+    first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    folder = study.folder(study.problems["images"], study.entries["backprop"])
+    while not list(folder.glob("*/metrics.jsonl")):
+        assert first.poll() is None, first.stdout.read()
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    second = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert len(list(study.output.glob("*/sweeps/*/*/DONE"))) == 2 + 4 + 2
+    assert "| `cbp` |" in second.stdout
+    third = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "train.py" not in third.stdout  # nothing is missing
+    assert third.stdout in second.stdout
