@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT / "src"), str(Path(__file__).parent)]
 
 from plasticity_study import estimate, page, results  # noqa: E402
 from plasticity_study.plan import FILE, Entry, Problem, Study, read_study  # noqa: E402
+
 from taskshift.faults import Fault  # noqa: E402
 from taskshift.sweeps.states import FINISHED, states  # noqa: E402
 from taskshift.sweeps.sweep_folder import SweepFolder  # noqa: E402
@@ -41,19 +42,19 @@ def main() -> None:
         print(estimate.told(study, work, seeds=seeds, further=given.further), flush=True)
     if given.estimate:
         return
-    failed = [f"{problem.name} {entry.name}" for problem, entry in work if not trained(study, problem, entry, seeds, given.further)]
+    left = [f"{problem.name} {entry.name}" for problem, entry in work if not trained(study, problem, entry, seeds, given.further)]
     for problem in problems:
         print(page.table(study, problem), flush=True)
-    if failed:
-        raise SystemExit(f"not done: {', '.join(failed)}; the same call goes on")
+    if left:
+        raise SystemExit(f"not done: {', '.join(left)}; the same call goes on")
 
 
 def trained(study: Study, problem: Problem, entry: Entry, seeds: int, further: Sequence[str]) -> bool:
     """Carry out what is missing of a learner's tuning and results; say whether all of it is done."""
-    if entry.key is not None and not carried_out(
-        study.tuning_command(problem, entry), study.folder(problem, entry, tuning=True), len(entry.values) * len(study.tuning_seeds), further
-    ):
-        return False
+    if entry.key is not None:
+        words, folder = study.tuning_command(problem, entry), study.folder(problem, entry, tuning=True)
+        if not carried_out(words, folder, len(entry.values) * len(study.tuning_seeds), further):
+            return False
     try:
         value = results.best_value(study, problem, entry)
     except Fault as fault:

@@ -35,10 +35,9 @@ def told(study: Study, work: Sequence[tuple[Problem, Entry]], *, seeds: int, fur
         entries = [entry for other, entry in work if other is problem]
         piece = measured(study, problem, seeds=seeds, further=further)
         seconds = sum(_of_entry(study, problem, entry, piece, seeds) for entry in entries)
-        lines.append(
-            f"{problem.title}: {len(entries)} learners, {num_tasks(problem)} tasks, {seeds} seeds: about {duration(seconds)} on one core"
-            f" ({piece.run_task * 1e3:.1f} ms a run's task, {piece.start:.0f} s to start a stack)"
-        )
+        rates = f"{piece.run_task * 1e3:.1f} ms a run's task, {piece.start:.0f} s to start a stack"
+        sizes = f"{len(entries)} learners, {num_tasks(problem)} tasks, {seeds} seeds"
+        lines.append(f"{problem.title}: {sizes}: about {duration(seconds)} on one core ({rates})")
     return "\n".join(lines)
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
+from loss_landscape.viewing.theme import save_figure
 from plasticity_study import results
 from plasticity_study.picture import draw
 from plasticity_study.plan import Problem, Study
 from plasticity_study.results import BASE, Line, Mean
-from loss_landscape.viewing.theme import save_figure
 from taskshift.faults import Fault
 from taskshift.sweeps.intervals import p_value
 
 BEGIN, END = "<!-- made by scripts/study.py -->", "<!-- up to here -->"
 PICTURE = "plasticity.png"
 HEADER = (
-    "learner", "value", "early", "late", "late − early", "late, against backprop", "p", "dead units", "effective rank", "stable rank",
-    "seeds",
+    "learner", "value", "early", "late", "late − early", "against backprop", "p",
+    "dead units", "effective rank", "stable rank", "seeds",
 )  # fmt: skip
 
 
@@ -46,9 +45,15 @@ def table(study: Study, problem: Problem) -> str:
 
 
 def _told(study: Study, problem: Problem, lines: Sequence[Line]) -> str:
-    rows = f"Rows: {len(lines)} of {len(study.of(problem, None))} learners"
     scale = "in %" if problem.percent else "the smaller the better"
-    return f"{problem.axis.capitalize()}, {scale}; early and late: the first and the last {problem.window} tasks. {rows}. {datetime.date.today():%Y-%m-%d}."
+    ends = f"early and late are the first and the last {problem.window} tasks"
+    return f"{problem.axis.capitalize()}, {scale}; {ends}. {_missing(study, problem, lines)}"
+
+
+def _missing(study: Study, problem: Problem, lines: Sequence[Line]) -> str:
+    """Which of the study's learners have no line."""
+    names = [entry.name for entry in study.of(problem, None) if entry.name not in {line.name for line in lines}]
+    return f"Not computed: {', '.join(names)}." if names else "All learners of the study."
 
 
 def _cells(problem: Problem, study: Study, line: Line) -> tuple[str, ...]:

@@ -78,13 +78,13 @@ def _label(axes: Axes, ends: Mapping[str, float], colours: Mapping[str, str]) ->
     right = axes.get_xlim()[1]
     for name, place in zip(names, places, strict=True):
         weight = "bold" if name == BASE else "normal"
-        words = name.replace("_", " ")
-        axes.annotate(words, (right, place), color=colours[name], fontsize=9.5, fontweight=weight, va="center", annotation_clip=False)
+        look = {"color": colours[name], "fontsize": 9.5, "fontweight": weight, "va": "center"}
+        axes.annotate(name.replace("_", " "), (right, place), annotation_clip=False, **look)
     axes.set_ylim(low, high)
 
 
 def spread(wanted: Sequence[float], apart: float) -> list[float]:
-    """Rising places, `apart` from each other at least, as near to the wanted ones, which rise, as keeping their order lets them."""
+    """Rising places, `apart` from each other at least, as near to the wanted ones, which rise, as can be."""
     groups: list[list[float]] = []
     for value in wanted:
         groups.append([value])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,7 +93,8 @@ class Study:
 
     def _command(self, problem: Problem, entry: Entry, *words: str, tuning: bool) -> list[str]:
         steps = (word.format(rate=problem.rate) for word in STEPS_BY[entry.steps_by])
-        where = f"output_root={self.output}", f"output_project={PROJECT}", f"sweep_name={sweep_name(problem, entry, tuning=tuning)}"
+        name = sweep_name(problem, entry, tuning=tuning)
+        where = f"output_root={self.output}", f"output_project={PROJECT}", f"sweep_name={name}"
         own = (f"learner={entry.learner}", *entry.words, *steps)
         all_words = *problem.words, *self.shared, *own, *where, *words
         return ["--multirun", *(_replaced(all_words, (*self.tuning, *problem.tuning)) if tuning else all_words)]

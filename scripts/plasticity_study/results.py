@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 
@@ -13,7 +13,7 @@ from taskshift.faults import Fault
 from taskshift.sweeps.intervals import mean_interval
 from taskshift.sweeps.paired import Comparison, comparisons_of
 from taskshift.sweeps.records import Record, read_sweeps, require_override
-from taskshift.sweeps.series import AtTask, Series, at_task, series_of
+from taskshift.sweeps.series import LAST, AtTask, Series, at_task, series_of
 
 BASE = "backprop"
 FEATURES = {"dead": "units/dead_fraction", "effective": "rank/effective_rank", "stable": "rank/stable_rank"}
@@ -61,24 +61,32 @@ def best_value(study: Study, problem: Problem, entry: Entry) -> float | None:
 
 def records_of(study: Study, problem: Problem, entries: Sequence[Entry]) -> list[Record]:
     """Every run of the results, told apart by learner and seed alone."""
-    found = []
-    for entry in entries:
-        folder = study.folder(problem, entry)
-        if (folder / "sweep.json").exists():
-            found += [
-                replace(one, sweep=problem.name, overrides={"learner": entry.name, "seed": one.seed}) for one in read_sweeps([folder])
-            ]
-    return found
+    folders = {entry.name: study.folder(problem, entry) for entry in entries}
+    return [
+        replace(record, sweep=problem.name, overrides={"learner": name, "seed": record.seed})
+        for name, folder in folders.items()
+        if (folder / "sweep.json").exists()
+        for record in read_sweeps([folder])
+    ]
 
 
 def lines(study: Study, problem: Problem, entries: Sequence[Entry], records: Sequence[Record]) -> list[Line]:
     """A line for each learner that has runs, the best late one first."""
     early, late = (at_task(records, problem.metric, at) for at in (problem.early, problem.late))
-    features = {name: at_task(records, metric, "last") for name, metric in FEATURES.items()}
-    here = [entry for entry in entries if _of(late, entry.name)]
-    names = [BASE, *(entry.name for entry in here if entry.name != BASE)]
+    features = {name: at_task(records, metric, LAST) for name, metric in FEATURES.items()}
+    here = [entry.name for entry in entries if _of(late, entry.name)]
+    names = [BASE, *(name for name in here if name != BASE)]
     against = dict(zip(names[1:], comparisons_of(late, "learner", names), strict=True))
-    found = [_line(study, problem, entry, early, late, features, against.get(entry.name)) for entry in here]
+    found = [
+        Line(
+            name,
+            best_value(study, problem, study.entries[name]),
+            *_ends(_of(early, name), _of(late, name)),
+            features={feature: _average(_of(of, name)) for feature, of in features.items()},
+            against=against.get(name),
+        )
+        for name in here
+    ]
     return sorted(found, key=lambda line: line.late.value, reverse=problem.better == "higher")
 
 
@@ -88,7 +96,7 @@ def curves(problem: Problem, records: Sequence[Record], *, bin_size: int) -> dic
 
 
 def binned(series: Series, size: int) -> Series:
-    """Means over `size` places in a row, within a run, at their middle, or over all where there are fewer; what is left over goes."""
+    """Means over `size` places in a row, or all where there are fewer, at their middle; what is left over goes."""
     size = min(size, len(series.places))
     whole = len(series.places) // size * size
     shape = len(series.values), whole // size, size
@@ -97,22 +105,15 @@ def binned(series: Series, size: int) -> Series:
     return Series(series.group, middles.tolist(), values.mean(axis=2), there.all(axis=2))
 
 
-def _line(
-    study: Study, problem: Problem, entry: Entry, early: AtTask, late: AtTask, features: dict[str, AtTask], against: Comparison | None
-) -> Line:
-    first, last = _of(early, entry.name), _of(late, entry.name)
-    pairs = np.array([(first[seed], last[seed]) for seed in sorted(first.keys() & last.keys())])
-    return Line(
-        entry.name,
-        best_value(study, problem, entry),
-        num_seeds=len(last),
-        num_lost=len(first.keys() - last.keys()),
-        early=_mean(pairs[:, 0]),
-        late=_mean(pairs[:, 1]),
-        change=_mean(pairs[:, 1] - pairs[:, 0]),
-        features={name: float(np.mean(list(_of(found, entry.name).values()))) for name, found in features.items()},
-        against=against,
-    )
+def _ends(early: Mapping[int | None, float], late: Mapping[int | None, float]) -> tuple[int, int, Mean, Mean, Mean]:
+    """How many runs there are and how many were lost; early, late, and the change within runs."""
+    pairs = np.array([(early[seed], late[seed]) for seed in sorted(early.keys() & late.keys())])
+    means = _mean(pairs[:, 0]), _mean(pairs[:, 1]), _mean(pairs[:, 1] - pairs[:, 0])
+    return len(late), len(early.keys() - late.keys()), *means
+
+
+def _average(of_seeds: Mapping[int | None, float]) -> float:
+    return float(np.mean(list(of_seeds.values())))
 
 
 def _mean(values: np.ndarray) -> Mean:

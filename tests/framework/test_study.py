@@ -1,4 +1,4 @@
-"""`scripts/study.py`: the best value is chosen late, learners are compared in pairs, a page gets its table, a killed study goes on."""
+"""`scripts/study.py`: values are chosen late, learners compared in pairs, a page gets its table, a killed study goes on."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ sys.path.append(str(ROOT / "scripts"))
 from plasticity_study import page, picture, results  # noqa: E402
 from plasticity_study.plan import read_study  # noqa: E402
 
+from taskshift.config.command import compose  # noqa: E402
 from taskshift.faults import Fault  # noqa: E402
 from taskshift.sweeps.series import Series  # noqa: E402
 
@@ -34,7 +35,7 @@ tuning: [lla.enable_rank=false]
 problems:
   images:
     {title: Images, axis: online accuracy, metric: task_last_epoch_accuracy, better: BETTER, percent: true, window: 1, rate: 0.01,
-     words: [debug=tiny, num_tasks=3, task_shift_mode=permuted]}
+     words: [debug=tiny, num_tasks=3, task_shift_mode=permuted], tuning: [num_tasks=2]}
 learners:
   backprop: {}
   cbp: {key: learner.interventions.cbp.replacement_rate, values: [1e-3, 1e-2]}
@@ -58,24 +59,32 @@ def write_runs(study, late_of: dict[str, list[float]], tuned: dict[str, float], 
     """Runs of both learners, each 0.5 in its first task; with the tuning of cbp, late what `tuned` says of each value."""
     [problem] = study.problems.values()
     for name, late in late_of.items():
-        seeds = [str(seed) for seed in range(len(late))]
         folder = study.folder(problem, study.entries[name])
-        write_sweep(folder, {"seed": seeds}, lambda overrides, task, late=late: late[int(overrides["seed"])] if task == 2 else 0.5)
+        ends = {str(seed): value for seed, value in enumerate(late)}
+        write_sweep(
+            folder, {"seed": list(ends)}, lambda overrides, task, ends=ends: ends[overrides["seed"]] if task == 2 else 0.5
+        )
         for record in folder.glob("*/metrics.jsonl"):
             *rows, last = record.read_text().splitlines()
             record.write_text("\n".join([*rows, json.dumps(json.loads(last) | FEATURES)]) + "\n")
-    folder = study.folder(problem, study.entries["cbp"], tuning=True)
     grid = {KEY: list(tuned), "seed": ["100", "101"]}
-    write_sweep(folder, grid, lambda overrides, task: tuned[overrides[KEY]] if task == 2 else 0.9 - tuned[overrides[KEY]], skip=skip)
+
+    def of_tuning(overrides, task):
+        return tuned[overrides[KEY]] if task == 2 else 0.9 - tuned[overrides[KEY]]
+
+    write_sweep(study.folder(problem, study.entries["cbp"], tuning=True), grid, of_tuning, skip=skip)
     return problem
 
 
 def test_the_commands_are_those_of_a_user(study):
     [problem] = study.problems.values()
-    words = study.tuning_command(problem, study.entries["cbp"])
-    assert words[0] == "--multirun"
-    assert {"learner=cbp", "learner.optimizer.lr=0.01", f"{KEY}=0.001,0.01", "seed=100,101", "sweep_name=images-cbp-tuning"} <= {*words}
-    assert {f"{KEY}=0.01", "seed=range(3)", "sweep_name=images-cbp"} <= {*study.command(problem, study.entries["cbp"], 0.01, 3)}
+    cbp = study.entries["cbp"]
+    command, *words = study.tuning_command(problem, cbp)
+    assert command == "--multirun"
+    assert {"learner=cbp", "learner.optimizer.lr=0.01", f"{KEY}=0.001,0.01", "seed=100,101"} <= {*words}
+    assert {"sweep_name=images-cbp-tuning", "num_tasks=2", "lla.enable_rank=false"} <= {*words}
+    assert "num_tasks=3" not in words
+    assert {f"{KEY}=0.01", "seed=range(3)", "sweep_name=images-cbp"} <= {*study.command(problem, cbp, 0.01, 3)}
 
 
 @pytest.mark.parametrize(("better", "best"), [("higher", 0.01), ("lower", 0.001)])
@@ -103,7 +112,8 @@ def test_a_line_is_paired_over_seeds(study):
     problem = write_runs(study, late, {"0.001": 0.6, "0.01": 0.7})
     entries = study.of(problem, None)
     cbp, backprop = results.lines(study, problem, entries, results.records_of(study, problem, entries))
-    assert (cbp.name, cbp.value, cbp.num_seeds, backprop.name, backprop.value, backprop.against) == ("cbp", 0.01, 4, "backprop", None, None)
+    assert (cbp.name, cbp.value, cbp.num_seeds) == ("cbp", 0.01, 4)
+    assert (backprop.name, backprop.value, backprop.against) == ("backprop", None, None)
     differences = np.subtract(late["cbp"][:3], late["backprop"])
     expected = stats.t.interval(0.95, 2, differences.mean(), stats.sem(differences))
     assert cbp.against.mean == pytest.approx(differences.mean())
@@ -133,7 +143,8 @@ def test_a_page_gets_its_table_and_its_picture(study, tmp_path):
     file.write_text(f"before\n\n{page.BEGIN}\nold\n{page.END}\n\nafter\n")
     page.save(study, [problem], file)
     text = file.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert (text.partition(page.BEGIN)[0], text.partition(page.END)[2]) == ("before\n\n", "\n\nafter\n")
+    assert "old" not in text
     assert "| `cbp` | 0.01 | 50.00 | 63.67 | +13.67 ± 13.68 | +20.67 ± 6.25 | 0.0049 | 25% | 7.2 | 2.50 | 3 |" in text
     assert (tmp_path / "plasticity.png").stat().st_size > 10_000
     page.save(study, [problem], file)
@@ -151,7 +162,15 @@ def test_a_page_without_a_place_is_left_alone(study, tmp_path):
 @pytest.mark.slow
 def test_a_killed_study_goes_on(tmp_path):
     study = study_of(tmp_path)
-    command = [sys.executable, ROOT / "scripts" / "study.py", "--study", tmp_path / "study.yaml", "--output", study.output, "--no-estimate"]
+    command = [
+        sys.executable,
+        ROOT / "scripts" / "study.py",
+        "--study",
+        tmp_path / "study.yaml",
+        "--output",
+        study.output,
+        "--no-estimate",
+    ]
     command += ["--problem", "images", "--seeds", "2"]
     first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True)
     folder = study.folder(study.problems["images"], study.entries["backprop"])
@@ -166,3 +185,13 @@ def test_a_killed_study_goes_on(tmp_path):
     third = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "train.py" not in third.stdout  # nothing is missing
     assert third.stdout in second.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", read_study(Path("outputs")).problems)
+def test_every_command_of_the_study_composes(problem):
+    whole = read_study(Path("outputs"))
+    for entry in whole.of(whole.problems[problem], None):
+        words = whole.command(whole.problems[problem], entry, next(iter(entry.values), None), 1)
+        config = compose(*(word for word in words[1:] if not word.startswith("seed=")))
+        assert config["task_shift"] is not None
