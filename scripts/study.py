@@ -25,8 +25,6 @@ from plasticity_study import estimate, page, results  # noqa: E402
 from plasticity_study.plan import FILE, Entry, Problem, Study, read_study  # noqa: E402
 
 from taskshift.faults import Fault  # noqa: E402
-from taskshift.sweeps.states import FINISHED, states  # noqa: E402
-from taskshift.sweeps.sweep_folder import SweepFolder  # noqa: E402
 
 
 def main() -> None:
@@ -74,9 +72,7 @@ def carried_out(words: Sequence[str], folder: Path, num_runs: int, further: Sequ
 
 def is_over(folder: Path, num_runs: int) -> bool:
     """Whether so many runs of a sweep have come to their ends."""
-    if not (folder / "sweep.json").exists():
-        return False
-    return sum(state.state in FINISHED for state in states(SweepFolder(folder)).values()) >= num_runs
+    return len(results.over(folder)) >= num_runs
 
 
 def _words() -> argparse.Namespace:

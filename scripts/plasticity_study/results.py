@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from taskshift.sweeps.intervals import mean_interval
 from taskshift.sweeps.paired import Comparison, comparisons_of
 from taskshift.sweeps.records import Record, read_sweeps, require_override
 from taskshift.sweeps.series import LAST, AtTask, Series, at_task, series_of
+from taskshift.sweeps.states import FINISHED, states
+from taskshift.sweeps.sweep_folder import SweepFolder
 
 BASE = "backprop"
 FEATURES = {"dead": "units/dead_fraction", "effective": "rank/effective_rank", "stable": "rank/stable_rank"}
@@ -34,7 +37,7 @@ class Line:
     name: str
     value: float | None
     num_seeds: int
-    num_lost: int  # runs that diverged, or are not over
+    num_lost: int  # runs that diverged
     early: Mean
     late: Mean
     change: Mean  # late − early, within runs
@@ -49,7 +52,9 @@ def best_value(study: Study, problem: Problem, entry: Entry) -> float | None:
     """
     if entry.key is None:
         return None
-    records = read_sweeps([study.folder(problem, entry, tuning=True)])
+    records = over(study.folder(problem, entry, tuning=True))
+    if not records:
+        raise Fault(f"{entry.name}: its tuning has no run that is over; the same call without --save goes on with it")
     require_override(records, entry.key)
     chosen = at_task(records, problem.metric, problem.late)
     late = {value: _late_of(chosen, entry.key, value) for value in entry.values}
@@ -60,14 +65,20 @@ def best_value(study: Study, problem: Problem, entry: Entry) -> float | None:
 
 
 def records_of(study: Study, problem: Problem, entries: Sequence[Entry]) -> list[Record]:
-    """Every run of the results, told apart by learner and seed alone."""
-    folders = {entry.name: study.folder(problem, entry) for entry in entries}
+    """Every run of the results that is over, told apart by learner and seed alone."""
     return [
-        replace(record, sweep=problem.name, overrides={"learner": name, "seed": record.seed})
-        for name, folder in folders.items()
-        if (folder / "sweep.json").exists()
-        for record in read_sweeps([folder])
+        replace(record, sweep=problem.name, overrides={"learner": entry.name, "seed": record.seed})
+        for entry in entries
+        for record in over(study.folder(problem, entry))
     ]
+
+
+def over(folder: Path) -> list[Record]:
+    """The runs of a sweep that have come to their ends, those that diverged among them; none where there is no sweep."""
+    if not (folder / "sweep.json").exists():
+        return []
+    known = states(SweepFolder(folder))
+    return [record for record in read_sweeps([folder]) if known[record.key].state in FINISHED]
 
 
 def lines(study: Study, problem: Problem, entries: Sequence[Entry], records: Sequence[Record]) -> list[Line]:
@@ -81,6 +92,8 @@ def lines(study: Study, problem: Problem, entries: Sequence[Entry], records: Seq
         Line(
             name,
             best_value(study, problem, study.entries[name]),
+            len(_of(late, name)),
+            sum(record.overrides["learner"] == name for record in records) - len(_of(late, name)),
             *_ends(_of(early, name), _of(late, name)),
             features={feature: _average(_of(of, name)) for feature, of in features.items()},
             against=against.get(name),
@@ -105,11 +118,10 @@ def binned(series: Series, size: int) -> Series:
     return Series(series.group, middles.tolist(), values.mean(axis=2), there.all(axis=2))
 
 
-def _ends(early: Mapping[int | None, float], late: Mapping[int | None, float]) -> tuple[int, int, Mean, Mean, Mean]:
-    """How many runs there are and how many were lost; early, late, and the change within runs."""
+def _ends(early: Mapping[int | None, float], late: Mapping[int | None, float]) -> tuple[Mean, Mean, Mean]:
+    """Early, late, and the change within runs."""
     pairs = np.array([(early[seed], late[seed]) for seed in sorted(early.keys() & late.keys())])
-    means = _mean(pairs[:, 0]), _mean(pairs[:, 1]), _mean(pairs[:, 1] - pairs[:, 0])
-    return len(late), len(early.keys() - late.keys()), *means
+    return _mean(pairs[:, 0]), _mean(pairs[:, 1]), _mean(pairs[:, 1] - pairs[:, 0])
 
 
 def _average(of_seeds: Mapping[int | None, float]) -> float:

@@ -121,7 +121,21 @@ def test_a_line_is_paired_over_seeds(study):
     change = stats.t.interval(0.95, 2, np.mean(late["backprop"]) - 0.5, stats.sem(late["backprop"]))
     found = backprop.change
     assert (found.value - found.reach, found.value + found.reach) == pytest.approx(change)
+    assert (cbp.num_lost, backprop.num_lost) == (0, 0)
     assert backprop.features == {"dead": 0.25, "effective": 7.25, "stable": 2.5}
+
+
+def test_what_is_not_over_or_diverged_is_in_no_mean(study):
+    problem = write_runs(
+        study, {"backprop": [0.40, 0.42, 0.47], "cbp": [0.61, 0.60, 0.70, float("nan"), 0.9]}, {"0.001": 0.6, "0.01": 0.7}
+    )
+    entries = study.of(problem, None)
+    [unfinished] = [
+        one.folder for one in results.records_of(study, problem, entries) if one.overrides == {"learner": "cbp", "seed": 4}
+    ]
+    (unfinished / "DONE").unlink()
+    cbp, _ = results.lines(study, problem, entries, results.records_of(study, problem, entries))
+    assert (cbp.num_seeds, cbp.num_lost, cbp.late.value) == (3, 1, pytest.approx(np.mean([0.61, 0.60, 0.70])))
 
 
 def test_bins_are_means_within_runs():
