@@ -173,19 +173,22 @@ def test_a_page_without_a_place_is_left_alone(study, tmp_path):
     assert file.read_text() == "no marks\n"
 
 
+def command_of(study, folder: Path, *words: str) -> list[str]:
+    script, place = str(ROOT / "scripts" / "study.py"), str(folder / "study.yaml")
+    chosen = ["--problem", "images", "--seeds", "2"]
+    return [sys.executable, script, "--study", place, "--output", str(study.output), *chosen, *words]
+
+
 @pytest.mark.slow
-def test_a_killed_study_goes_on(tmp_path):
-    study = study_of(tmp_path)
-    command = [
-        sys.executable,
-        ROOT / "scripts" / "study.py",
-        "--study",
-        tmp_path / "study.yaml",
-        "--output",
-        study.output,
-        "--no-estimate",
-    ]
-    command += ["--problem", "images", "--seeds", "2"]
+def test_an_estimate_comes_without_training_anything(study, tmp_path):
+    done = subprocess.run(command_of(study, tmp_path, "--estimate"), check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("Images: 2 learners, 3 tasks, 2 seeds: about ")
+    assert not study.output.exists()
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on(study, tmp_path):
+    command = command_of(study, tmp_path, "--no-estimate")
     first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True)
     folder = study.folder(study.problems["images"], study.entries["backprop"])
     while not list(folder.glob("*/metrics.jsonl")):
