@@ -14,6 +14,7 @@ from loss_landscape.surface.strategy import EAGER, EvaluationStrategy
 
 NUM_LOWEST = 3
 NUM_RANDOM = 4
+CELLS_A_RANDOM = 800  # of a dense net's grid; a cell in float64 takes as long as ten of these
 NUM_RANDOM_IN_LOWER_PRECISION = 4  # its error is no matter of luck
 
 
@@ -23,8 +24,7 @@ def float_noise(
     """Some of the `losses` [cells] beside the same in float64, or in the surface's dtype where the net was in a lower precision.
 
     Of those that were `evaluated` [cells]; `num_random` 0 leaves the check against float64 out. None goes by what such a cell
-    takes: two of a dense net's plane, but more than ten of a convnet's on a CPU, whose float64 convolutions are slow; of these
-    the centre and the lowest are checked, where rounding is the largest part of a loss.
+    takes beside one of the grid's; see `_counts`.
     """
     if strategy.precision is not None:
         why = checked_cells(losses, evaluated, cells.centre, NUM_RANDOM_IN_LOWER_PRECISION)
@@ -35,16 +35,28 @@ def float_noise(
         )
     if num_random == 0 or cells.dtype == torch.float64 or cells.device.type == "mps":
         return FloatNoise()
-    slow = cells.plane.layout.has_convolution and cells.device.type == "cpu"
-    if num_random is None and slow:
-        why = checked_cells(losses, evaluated, cells.centre, 0, num_lowest=1)
-    else:
-        why = checked_cells(losses, evaluated, cells.centre, NUM_RANDOM if num_random is None else num_random)
+    num_random, num_lowest = _counts(cells, int(evaluated.sum()), num_random)
+    why = checked_cells(losses, evaluated, cells.centre, num_random, num_lowest=num_lowest)
     try:
         exact = cells.in_float64().losses(list(why), EAGER)
     except RuntimeError as error:  # a net that makes float32 tensors of its own
         return FloatNoise(note=(str(error).strip() or type(error).__name__).splitlines()[0])
     return compared(why, losses, exact, cells.order.shape, "float64")
+
+
+def _counts(cells: GridCells, num_evaluated: int, num_random: int | None) -> tuple[int, int]:
+    """How many random cells and how many of the lowest are computed in float64, where `num_random` does not say it.
+
+    A dense net's cell in float64 takes as long as ten of its vectorized ones: one in CELLS_A_RANDOM is drawn, and one more of the
+    lowest are taken. Of a convnet on a CPU, whose float64 convolutions are slow, the lowest alone, where rounding is the largest
+    part of a loss.
+    """
+    if num_random is not None:
+        return num_random, NUM_LOWEST
+    if cells.plane.layout.has_convolution and cells.device.type == "cpu":
+        return 0, 1
+    drawn = max(1, num_evaluated // CELLS_A_RANDOM)
+    return min(NUM_RANDOM, drawn), min(NUM_LOWEST, 1 + drawn)
 
 
 def checked_cells(

@@ -23,8 +23,8 @@ class Evaluation:
     `compile`: whether the traced loss is compiled, "auto" where the grid is large enough to pay for a minute of it. `chunk`:
     how many cells are evaluated at a time, halved where memory runs out. `precision="bfloat16"` is for the net alone, the
     criterion stays in float64. `noise_cells`: how many random cells are computed in float64 as well, beside the centre and
-    the three lowest; 0 leaves the check out, None takes as many as cost little, 4, and of a convnet on a CPU the centre and
-    the lowest. Raises ValueError for any other value.
+    the three lowest; 0 leaves the check out, None takes as many as cost little: one in 800, 4 at most, with the two or three
+    lowest, and of a convnet on a CPU the centre and the lowest. Raises ValueError for any other value.
 
     >>> plane = surface.plane([torch.tensor([1.0, 0.0])])
     >>> plane.losses(torch.tensor([[0.0], [-1.0]]), evaluation=Evaluation(compile=False, chunk=2)).tolist()

@@ -198,6 +198,9 @@ def test_the_check_against_float64_can_be_smaller_or_left_out_and_is_small_by_ru
     slow = LossSurface(convnet, nn.CrossEntropyLoss(), [(images, torch.arange(8) % 3)])
     assert len(evaluate_grid(slow, random_directions(slow), 9).meta["noise"]) <= 2
     assert len(evaluate_grid(surface, axes, 9, evaluation=Evaluation(noise_cells=2)).meta["noise"]) <= 6
+    counts = {side: len(evaluate_grid(surface, axes, side).meta["noise"]) for side in (21, 41)}
+    assert 3 <= counts[21] <= 4  # of which each takes as long as ten cells: within 8 % of the whole
+    assert 5 <= counts[41] <= 6
     without = evaluate_grid(surface, axes, 9, evaluation=Evaluation(noise_cells=0))
     assert (without.meta["noise"], without.info.noise.floor) == ([], None)
 
