@@ -249,9 +249,17 @@ def _getitem(batcher: _Batcher, node: fx.Node) -> fx.Node:
     return batcher.call(operator.getitem, batcher.batched_argument(node.args[0]), node.args[1])
 
 
-def _vmapped(batcher: _Batcher, node: fx.Node) -> fx.Node:
-    """Any other operation, by torch's own rule for it."""
-    arguments, spec = tree_flatten((node.args, node.kwargs))
+def _slice_scatter(batcher: _Batcher, node: fx.Node) -> fx.Node:
+    """By torch's own rule, which takes no bounds but those within the tensor, counted from its start."""
+    source, part, *places = node.args
+    dim, start, end, step = (*places, *(0, None, None, 1)[len(places) :])
+    start, end, step = slice(start, end, step).indices(node.meta["val"].shape[dim])
+    return _vmapped(batcher, node, (source, part, dim, start, max(start, end), step))
+
+
+def _vmapped(batcher: _Batcher, node: fx.Node, with_arguments: tuple[Any, ...] | None = None) -> fx.Node:
+    """Any other operation, by torch's own rule for it; perhaps with other arguments than the node's."""
+    arguments, spec = tree_flatten((with_arguments or node.args, node.kwargs))
     places = [i for i, argument in enumerate(arguments) if isinstance(argument, fx.Node)]
 
     def once(*tensors: Tensor) -> Any:
@@ -295,5 +303,6 @@ RULES: dict[Any, Callable[[_Batcher, fx.Node], fx.Node | None]] = {
     aten.sum.default: _total,
     aten._log_softmax.default: _log_softmax,
     aten.nll_loss_forward.default: _negative_log_likelihood,
+    aten.slice_scatter.default: _slice_scatter,
     operator.getitem: _getitem,
 }

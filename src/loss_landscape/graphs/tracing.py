@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from loss_landscape.graphs.constant_fills import take_out_forms
 from loss_landscape.graphs.value_reads import LeavesTorch, UntraceableError, looked_at
 
 __all__ = ["SpecializedGraph", "UntraceableError", "constant", "evaluated", "placeholders", "specialized", "traced"]
@@ -59,6 +60,7 @@ def specialized(function: Callable[..., Any], inputs: Sequence[Tensor], num_vary
     selected. The rest is as in `traced`.
     """
     graph, result, reads = _traced(function, inputs, num_varying)
+    take_out_forms(graph)
     if not reads:
         return SpecializedGraph(_giving(graph, result), None)
     looks = _giving(graph, tuple(reads))

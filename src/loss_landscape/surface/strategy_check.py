@@ -8,17 +8,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from loss_landscape.surface.strategy import EAGER, EvaluationStrategy
+from loss_landscape.surface.strategy import EAGER, EAGER_CHUNK, EvaluationStrategy
 
 Evaluate = Callable[[EvaluationStrategy], np.ndarray]
 """A strategy → the losses of the cells that it is judged by."""
 
 
 def alternatives(strategy: EvaluationStrategy) -> Iterator[EvaluationStrategy]:
-    """The strategy, then the same with less to go wrong: uncompiled, then the plain loop."""
+    """The strategy, then the same with less to go wrong: uncompiled, then cell by cell, then the plain loop."""
     yield strategy
     if strategy.compiled:
         yield replace(strategy, compiled=False)
+    if strategy.name == "vectorized":
+        yield replace(strategy, name="traced", chunk=EAGER_CHUNK, compiled=False)
     if strategy.name != "eager":
         yield EAGER
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from loss_landscape import LossSurface, random_directions
+from loss_landscape import LossSurface, evaluate_grid, random_directions
 from loss_landscape.graphs.output_buffers import reused
 from loss_landscape.surface.strategy import EvaluationStrategy
 
@@ -109,3 +109,57 @@ def test_an_operation_that_vmap_takes_one_by_one_says_nothing_on_the_terminal(ca
     found = plane.evaluate(cells, EvaluationStrategy("vectorized", 4))
     torch.testing.assert_close(found, plane.plain_losses(cells), rtol=1e-5, atol=1e-6)
     assert "Warning" not in capfd.readouterr().err
+
+
+class WritesIntoSlices(nn.Module):
+    """What is computed is written into a slice of what is computed, between bounds of any sort, beside a mask in its form."""
+
+    def __init__(self, start: int | None, end: int | None, step: int | None):
+        super().__init__()
+        self.linear, self.bounds = nn.Linear(3, 8), slice(start, end, step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.linear(x).tanh()
+        mask = made.new_zeros(made.shape)
+        mask[:, self.bounds] = 0.5
+        mask[-1:] += 1
+        changed = made * mask
+        changed[:, self.bounds] = made[:, self.bounds].square()
+        changed[1:, :2] = self.linear.bias[:2]
+        return changed[:, self.bounds].sum(1, keepdim=True) + changed * x.sum()
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        (-4, -2, None),
+        (0, -4, None),
+        (-3, None, None),
+        (5, None, None),
+        (2, 99, None),
+        (None, None, 3),
+        (-100, 3, 2),
+        (6, 2, None),
+    ],
+    ids=str,
+)
+def test_slices_are_written_into_between_bounds_of_any_sort(bounds):
+    torch.manual_seed(0)
+    batch = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 2, 1, 7, 4])
+    surface = LossSurface(WritesIntoSlices(*bounds).double(), nn.CrossEntropyLoss(), [batch])
+    plane = surface.plane(random_directions(surface, 2, generator=torch.Generator().manual_seed(1)))
+    by_loop = plane.plain_losses(COORDINATES)
+    torch.testing.assert_close(plane.evaluate(COORDINATES, VECTORIZED), by_loop, rtol=1e-12, atol=1e-12)
+
+
+def test_an_operation_that_is_not_to_be_had_for_many_cells_is_done_cell_by_cell():
+    torch.manual_seed(0)
+    batch = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 2, 1, 7, 4])
+    surface = LossSurface(WritesIntoSlices(2, 5, None).double(), nn.CrossEntropyLoss(), [batch])
+    directions = random_directions(surface, 2, generator=torch.Generator().manual_seed(1))
+    grid = evaluate_grid(surface, directions, 3, rho=0.1)  # derivatives by as_strided_scatter, for which torch has no rule
+    cells = torch.cartesian_prod(*map(torch.from_numpy, grid.coordinates))
+    by_loop = surface.plane(directions).plain_losses(cells, 0.1).reshape(3, 3)
+    torch.testing.assert_close(torch.from_numpy(grid.losses), by_loop, rtol=1e-12, atol=1e-12)
+    assert grid.info.evaluation.strategy == "traced"
+    assert grid.info.evaluation.strategy_note.startswith("vectorized failed: ")
