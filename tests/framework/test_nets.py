@@ -112,7 +112,7 @@ def test_every_net_has_the_layers_it_was_asked_for(name, layer):
     assert_learns_from(net, images(side), 3)
 
 
-@pytest.mark.parametrize("layer", sorted(set(get_args(LayerName)) - {"linear", "tracked_norm", "full_rank_projection"}))
+@pytest.mark.parametrize("layer", ["weight_norm", "weight_norm_per_layer", "fixed_norm", "svd"])
 def test_layers_written_by_other_parameters_are_the_same_function_at_first(layer):
     nets = []
     for kind in ("linear", layer):
@@ -332,6 +332,29 @@ def test_an_svd_layer_begins_with_the_decomposition_of_what_was_drawn(kind):
     torch.testing.assert_close(values.detach(), torch.linalg.svdvals(matrix), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close((left * values) @ right, matrix)
     torch.testing.assert_close(left.T @ left, torch.eye(4).double(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("between", ["relu", "tanh"])
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_a_sandwich_has_a_nonlinearity_between_its_factors(kind, between):
+    layer, plain = made(f"svd_{between}", kind), made("svd", kind)
+    torch.testing.assert_close(layer.weight, plain.weight)
+    u, s, vh = torch.linalg.svd(plain.weight.detach().flatten(1), full_matrices=False)
+    inputs = torch.randn((9, 7) if kind == "linear" else (2, 5, 6, 6), generator=torch.Generator().manual_seed(1)).double()
+    patches = inputs if kind == "linear" else nn.functional.unfold(inputs, 3).mT.flatten(0, 1)  # [B · places, fan-in]
+    hidden = patches @ vh.T * s
+    hidden = 2**0.5 * hidden.relu() if between == "relu" else 5 / 3 * hidden.tanh()
+    expected = hidden @ u.T + (layer.bias if kind == "linear" else 0)
+    expected = expected if kind == "linear" else expected.reshape(2, 16, 4).mT.reshape(2, 4, 4, 4)
+    torch.testing.assert_close(layer(inputs), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_learnt_of_a_sandwich_is_its_factors():
+    layer = made("svd_relu", "convolution")
+    with torch.no_grad():
+        layer.parametrizations.weight.original0.zero_()
+    assert not layer(torch.ones(1, 5, 6, 6).double()).any()
+    assert {name for name, _ in layer.named_parameters()} == {f"parametrizations.weight.original{n}" for n in range(3)}
 
 
 @pytest.mark.parametrize("kind", ["linear", "convolution"])

@@ -11,10 +11,22 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import register_parametrization
 
+from taskshift.nets.activations import ActivationName
 from taskshift.nets.parametrised import SVD, FixedNorm, FullRankProjection
+from taskshift.nets.sandwiched import SandwichConv2d, SandwichLinear
 from taskshift.nets.tracked import TrackedConv2d, TrackedLinear
 
-LayerName = Literal["linear", "weight_norm", "weight_norm_per_layer", "fixed_norm", "tracked_norm", "svd", "full_rank_projection"]
+LayerName = Literal[
+    "linear",
+    "weight_norm",
+    "weight_norm_per_layer",
+    "fixed_norm",
+    "tracked_norm",
+    "svd",
+    "svd_relu",
+    "svd_tanh",
+    "full_rank_projection",
+]
 
 Weighted = TypeVar("Weighted", nn.Linear, nn.Conv2d)
 
@@ -30,8 +42,16 @@ class Layer:
 
     write: Callable[[Any], Any] = lambda layer: layer
     """A layer with its weight drawn → the same function, other parameters."""
-    linear: type[nn.Linear] = nn.Linear
-    convolution: type[nn.Conv2d] = nn.Conv2d
+    linear: Callable[..., nn.Linear] = nn.Linear
+    convolution: Callable[..., nn.Conv2d] = nn.Conv2d
+
+
+_SVD = partial(_by, lambda weight: SVD(weight.shape))
+
+
+def _sandwich(between: ActivationName) -> Layer:
+    """An SVD layer with this nonlinearity between its factors."""
+    return Layer(_SVD, partial(SandwichLinear, between=between), partial(SandwichConv2d, between=between))
 
 
 LAYERS: dict[str, Layer] = {
@@ -40,7 +60,9 @@ LAYERS: dict[str, Layer] = {
     "weight_norm_per_layer": Layer(partial(weight_norm, dim=None)),  # W = g V/‖V‖, one g a layer
     "fixed_norm": Layer(partial(_by, FixedNorm)),  # W_i = c_i V_i/‖V_i‖, c_i constant
     "tracked_norm": Layer(partial(_by, FixedNorm), TrackedLinear, TrackedConv2d),  # the same, of inputs scaled to mean square 1
-    "svd": Layer(partial(_by, lambda weight: SVD(weight.shape))),  # W = N diag(σ) C
+    "svd": Layer(_SVD),  # W = N diag(σ) C
+    "svd_relu": _sandwich("relu"),  # x → N g φ(diag(σ) C x), φ between the factors
+    "svd_tanh": _sandwich("tanh"),
     "full_rank_projection": Layer(partial(_by, FullRankProjection)),  # W = P F, P fixed, F as wide as the inputs
 }
 
