@@ -1,7 +1,7 @@
 """SVD layers with a nonlinearity between the factors: x → N g φ(diag(σ) C x) + b.
 
-The factors are those of `parametrised.SVD`, and `weight` is N diag(σ) C as there: what the layer would be were φ the identity. The
-gain g of φ keeps the size of what goes through, so that a scheme of initialisation means what it means for a plain layer.
+The factors are those of `parametrised.SVD`, and `weight` is N diag(σ) C as there: what the layer would be were φ the identity.
+The gain g of φ keeps the size of what goes through, so that a scheme of initialisation means what it means for a plain layer.
 """
 
 from __future__ import annotations
