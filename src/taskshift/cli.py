@@ -137,7 +137,8 @@ def _plot_words(parser: argparse.ArgumentParser) -> None:
     sweep.add_argument("--x", default="task_idx", help="task_idx (the default), global_epoch, or an override that was swept")
     sweep.add_argument("--group", metavar="OVERRIDE", help="a curve or bar for each value of this override")
     sweep.add_argument("--kind", choices=("curves", "bars", "heatmap"), help="curves where --x is a number, else bars")
-    _add_at(sweep, "where --x is an override: the task whose value counts, a number, `last` (the default), `last:5`, `first:5` or `mean`")
+    counted = "the task whose value counts, a number, `last` (the default), `last:5`, `first:5` or `mean`"
+    _add_at(sweep, f"where --x is an override: {counted}")
     sweep.add_argument(
         "-o", dest="output", type=Path, metavar="STEM", help="path without an ending; <sweep>/figures/… by default"
     )
@@ -169,10 +170,8 @@ def _compare_words(parser: argparse.ArgumentParser) -> None:
     between = "an override and its values, such as learner=backprop,l2; each is compared with the first"
     parser.add_argument("--between", required=True, metavar="KEY=A,B", help=between)
     parser.add_argument("--y", required=True, metavar="METRIC", help="what is compared, as it is called in metrics.jsonl")
-    _add_at(
-        parser,
-        "the task whose value counts: a number, `last` (the default), `last:5` or `first:5`, means over five, or `mean`, over all",
-    )
+    means = "`last:5` or `first:5`, means over five, or `mean`, over all"
+    _add_at(parser, f"the task whose value counts: a number, `last` (the default), {means}")
 
 
 def _compare_runs_words(parser: argparse.ArgumentParser) -> None:
