@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from loss_landscape.graphs.tracing import UntraceableError, traced
 from loss_landscape.nested import tensors_in
@@ -18,6 +19,9 @@ from loss_landscape.units.graph import as_function, require_net_and_inputs
 from loss_landscape.units.labels import along, varies
 from loss_landscape.units.origins import Carried, Origins, Use, origins_of
 from loss_landscape.units.rules import OUTPUT
+
+Watch = Callable[[Callable[[], Any], nn.Module], tuple[Any, Sequence[Tensor]]]
+"""(forward pass, its net) → (what it gave out, tensors that were seen in it)"""
 
 BY_HAND = "declare its units by hand: give the net a method unit_layers() that returns a list of loss_landscape.UnitLayer"
 
@@ -182,6 +186,35 @@ def unit_flow(model: nn.Module, inputs: Any) -> UnitFlow:
     return UnitFlow(tuple(layers), left_out)
 
 
+def followed(model: nn.Module, inputs: Any, watch: Watch) -> tuple[Origins, Mapping[fx.Node, Any], list[fx.Node]]:
+    """What is found of a net's units by tracing it, of each node of its graph, and the nodes of the tensors that `watch` saw.
+
+    The net is a copy in eval mode. Raises `UntraceableError` for one that is no fixed graph.
+    """
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors, net, num_seen = tensors_in(inputs), evaluating_clone(model), 0
+    call = as_function(net, tuple(state), inputs)
+
+    def function(*held: Tensor) -> Any:
+        nonlocal num_seen
+        outputs, seen = watch(lambda: call(*held), net)
+        num_seen = len(seen)
+        return [*tensors_in(outputs), *seen]
+
+    with undisturbed(tensors[0].device), torch.no_grad():
+        try:
+            graph = traced(function, [*state.values(), *tensors])
+        except UntraceableError as error:
+            raise UntraceableError(f"{error}: no fixed graph of operations to follow its units in; {BY_HAND}") from error
+    origins, known = origins_of(graph, tuple(state))
+    (last,) = (node for node in graph.graph.nodes if node.op == "output")
+    outputs, seen = last.args[0][: len(last.args[0]) - num_seen], last.args[0][len(last.args[0]) - num_seen :]
+    for node in outputs:
+        if isinstance(known[node], Carried):
+            origins.lose(known[node].labels, OUTPUT)
+    return origins, known, list(seen)
+
+
 @dataclass(frozen=True, eq=False)
 class _Trace:
     """A traced net's units, and the labels of what its modules are given."""
@@ -191,28 +224,16 @@ class _Trace:
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Any) -> _Trace:
-        state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        tensors, net = tensors_in(inputs), evaluating_clone(model)
-        watched = _Watched(net)
-        call = as_function(net, tuple(state), inputs)
+        names: list[str] = []
 
-        def function(*held: Tensor) -> Any:
-            watched.clear()
-            outputs = tensors_in(call(*held))
-            return [*outputs, *watched.given.values()]
+        def watch(forward: Callable[[], Any], net: nn.Module) -> tuple[Any, list[Tensor]]:
+            with _given_to(net) as given:
+                outputs = forward()
+            names[:] = given
+            return outputs, list(given.values())
 
-        with undisturbed(tensors[0].device), torch.no_grad():
-            try:
-                graph = traced(function, [*state.values(), *tensors])
-            except UntraceableError as error:
-                raise UntraceableError(f"{error}: no fixed graph of operations to follow its units in; {BY_HAND}") from error
-        origins, known = origins_of(graph, tuple(state))
-        (last,) = (node for node in graph.graph.nodes if node.op == "output")
-        gone = list(last.args[0])
-        for node in gone[: len(gone) - len(watched.given)]:
-            if isinstance(known[node], Carried):
-                origins.lose(known[node].labels, OUTPUT)
-        seen = dict(zip(watched.given, gone[len(gone) - len(watched.given) :], strict=True))
+        origins, known, nodes = followed(model, inputs, watch)
+        seen = dict(zip(names, nodes, strict=True))
         first = {node: name for name, node in reversed(seen.items())}
         carried = {name: known[node] for name, node in seen.items() if isinstance(known[node], Carried)}
         return cls(origins, {name: (first[seen[name]], one.labels) for name, one in carried.items()})
@@ -268,23 +289,23 @@ def _norms(held: Sequence[tuple[Use, Slot]]) -> tuple[Norm, ...]:
     return tuple(Norm(kind, **slots) for (kind, _, _), slots in found.items())
 
 
-class _Watched:
-    """The first tensor that each module of a net which holds tensors is given, of those that are called once."""
+@contextmanager
+def _given_to(net: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Inside, the first tensor that each module of a net which holds tensors is given, of those that are called once."""
+    given: dict[str, Tensor] = {}
+    several: set[str] = set()
 
-    def __init__(self, net: nn.Module):
-        self.clear()
-        for name, module in net.named_modules():
-            if any(True for _ in module.parameters(recurse=False)):
-                module.register_forward_pre_hook(lambda _, given, name=name: self._see(name, given))
+    def see(name: str, inputs: tuple[Any, ...]) -> None:
+        if name in given or name in several:
+            several.add(name)
+            given.pop(name, None)
+        elif inputs and isinstance(inputs[0], Tensor):
+            given[name] = inputs[0]
 
-    def clear(self) -> None:
-        """Forget the last forward pass."""
-        self.given: dict[str, Tensor] = {}
-        self._several: set[str] = set()
-
-    def _see(self, name: str, given: tuple[Any, ...]) -> None:
-        if name in self.given or name in self._several:
-            self._several.add(name)
-            self.given.pop(name, None)
-        elif given and isinstance(given[0], Tensor):
-            self.given[name] = given[0]
+    holders = [(name, module) for name, module in net.named_modules() if any(True for _ in module.parameters(recurse=False))]
+    hooks = [module.register_forward_pre_hook(lambda _, inputs, name=name: see(name, inputs)) for name, module in holders]
+    try:
+        yield given
+    finally:
+        for hook in hooks:
+            hook.remove()

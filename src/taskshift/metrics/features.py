@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+
+from loss_landscape.units.calls import CallWatch, Place, modules_at_work
+from taskshift.metrics.traced_features import give_up, traced_features
 
 RECTIFIERS = {"relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "elu", "selu", "celu", "softplus", "glu"}
 SMOOTH = {"gelu", "silu", "mish", "hardswish", "tanhshrink", "softshrink", "hardshrink"}
@@ -28,7 +30,7 @@ class Features:
     layer: str  # the module that called it, and the function where that module is no layer of torch's
     function: str
     outputs: Tensor
-    unit_axis: int  # 1 after a convolution, else the last
+    unit_axis: int  # where its units lie, by a trace; without one 1 after a convolution, else the last
 
     def as_matrix(self) -> Tensor:
         """[B, d], one row an example: a convolution's channels and positions are columns alike."""
@@ -38,42 +40,73 @@ class Features:
 def of_each_layer(net: nn.Module, inputs: Tensor, reduce: Callable[[Features], T]) -> dict[str, T]:
     """`reduce` of each hidden layer's features while `net(inputs)` runs, by layer, in the order of the calls.
 
-    Features are the outputs of activations, called as modules or as functions; in a net that calls none, those of its linear
-    layers and convolutions. What the net returns is no feature. Needs no help from the net; costs one forward pass.
+    Features are the outputs of activations, called as modules or as functions, or written out where a trace of the net shows
+    them; in a net that has none, those of its linear layers and convolutions. What the net returns is no feature. Needs no help
+    from the net; costs one forward pass, and for the first net of its kind a trace.
     """
-    return _watched(net, inputs, reduce, ACTIVATIONS) or _watched(net, inputs, reduce, LAYERS)
+    known = traced_features(net, inputs, ACTIVATIONS)
+    if known is not None:
+        watch = _watched(net, inputs, _Watch(reduce, known.is_feature, known.places))
+        if watch.functions != list(known.functions):
+            give_up(net, inputs)
+        elif watch.found:
+            return watch.found
+    by_name = _watched(net, inputs, _Watch(reduce, lambda _, function: function in ACTIVATIONS))
+    return by_name.found or _watched(net, inputs, _Watch(reduce, lambda _, function: function in LAYERS)).found
 
 
 @torch.no_grad()
-def _watched(net: nn.Module, inputs: Tensor, reduce: Callable[[Features], T], functions: frozenset[str]) -> dict[str, T]:
-    with _places(net) as places, _Watch(functions, places, reduce) as watch:
-        returned = net(inputs)
-    return {name: found for name, found in watch.found.items() if watch.outputs[name] is not returned}
+def _watched(net: nn.Module, inputs: Tensor, watch: _Watch) -> _Watch:
+    with modules_at_work(net) as watch.modules, CallWatch(watch.see):
+        watch.forget(net(inputs))
+    return watch
 
 
-class _Watch(TorchFunctionMode):
-    """Sees every call of a torch function, outermost ones only: `nn.ReLU` and `functional.relu` each show up once."""
+class _Watch:
+    """Reduces the outputs of those calls of torch functions that `is_feature` picks by number and function.
 
-    def __init__(self, functions: frozenset[str], places: list[tuple[str, nn.Module]], reduce: Callable[[Features], Any]):
-        super().__init__()
+    `places` has where the units of a call's output lie, as far as that is known.
+    """
+
+    def __init__(
+        self,
+        reduce: Callable[[Features], Any],
+        is_feature: Callable[[int, str], bool],
+        places: Mapping[int, Place | None] = MappingProxyType({}),
+    ):
         self.found: dict[str, Any] = {}
-        self.outputs: dict[str, Tensor] = {}
-        self._functions, self._places, self._reduce = functions, places, reduce
+        self.functions: list[str] = []  # that were called
+        self.modules: list[tuple[str, nn.Module]] = []  # that are being called, the innermost last
+        self._reduce, self._is_feature, self._place_of = reduce, is_feature, places
+        self._outputs: dict[str, Tensor] = {}
         self._unit_axis = -1
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        outputs = function(*args, **(kwargs or {}))
-        name = function.__name__.strip("_")  # relu_, _threshold
-        if name in LAYERS:
-            self._unit_axis = 1 if name in CONVOLUTIONS else -1
-        if name in self._functions and outputs.dim() > 1:
-            layer = self._unused(self._place(name))
-            self.found[layer] = self._reduce(Features(layer, name, outputs, self._unit_axis))
-            self.outputs[layer] = outputs
-        return outputs
+    def see(self, function: str, outputs: Any) -> None:
+        """Take what is wanted of the outputs of a call."""
+        number = len(self.functions)
+        self.functions.append(function)
+        if function in LAYERS:
+            self._unit_axis = 1 if function in CONVOLUTIONS else -1
+        if self._is_feature(number, function) and outputs.dim() > 1:
+            layer = self._unused(self._layer(function))
+            self.found[layer] = self._reduce(Features(layer, function, *self._by_unit(number, outputs)))
+            self._outputs[layer] = outputs
 
-    def _place(self, function: str) -> str:
-        path, module = self._places[-1]
+    def forget(self, returned: Any) -> None:
+        """Leave out what the net returned."""
+        self.found = {layer: found for layer, found in self.found.items() if self._outputs[layer] is not returned}
+
+    def _by_unit(self, number: int, outputs: Tensor) -> tuple[Tensor, int]:
+        """The outputs, their places for one unit in a dimension of their own, and the dimension of the units."""
+        place = self._place_of.get(number)
+        if place is None:
+            return outputs, self._unit_axis
+        if outputs.shape[place.dim] > place.size:
+            return outputs.unflatten(place.dim, (place.size, -1)), place.dim
+        return outputs, -1 if place.dim == outputs.dim() - 1 else place.dim
+
+    def _layer(self, function: str) -> str:
+        path, module = self.modules[-1]
         if path and type(module).__module__.startswith("torch.nn."):
             return path
         return f"{path}.{function}" if path else function
@@ -85,23 +118,3 @@ class _Watch(TorchFunctionMode):
             number += 1
             numbered = f"{name}_{number}"
         return numbered
-
-
-@contextmanager
-def _places(net: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
-    """The modules that are being called, the innermost last."""
-    stack: list[tuple[str, nn.Module]] = [("", net)]
-    handles = []
-    for path, module in net.named_modules():
-        place = (path, module)
-        handles.append(module.register_forward_pre_hook(lambda *_, place=place: stack.append(place)))
-        handles.append(module.register_forward_hook(lambda *_: _drop(stack), always_call=True))
-    try:
-        yield stack
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _drop(stack: list[tuple[str, nn.Module]]) -> None:
-    stack.pop()
