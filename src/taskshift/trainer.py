@@ -80,17 +80,16 @@ def _train_epoch(job: Job, task: Task, epoch: int) -> Wishes:
 
 def _in_a_row(job: Job, task: Task, epoch: int, snapshots: Collection[int]) -> Iterator[Batch]:
     """The epoch's batches from where the run stands, inputs [K, B, …], as many at a time as one call learns from."""
-    stream, start, training = job.parts.stream, job.progress.batch, job.parts.training
-    if training.most_steps == 1:
-        for inputs, targets in stream.epoch(task, epoch, start=start, actor=training):
-            yield Batch(inputs[None], targets[None])
-        return
+    stream, start = job.parts.stream, job.progress.batch
     at = epoch * stream.num_batches(task) + start
-    for chunk in stream.chunks(task, epoch, start=start, length=training.steps_ahead(stream), actor=training):
+    for chunk in job.parts.training.in_a_row(stream, task, epoch, start=start):
         last = at + len(chunk.targets)
-        borders = {step for step in snapshots if at < step < last} | watching.borders(job.parts.watchers.values(), at, last)
-        yield from _cut(chunk, at, borders, job.parts.top.log_every)
-        at += len(chunk.targets)
+        if last == at + 1:
+            yield chunk
+        else:
+            borders = {step for step in snapshots if at < step < last} | watching.borders(job.parts.watchers.values(), at, last)
+            yield from _cut(chunk, at, borders, job.parts.top.log_every)
+        at = last
 
 
 def _cut(chunk: Batch, first: int, borders: Collection[int], log_every: int | None) -> Iterator[Batch]:

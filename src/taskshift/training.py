@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache, partial
 from typing import Any
@@ -56,6 +56,7 @@ class Training:
         self.draws = Draws(wanted, seed=seed, fresh=self._fresh, net=net, device=next(iter(net.values())).device)
         self._is_shown = False
         self._programs: Programs | Lane | None = None
+        self._shared: SharedPrograms | None = None  # where its programs are, and others' beside them
         self._read_settings()  # a scheduler may have begun elsewhere
 
     @property
@@ -116,6 +117,14 @@ class Training:
     def steps_ahead(self, source: Source) -> int:
         """The length of the chunks to learn from: an environment's own, for what comes next depends on what was learned."""
         return min(self.most_steps, source.chunk_length) if source.state_dict() else self.most_steps
+
+    def in_a_row(self, source: Source, task: Task, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """An epoch's batches from number `start` on, inputs [K, B, …], as many at a time as one call learns from."""
+        if self.most_steps > 1:
+            yield from source.chunks(task, epoch, start=start, length=self.steps_ahead(source), actor=self)
+            return
+        for inputs, targets in source.epoch(task, epoch, start=start, actor=self):
+            yield Batch(inputs[None], targets[None])
 
     def learn_all(self, task: Task, batches: Batch) -> Steps:
         """A step on each of up to `most_steps` batches, inputs [K, B, …]; its outputs are good until the next call.
@@ -198,8 +207,13 @@ class Training:
             if isinstance(programs, Lane):
                 programs.leave()
             raise
-        self._programs = programs
+        self._programs, self._shared = programs, shared
         return is_compiled
+
+    def use_programs_of(self, other: Training, task: Task, batch: Batch) -> None:
+        """Step as `other` does, a training by the same recipe: eager, or by its recordings, one training at a time."""
+        if other._programs is not None and other._shared is not None:
+            self.use_programs(task, batch, compiles=other._programs.compiles, shared=other._shared)
 
     def close(self) -> None:
         """Give its place in a block, where it has one, to another."""

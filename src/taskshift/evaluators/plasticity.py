@@ -10,7 +10,7 @@ from torch import Tensor
 
 from taskshift.evaluation import averages, of_examples, standard_errors
 from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Row, json_file
-from taskshift.progress import EpochSums
+from taskshift.progress import EpochSums, of_steps
 from taskshift.quantities import OF_THE_METRIC, OF_THE_VALUE, Column, Quantity
 from taskshift.randomness import generator
 from taskshift.shifts.task import Batch
@@ -115,8 +115,11 @@ class Plasticity(Evaluator):
         """Train `training` as the run's own was trained on the task; its rows, one an epoch."""
         task, stream, rows = measurement.task, measurement.stream.apart(), []
         training.begin(replace(task, index=0))  # its first task: nothing to switch from
+        if measurement.rows:
+            first = next(measurement.stream.apart().epoch(task, 0, actor=training))
+            training.use_programs_of(measurement.training, task, first)
         for epoch, epoch_row in enumerate(measurement.rows):
-            means = _learn(training, measurement, stream.epoch(task, epoch, actor=training))
+            means = _learn(training, task, training.in_a_row(stream, task, epoch))
             training.end_epoch(task, means)
             row = {f"epoch_{name}": value for name, value in means.items()}
             if "test_loss" in epoch_row:
@@ -149,9 +152,10 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _learn(training: Training, measurement: Measurement, batches: Iterable[Batch]) -> Mapping[str, float]:
-    """One epoch; the loss and metrics of its examples as they came."""
+def _learn(training: Training, task: Task, batches: Iterable[Batch]) -> Mapping[str, float]:
+    """One epoch of batches in a row, inputs [K, B, …]; the loss and metrics of its examples as they came."""
     sums = EpochSums()
-    for batch in batches:
-        sums.add(measurement.task, training.learn(measurement.task, batch), batch.targets)
+    for some in batches:
+        steps = training.learn_all(task, some)
+        sums.add_values(some.targets.shape[1], of_steps(task, steps, some.targets.flatten(0, 1)))
     return sums.means()

@@ -142,7 +142,7 @@ class Lane:
 
     def __init__(self, block: Block, number: int):
         self.block, self.number = block, number
-        self.length, self.batch_size, self.size = block.length, block.batch_size, block.size
+        self.length, self.batch_size, self.size, self.compiles = block.length, block.batch_size, block.size, block.compiles
         self.own = FixedTensors([tensor[number] for tensor in block._tensors], block.changing)
         self._seen: dict[int, tuple[Tensor, int]] = {}
         self._loss: Loss | None = None
