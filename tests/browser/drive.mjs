@@ -46,6 +46,7 @@ const VERBS = {
   evaluate: (page, code) => page.evaluate(code),
   focus: (page, selector) => page.focus(selector),
   press: async (page, key) => { await page.keyboard.press(key); },
+  picture: async (page, path) => { await page.screenshot({ path, fullPage: true }); },
   pdf: async (page, path) => { await page.pdf({ path, format: "A4", printBackground: true }); },
 };
 

@@ -63,13 +63,20 @@ def write(folder: Path, name: str, page: Page, **how: str) -> str:
     return str(path)
 
 
+def picture_of(view: tuple, folder: Path) -> str:
+    """Where a view is kept, to be looked at: `pytest --basetemp=FOLDER` says below which folder."""
+    name, (width, height), scheme, webgl = view
+    words = [name.replace(" ", "_"), f"{width}x{height}", scheme, "webgl" if webgl else "flat"]
+    return str(folder / f"{'-'.join(words)}.png")
+
+
 def look_at(views: Sequence, folder: Path) -> dict[tuple, Finding]:
     """Each page at each of its sizes, schemes, with and without WebGL."""
     files = {name: write(folder, name, ALL[name]()) for name in dict.fromkeys(view[0] for view in views)}
     found = {}
     for webgl in WEBGL:
         chosen = [view for view in views if view[3] == webgl]
-        loads = [Load(files[name], *size, scheme, STEPS) for name, size, scheme, _ in chosen]
+        loads = [Load(files[view[0]], *view[1], view[2], (*STEPS, ("picture", picture_of(view, folder)))) for view in chosen]
         found |= dict(zip(chosen, load_pages(loads, webgl=webgl), strict=True))
     return found
 
@@ -78,7 +85,7 @@ def check(found: Mapping[tuple, Finding]) -> None:
     """No error, no request, no sideways scrolling, each picture drawn or a sentence in its place, nothing serious for axe."""
     for view, finding in found.items():
         name, _, _, webgl = view
-        _, _, seen, violations = finding.results
+        _, _, seen, violations, _ = finding.results
         assert (view, finding.errors, finding.requests) == (view, [], [])
         assert (view, seen["empty"], seen["unnamed"], seen["small"], seen["covered"]) == (view, [], [], [], [])
         assert (view, seen["hostile"]) == (view, None)
