@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable, Mapping
@@ -34,6 +35,19 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     sync_file(beside)
     beside.replace(path)
     sync_folder(path.parent)
+
+
+def require_place(path: Path) -> None:
+    """Make the folder of `path`; OSError, as a sentence, where no file can be written there."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give a file in it, such as {path / 'landscape.json'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(f"{path} can't be made, since a file stands in the place of one of its folders") from error
+    except OSError as error:
+        raise OSError(error.errno, f"can't be written ({error.strerror}); name another place", str(path)) from error
 
 
 def write_first(path: Path, write: Callable[[Path], Any]) -> None:

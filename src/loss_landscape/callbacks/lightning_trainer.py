@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from torch import Tensor
 
-from loss_landscape.callbacks.recorder import Finding, TrainingRecorder
+from loss_landscape.callbacks.recorder import Finding, TrainingRecorder, check_recording
 from loss_landscape.explorer.loss_options import LossKeywords
 from loss_landscape.writer.writer import LossLandscapeWriter
 
@@ -47,6 +47,9 @@ class LandscapeCallback(Callback):
         **loss_options: Unpack[LossKeywords],
     ):
         super().__init__()
+        check_recording(writer, (every, hessian_every, at_end), loss_options)  # before a Trainer is set up
+        if not isinstance(logged, tuple | list) or [type(name) for name in logged] != [str, str]:
+            raise ValueError(f"logged must be the names of two losses, such as ('train_loss', 'val_loss'), got {logged!r}")
         self._writer, self._loss_fn, self._data, self._logged = writer, loss_fn, data_loader, logged
         self._options: dict[str, Any] = {"every": every, "hessian_every": hessian_every, "at_end": at_end, **loss_options}
         self._recorder: TrainingRecorder | None = None

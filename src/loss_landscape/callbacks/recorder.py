@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack, get_args
 
 from torch import Tensor, nn
 
+from loss_landscape.arguments import as_path, as_whole
 from loss_landscape.explorer.explorer import Explorer
-from loss_landscape.explorer.loss_options import LossKeywords
+from loss_landscape.explorer.loss_options import LossKeywords, options_from
 from loss_landscape.writer.writer import LossLandscapeWriter
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,9 @@ class TrainingRecorder:
         at_end: Sequence[Finding] = ("2d", "trajectory", "hessian"),
         **loss_options: Unpack[LossKeywords],
     ):
-        self.every, self.hessian_every, self.at_end = _checked(every, hessian_every, at_end)
+        self.every, self.hessian_every, self.at_end = checked_schedule(every, hessian_every, at_end)
         self._opens = not isinstance(writer, LossLandscapeWriter)
-        self.writer = LossLandscapeWriter(writer) if isinstance(writer, str | Path) else writer
+        self.writer = writer if isinstance(writer, LossLandscapeWriter) else LossLandscapeWriter(writer)
         self._of, self._options = (model, data_loader, loss_fn), loss_options
         self._num_epochs, self._epoch = 0, 0.0
         self.last_recorded: float | None = None  # epoch
@@ -132,11 +133,22 @@ class TrainingRecorder:
             self.writer.__exit__(kind)
 
 
-def _checked(every: int, hessian_every: int | None, at_end: Sequence[Finding]) -> tuple[int, int | None, tuple[Finding, ...]]:
-    for name, value in (("every", every), ("hessian_every", hessian_every)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number of 1 or more epochs, got {value!r}")
+def check_recording(writer: Any, schedule: tuple[Any, Any, Any], loss_options: LossKeywords) -> None:
+    """Raise what a TrainingRecorder would raise of these, where its net is not there yet."""
+    if not isinstance(writer, LossLandscapeWriter):
+        as_path(writer, "writer", such_as="runs/exp1")
+    checked_schedule(*schedule)
+    options_from(loss_options)
+
+
+def checked_schedule(
+    every: int, hessian_every: int | None, at_end: Sequence[Finding]
+) -> tuple[int, int | None, tuple[Finding, ...]]:
+    """The same, if they say when to record and what to find; ValueError if not."""
+    every = as_whole(every, "every", least=1, of="epochs")
+    if hessian_every is not None:
+        hessian_every = as_whole(hessian_every, "hessian_every", least=1, of="epochs")
     known = get_args(Finding)
-    if isinstance(at_end, str) or any(one not in known for one in at_end):
+    if isinstance(at_end, str) or not isinstance(at_end, Iterable) or any(one not in known for one in at_end):
         raise ValueError(f"at_end must be a list of {', '.join(known)}, got {at_end!r}")
     return every, hessian_every, tuple(at_end)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from loss_landscape.callbacks.recorder import Finding, TrainingRecorder
+from loss_landscape.callbacks.recorder import Finding, TrainingRecorder, check_recording
 from loss_landscape.explorer.loss_options import LossKeywords
 from loss_landscape.objective.private_copy import private_clone
 from loss_landscape.writer.writer import LossLandscapeWriter
@@ -83,6 +83,7 @@ class LandscapeCallback(TrainerCallback):
         at_end: Sequence[Finding] = ("2d", "trajectory", "hessian"),
         **loss_options: Unpack[LossKeywords],
     ):
+        check_recording(writer, (every, hessian_every, at_end), loss_options)  # before a Trainer is set up
         self._writer, self._data = writer, data_loader
         self._options: dict[str, Any] = {"every": every, "hessian_every": hessian_every, "at_end": at_end, **loss_options}
         self._options.setdefault("custom_loss_fn", own_loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -62,8 +63,8 @@ def custom_directions(surface: LossSurface, *vectors: VectorLike) -> Directions:
 def with_info(surface: LossSurface, vectors: Sequence[Tensor], info: DirectionInfo) -> Directions:
     """The vectors with `info` and what every kind of directions tells: norms, the origin's norm, the largest cosine."""
     made = Directions(tuple(vectors), replace(info, origin_norm=float(surface.origin.double().norm())))
-    if 0.0 in made.info.norms:
-        raise ValueError(f"the directions have norms {list(made.info.norms)}; each must be > 0")
+    if not all(0.0 < norm < math.inf for norm in made.info.norms):
+        raise ValueError(f"the directions have norms {list(made.info.norms)}; each must be > 0 and finite")
     return made
 
 

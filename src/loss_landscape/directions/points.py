@@ -47,7 +47,7 @@ def parameters_at(surface: LossSurface, point: PointLike) -> dict[str, Tensor]:
     require_surface(surface)
     layout = surface.layout
     if isinstance(point, str | Path):
-        point = _read(Path(point))
+        point = read_state(Path(point))
     point = as_tensor(point)
     if isinstance(point, Tensor):
         if point.dim() != 1 or len(point) != layout.size:
@@ -86,7 +86,7 @@ def not_moved(surface: LossSurface, *points: PointLike) -> tuple[str, ...]:
 def _whole_state(surface: LossSurface, point: PointLike) -> Mapping[str, Any]:
     """All that a net or a state dict says of a net, by the surface's names; nothing for vectors."""
     if isinstance(point, str | Path):
-        point = _read(Path(point))
+        point = read_state(Path(point))
     if isinstance(point, nn.Module):
         inner = unwrapped(point)
         return dict(inner.named_parameters(remove_duplicate=False)) | dict(inner.named_buffers(remove_duplicate=False))
@@ -128,7 +128,8 @@ def _require_no_more(surface: LossSurface, parameters: Mapping[str, Tensor]) -> 
         raise ValueError(f"expected a net like the surface's own, got one that has {_first(more)} as well")
 
 
-def _read(file: Path) -> Any:
+def read_state(file: Path) -> Any:
+    """What a file of a state dict holds, on disk until it is read; ValueError for another file, FileNotFoundError for none."""
     try:
         return torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True)
     except FileNotFoundError:

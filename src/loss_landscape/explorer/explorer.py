@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
 from torch import Tensor, nn
 
+from loss_landscape.arguments import as_finite, as_seed, as_whole
 from loss_landscape.checkpointing import Checkpointing, digest
 from loss_landscape.directions.custom import DirectionsLike
 from loss_landscape.explorer.axes import RANGE_SCALE, filter_directions, given_directions, path_directions, path_range
@@ -34,6 +35,12 @@ from loss_landscape.surface.surface import LossSurface
 
 GRID_SIZES = {1: 101, 2: 50, 3: 21}
 """Cells a side, by the number of dimensions, unless told."""
+
+MOST_CELLS = 10**8
+"""Of a landscape: more take days."""
+
+WIDEST = 1e30
+"""What a range stays below, so that parameters in single precision can be moved that far."""
 
 NUM_PROBES = 100  # of the trace
 
@@ -68,9 +75,11 @@ class Explorer:
         seed: int = 42,
         **loss_options: Unpack[LossKeywords],
     ):
-        options = options_from(loss_options)
+        options, seed = options_from(loss_options), as_seed(seed)
         net = model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else model
         loss, data = chosen_loss(loss_fn, options), kept_batches(data_loader, options, seed)
+        if storage is not None and not isinstance(storage, LandscapeStorage):
+            raise TypeError(f"storage must be a LandscapeStorage, or None, got {type(storage).__name__}")
         self.storage, self.seed = storage, seed
         given = UserLoss(net, loss, data, options)
         self._opened: tuple[UserLoss, LossSurface] | None = (given, _with_finite_loss(given.surface()))
@@ -128,11 +137,13 @@ class Explorer:
 
         Where they are not given, directions are random. `checkpointing` says where to keep what is finished, if no storage does.
         """
+        if dimensions not in GRID_SIZES:
+            raise ValueError(f"a landscape has 1, 2 or 3 dimensions, got {dimensions!r}")
+        size = _checked_size(GRID_SIZES[dimensions] if grid_size is None else grid_size, dimensions)
+        reach = None if range_scale is None else as_finite(range_scale, "range_scale", above=0, below=WIDEST)
         axes = self.directions(dimensions, directions)
-        reach = range_scale if range_scale is not None else path_range(axes) if axes.info.trajectory else RANGE_SCALE
-        size = _checked_size(GRID_SIZES[dimensions] if grid_size is None else grid_size)
-        if not reach > 0:
-            raise ValueError(f"range_scale must be above 0, got {range_scale}")
+        if reach is None:
+            reach = path_range(axes) if axes.info.trajectory else RANGE_SCALE
         facts = {**self._facts(), "range_scale": reach, "mode": MODES[dimensions - 1], "plane": self._plane(axes)}
         facts["directions"] = digest(axes)
         if self.storage is None:
@@ -166,6 +177,8 @@ class Explorer:
         With `mode="pca"` the plane is the path's own, with "fixed" that of the `directions`, such as another landscape's. `name`
         tells several paths on one plane apart. `checkpoints` are the Writer's, or files of state dicts, first to last.
         """
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"name must be a word that tells this path from others, got {name!r}")
         if mode not in ("pca", "fixed"):
             raise ValueError(f"mode must be 'pca' or 'fixed', got {mode!r}")
         if (mode == "fixed") != (directions is not None):
@@ -183,8 +196,11 @@ class Explorer:
         The trace takes `num_probes` products, or as many as there are parameters, and is exact then. `epoch` is what it is kept
         under. Raises ValueError for a `top_k` below 1: without a largest one the smallest would be told in its place.
         """
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise ValueError(f"top_k must be a whole number of 1 or more eigenvalues, got {top_k!r}")
+        top_k, num_probes = (
+            as_whole(top_k, "top_k", least=1, of="eigenvalues"),
+            as_whole(num_probes, "num_probes", least=2, of="products"),
+        )
+        epoch = as_finite(epoch, "epoch")
         operator = HessianOperator(self.surface)
         pairs = eigenpairs(operator, top=top_k, bottom=1, generator=generator_from(self.seed))
         total = trace(operator, num_products=num_probes, generator=generator_from(self.seed))
@@ -212,7 +228,7 @@ class Explorer:
             "max_batches": options.max_batches,
             "model_mode": options.model_mode,
             "regularizer": options.regularizer is not None,
-            "regularizer_weight": options.regularizer_weight if options.regularizer is not None else None,
+            "regularizer_weight": float(options.regularizer_weight) if options.regularizer is not None else None,
             "seed": self.seed,
             "gradient_norm": float(surface.gradient().double().norm()),
             "notes": loss.notes,
@@ -232,16 +248,28 @@ class Explorer:
         return self._opened
 
 
-def _checked_size(grid_size: int) -> int:
+def _checked_size(grid_size: int, dimensions: int) -> int:
     """`grid_size` is the Writer's word for the library's resolution."""
-    if isinstance(grid_size, bool) or not isinstance(grid_size, int) or grid_size < 2:
-        raise ValueError(f"grid_size must be a whole number of 2 or more cells a side, got {grid_size!r}")
-    return grid_size
+    size = as_whole(grid_size, "grid_size", least=2, of="cells a side")
+    if size**dimensions > MOST_CELLS:
+        raise ValueError(
+            f"grid_size={size} makes {float(size) ** dimensions:.0e} cells, and a landscape has {MOST_CELLS:.0e} at most"
+        )
+    return size
 
 
 def _as_checkpoints(given: Sequence[Checkpoint | str | Path]) -> list[Checkpoint]:
     """Files are those of epochs 0, 1, …"""
-    return [one if isinstance(one, Checkpoint) else Checkpoint(at, Path(one)) for at, one in enumerate(given)]
+    listed = [] if isinstance(given, str | Path) or not isinstance(given, Iterable) else list(given)
+    if not listed or not all(isinstance(one, Checkpoint | str | Path) for one in listed):
+        raise TypeError(f"checkpoints must be a list of the Writer's checkpoints, or of files of state dicts, got {given!r:.80}")
+    found = [one if isinstance(one, Checkpoint) else Checkpoint(at, Path(one)) for at, one in enumerate(listed)]
+    absent = next((one for one in found if not one.file.is_file()), None)
+    if absent is not None:
+        raise FileNotFoundError(
+            f"there is no file {absent.file}, the checkpoint of epoch {absent.epoch:g}; put it back, or give the others alone"
+        )
+    return found
 
 
 def _with_finite_loss(surface: LossSurface) -> LossSurface:

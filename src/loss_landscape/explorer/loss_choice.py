@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from loss_landscape.arguments import required_arguments
 from loss_landscape.explorer.loss_options import LossOptions
 from loss_landscape.objective.criterion import LossFunction
 
@@ -16,6 +16,8 @@ BatchLossFunction = Callable[[nn.Module, Any], Tensor]
 
 NETS = ("model", "net", "network", "module")
 """Names of a first argument that is a net and no output of one."""
+
+INSTEAD = "lambda outputs, targets: f(outputs, targets), or lambda model, inputs, targets: f(…)"
 
 
 @dataclass(frozen=True)
@@ -108,24 +110,21 @@ def _required(function: Callable[..., Tensor], called: str) -> list[str]:
     """The names of the positional arguments without a default."""
     if not callable(function):
         raise TypeError(f"{called} must be callable, got {type(function).__name__}")
-    try:
-        parameters = inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters.values()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{called}'s arguments can't be read; wrap it: lambda outputs, targets: f(outputs, targets)") from error
-    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
-        raise ValueError(
-            f"{called} takes *{next(one.name for one in parameters if one.kind is one.VAR_POSITIONAL)}, so what it wants is not "
-            "clear; wrap it: lambda outputs, targets: f(outputs, targets), or lambda model, inputs, targets: f(…)"
-        )
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [one.name for one in parameters if one.kind in positional and one.default is one.empty]
+    if isinstance(function, type):
+        raise TypeError(f"{called} is the class {function.__name__}; give an instance of it, {function.__name__}()")
+    read = function.forward if isinstance(function, nn.Module) else function
+    return required_arguments(read, called, instead=INSTEAD)
 
 
 def _unclear(called: str, required: list[str]) -> ValueError:
     return ValueError(
-        f"{called} has {len(required)} required arguments ({', '.join(required)}), so what it wants is not clear; a criterion "
+        f"{called} has {_counted(required)} ({', '.join(required)}), so what it wants is not clear; a criterion "
         "takes (outputs, targets), a loss of the model (model, inputs, targets)"
     )
+
+
+def _counted(required: list[str]) -> str:
+    return f"{len(required)} required argument{'' if len(required) == 1 else 's'}"
 
 
 def _name(function: Callable[..., Any]) -> str:

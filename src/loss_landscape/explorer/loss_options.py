@@ -9,6 +9,8 @@ from typing import Any, Literal, TypedDict
 
 from torch import Tensor, nn
 
+from loss_landscape.arguments import as_finite, require_callable_as
+
 ModelMode = Literal["eval", "train"]
 
 
@@ -51,6 +53,10 @@ class LossOptions:
         count = self.max_batches
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             raise ValueError(f"max_batches must be 1 or more, or None for all data, got {count!r}")
+        as_finite(self.regularizer_weight, "regularizer_weight")
+        for name, given in (("regularizer", "model"), ("pre_batch_hook", "batch"), ("batch_weight", "batch")):
+            if getattr(self, name) is not None:
+                require_callable_as(getattr(self, name), name, given)
 
 
 def options_from(keywords: LossKeywords) -> LossOptions:

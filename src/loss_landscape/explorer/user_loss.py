@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from loss_landscape.arguments import as_number
 from loss_landscape.explorer.kept_batches import KeptBatches
 from loss_landscape.explorer.loss_choice import ChosenLoss
 from loss_landscape.explorer.loss_options import LossOptions
@@ -49,7 +50,8 @@ class UserLoss:
 
     def _penalty(self, net: nn.Module) -> Tensor:
         assert self.options.regularizer is not None  # only where there is one
-        value = torch.as_tensor(self.options.regularizer(net))
+        given = self.options.regularizer(net)
+        value = given if isinstance(given, Tensor) else torch.as_tensor(as_number(given, "what regularizer(model) returns"))
         if value.numel() != 1:
             raise ValueError(f"regularizer(model) must return a scalar, got {list(value.shape)}")
         return self.options.regularizer_weight * value.reshape(())

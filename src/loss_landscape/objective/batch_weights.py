@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from loss_landscape.arguments import as_number
 from loss_landscape.objective.batch_loss import BatchLoss
 from loss_landscape.objective.batch_pairs import denominators_by_pairs
 from loss_landscape.objective.batches import Batches
@@ -34,7 +35,7 @@ def batch_weights(
     does not say what that is, pairs of batches do: the loss of both together lies between theirs as their weights have it.
     """
     if given is not None:
-        return BatchWeights(shares([float(given(batch)) for batch in batches]), "batch_weight", given)
+        return BatchWeights(shares([as_number(given(batch), "batch_weight(batch)") for batch in batches]), "batch_weight", given)
     if loss.criterion is not None and loss.criterion.reduction == "sum":
         return BatchWeights(tuple(1.0 for _ in batches), "sum over all data")
     found = [_denominator(loss, parameters, batch) for batch in batches]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from loss_landscape.files import UnreadableFileError
+from loss_landscape.files import UnreadableFileError, require_place
 
 _open_here: weakref.WeakValueDictionary[Path, Database] = weakref.WeakValueDictionary()
 """The files that this process has open: DuckDB's own lock keeps off other processes alone."""
@@ -36,8 +36,8 @@ class Database:
             raise StorageInUseError(f"{path} is open in this process already; close that storage or Writer first")
         if read_only and not self.path.exists():
             raise FileNotFoundError(f"there is no {path}")
-        if not read_only:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not read_only or path.is_dir():
+            require_place(self.path)
         with self._explained():
             # one thread: a few thousand rows need no more, and the user's net may be at work
             self._connection = self._duckdb.connect(str(self.path), read_only=read_only, config={"threads": 1})
@@ -103,6 +103,9 @@ class Database:
                     f"{self.path} is open in another process, and one Writer at a time may have it; close that one, or give this "
                     "one another folder"
                 ) from error
+            if "Permission denied" in text or "Read-only file system" in text:
+                said = "may not be written; name another place, or open it with read_only=True"
+                raise PermissionError(errno.EACCES, said, str(self.path)) from error
             if "No space left" in text or "out of disk" in text.lower():
                 raise OSError(
                     errno.ENOSPC, "the disk is full; make room and call again: what is finished is kept", str(self.path)

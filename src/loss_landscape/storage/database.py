@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from loss_landscape.arguments import as_finite, as_path
 from loss_landscape.checkpointing import digest
 from loss_landscape.results.directions import Directions
 from loss_landscape.results.grid import Grid
@@ -48,7 +49,7 @@ class LandscapeStorage:
     """
 
     def __init__(self, path: str | Path, *, read_only: bool = False):
-        self.path = Path(path)
+        self.path = as_path(path, "path", such_as="landscape.duckdb")
         self._database = Database(self.path, read_only=read_only)
         try:
             bring_up_to_date(self._database, read_only=read_only)
@@ -103,13 +104,15 @@ class LandscapeStorage:
         return dict(self._database.rows("SELECT surface_id, dim FROM surfaces WHERE status = 'done' ORDER BY surface_id"))
 
     def grid(self, surface_id: int) -> Grid:
-        """The finished surface numbered `surface_id`."""
+        """The finished surface numbered `surface_id`; ValueError, with those there are, where there is none."""
+        self._require_finished(surface_id)
         [(info,)] = self._database.rows("SELECT info FROM surfaces WHERE surface_id = ?", [surface_id])
         query = "SELECT loss, status <> 'predicted' AS evaluated FROM points WHERE surface_id = ? ORDER BY i, j, k"
         return grid_from(self._database.columns(query, [surface_id]), strict_json.loads(info))
 
     def directions_of(self, surface_id: int) -> Directions:
-        """The directions that the surface numbered `surface_id` was sampled along."""
+        """The directions that the finished surface numbered `surface_id` was sampled along."""
+        self._require_finished(surface_id)
         [(directions_id,)] = self._database.rows("SELECT directions_id FROM surfaces WHERE surface_id = ?", [surface_id])
         query = "SELECT vector, dtype, info FROM directions WHERE directions_id = ? ORDER BY axis"
         rows = self._database.rows(query, [directions_id])
@@ -120,6 +123,7 @@ class LandscapeStorage:
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint's row; where training went back to an earlier epoch, what came after it is superseded."""
+        as_finite(checkpoint.epoch, "epoch")  # NaN is behind every epoch, and would supersede none
         recorded = [getattr(checkpoint, name) for name in RECORDED]
         with self._database.transaction():
             self._database.run("UPDATE checkpoints SET superseded = TRUE WHERE epoch >= ?", [checkpoint.epoch])
@@ -170,10 +174,14 @@ class LandscapeStorage:
     # -- facts, and everything at once
 
     def save_fact(self, key: str, value: Any) -> None:
-        """Keep a value that JSON can hold; the last of a key counts."""
+        """Keep a value that JSON can hold; the last of a key counts. TypeError for another value."""
+        try:
+            text = strict_json.dumps(value)
+        except TypeError as error:
+            raise TypeError(f"the fact {key!r} must be numbers, texts, lists or dicts, which JSON can hold ({error})") from error
         with self._database.transaction():
             self._database.run("DELETE FROM facts WHERE key = ?", [key])
-            self._database.run("INSERT INTO facts VALUES (?, ?)", [key, strict_json.dumps(value)])
+            self._database.run("INSERT INTO facts VALUES (?, ?)", [key, text])
 
     def facts(self) -> dict[str, Any]:
         """Every value by its key."""
@@ -184,6 +192,11 @@ class LandscapeStorage:
         last = {dim: surface_id for surface_id, dim in self.finished().items()}
         grids = {MODES[dim - 1]: self.grid(last[dim]) for dim in sorted(last)}
         return LandscapeRecord(grids, tuple(self.trajectories()), tuple(self.hessians()), self.facts())
+
+    def _require_finished(self, surface_id: int) -> None:
+        if surface_id not in (finished := self.finished()):
+            there = ", ".join(map(str, finished)) or "none at all"
+            raise ValueError(f"{self.path} has no finished surface {surface_id!r}, only {there}")
 
     def _begin_anew(self, key: SurfaceKey, directions: Directions) -> int:
         surface_id, info = self._next("surfaces", "surface_id"), directions.info

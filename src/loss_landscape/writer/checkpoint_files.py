@@ -4,26 +4,45 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from loss_landscape.directions.points import read_state
 from loss_landscape.files import write_whole
 from loss_landscape.objective.objective import unwrapped
+from loss_landscape.storage.records import Checkpoint
 
 
 def write_checkpoint(folder: Path, model: nn.Module, *, number: int, epoch: float) -> Path:
     """Write parameters and buffers, whole or not at all, into a file of their own; nothing stays in memory."""
     file = folder / f"{number:06d}_epoch_{epoch:g}.pt"
-    state = {name: tensor.detach() for name, tensor in unwrapped(model).state_dict().items() if isinstance(tensor, torch.Tensor)}
-    write_whole(file, partial(_save, state))
+    write_whole(file, partial(_save, {name: tensor.detach() for name, tensor in tensors_of(model).items()}))
     return file
 
 
-def number_or_none(value: Any) -> float | None:
-    """A loss as a number; a tensor of one entry is one too."""
-    return None if value is None else float(value.detach() if isinstance(value, torch.Tensor) else value)
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a net without what is no tensor, by the names that it has outside of wrappers."""
+    return {name: tensor for name, tensor in unwrapped(model).state_dict().items() if isinstance(tensor, torch.Tensor)}
+
+
+def require_same_net(model: nn.Module, recorded: Checkpoint) -> None:
+    """Refuse a net whose parameters have other names or shapes than one `recorded` before: no path has both.
+
+    Buffers may be new. Where the file is not there any more, nothing is known of the other net.
+    """
+    if not recorded.file.is_file():
+        return
+    before = {name: list(tensor.shape) for name, tensor in read_state(recorded.file).items()}
+    now = {name: list(tensor.shape) for name, tensor in tensors_of(model).items()}
+    moved = [name for name, _ in unwrapped(model).named_parameters() if name not in before or before[name] != now[name]]
+    differing = [*moved, *(name for name in before if name not in now)]
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"this is another net than that of epoch {recorded.epoch:g}: {name} was {before.get(name, 'not there')} and is "
+            f"{now.get(name, 'not there')}; give each net a folder of its own"
+        )
 
 
 def _save(state: dict[str, torch.Tensor], path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from loss_landscape.arguments import as_path
+from loss_landscape.files import require_place
 from loss_landscape.storage.exchange import write_csv, write_npz, write_parquet, write_vti
 from loss_landscape.storage.landscape_file import write_landscape
 from loss_landscape.storage.records import LandscapeRecord
@@ -32,10 +34,11 @@ def _page(path: Path, record: LandscapeRecord) -> None:
 
 
 def writable(path: str | Path) -> Path:
-    """The path of a file whose kind is known; ValueError, with the endings there are, for another one."""
-    path, known = Path(path), exports()
-    if path.suffix not in known:
+    """The path of a file whose kind is known and that can be written; ValueError, with the endings there are, or OSError."""
+    path, known = as_path(path, "the output", such_as="landscape.json"), exports()
+    if path.suffix not in known and not path.is_dir():
         raise ValueError(f"{path}: the ending says what is written, and there are {', '.join(known)}")
+    require_place(path)
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from loss_landscape.arguments import required_arguments
 from loss_landscape.results.hessian_metrics import HessianMetrics
 from loss_landscape.results.landscape import Landscape
 from loss_landscape.results.trajectory import Trajectory
@@ -19,14 +20,14 @@ LogFunction = Callable[..., Any]
 STEPS = ("global_step", "step")
 """What a function of a name and a number may call the place in time."""
 
-POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+INSTEAD = "lambda numbers: f(numbers), or lambda name, number: f(name, number)"
 
 
 class Mirror:
     """Passes numbers to a user's `function`, or to nobody: one that takes one thing gets a dict, one that takes two a call each.
 
     The epoch goes along as the step of a function of names that has a `global_step` or `step`, and as a number of its own to one
-    of dicts, whose steps are the training's. Raises ValueError for a function that takes neither.
+    of dicts, whose steps are the training's. Raises ValueError for a function that takes neither, or needs more.
     """
 
     def __init__(self, function: LogFunction | None):
@@ -53,15 +54,19 @@ class Mirror:
     def _look_at(self, function: LogFunction) -> None:
         if not callable(function):
             raise ValueError(f"mirror must be a function such as wandb.log or SummaryWriter.add_scalar, got {function!r}")
-        parameters = inspect.signature(function).parameters.values()
-        required = [one.name for one in parameters if one.kind in POSITIONAL and one.default is inspect.Parameter.empty]
+        required = required_arguments(function, "mirror", instead=INSTEAD)
+        if required[:1] == ["self"]:
+            raise ValueError(
+                "mirror is a method without its object, as wandb.log is before wandb.init(); give it when the object is there"
+            )
         if len(required) not in (1, 2):
             raise ValueError(
                 f"mirror has {len(required)} required arguments ({', '.join(required)}), so what it wants is not clear; give a "
                 "function of a dict, such as wandb.log, or of a name and a number, such as SummaryWriter.add_scalar"
             )
         self._takes_names = len(required) == 2
-        self._step = next((one.name for one in parameters if one.name in STEPS and self._takes_names), None)
+        steps = (name for name in inspect.signature(function).parameters if name in STEPS and self._takes_names)
+        self._step = next(steps, None)
 
 
 def numbers_of(result: Landscape | HessianMetrics | Trajectory) -> tuple[str, dict[str, float | None]]:

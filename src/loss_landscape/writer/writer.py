@@ -8,16 +8,18 @@ from typing import Any, Literal, Self, TypeVar, Unpack
 
 from torch import Tensor, nn
 
+from loss_landscape.arguments import as_finite, as_number_or_none, as_path, as_seed
 from loss_landscape.directions.custom import DirectionsLike
 from loss_landscape.explorer.explorer import Explorer, PathMode
 from loss_landscape.explorer.loss_options import LossKeywords
+from loss_landscape.objective.functional_net import check_callable_with_other_parameters
 from loss_landscape.results.directions import Directions
 from loss_landscape.results.hessian_metrics import HessianMetrics
 from loss_landscape.results.landscape import MODES, Landscape
 from loss_landscape.results.trajectory import Trajectory
 from loss_landscape.storage.database import LandscapeStorage, now
 from loss_landscape.storage.records import Checkpoint, LandscapeRecord
-from loss_landscape.writer.checkpoint_files import number_or_none, write_checkpoint
+from loss_landscape.writer.checkpoint_files import require_same_net, write_checkpoint
 from loss_landscape.writer.export import export_record
 from loss_landscape.writer.metadata import full_record
 from loss_landscape.writer.mirror import LogFunction, Mirror, numbers_of
@@ -43,7 +45,8 @@ class LossLandscapeWriter:
     """
 
     def __init__(self, log_dir: str | Path, *, seed: int = 42, auto_export: bool = True, mirror: LogFunction | None = None):
-        self.log_dir, self.seed, self.auto_export = Path(log_dir), seed, auto_export
+        self.log_dir = as_path(log_dir, "log_dir", such_as="runs/exp1")
+        self.seed, self.auto_export = as_seed(seed), auto_export
         self._mirror = Mirror(mirror)
         self.storage = LandscapeStorage(self.log_dir / "landscape.duckdb")
         if "created_at" not in self.storage.facts():
@@ -108,12 +111,20 @@ class LossLandscapeWriter:
         """Write the net's parameters and buffers to disk and say where; an epoch that is recorded again takes the former's place.
 
         Those after it are then superseded: training went back. Their files stay. `model` is the net, `train_loss`, `val_loss` and
-        `learning_rate` are kept beside it.
+        `learning_rate` are kept beside it. Raises ValueError for what is no number, and for a net with other parameters than the
+        one recorded before; what was recorded stays.
         """
-        number = self.storage.num_checkpoints()
-        file = write_checkpoint(self.log_dir / "checkpoints", model, number=number, epoch=epoch)
-        recorded = (number_or_none(value) for value in (train_loss, val_loss, learning_rate))
-        self.storage.save_checkpoint(Checkpoint(float(epoch), file, *recorded))
+        epoch = as_finite(epoch, "epoch")
+        losses = as_number_or_none(train_loss, "train_loss"), as_number_or_none(val_loss, "val_loss")
+        rate = None if learning_rate is None else as_finite(learning_rate, "learning_rate")
+        if rate is not None and rate < 0:
+            raise ValueError(f"learning_rate must be 0 or more, got {rate:g}")
+        check_callable_with_other_parameters(model)
+        earlier = [one for one in self.storage.checkpoints() if one.epoch < epoch]
+        if earlier:
+            require_same_net(model, earlier[-1])
+        file = write_checkpoint(self.log_dir / "checkpoints", model, number=self.storage.num_checkpoints(), epoch=epoch)
+        self.storage.save_checkpoint(Checkpoint(epoch, file, *losses, rate))
         return file
 
     def add_losses(self, *, train_loss: float | Tensor | None = None, val_loss: float | Tensor | None = None) -> None:
@@ -124,7 +135,8 @@ class LossLandscapeWriter:
         recorded = self.storage.checkpoints()
         if not recorded:
             raise ValueError("no checkpoint was recorded yet, so there is none to add losses to; call record_checkpoint first")
-        last, train, val = recorded[-1], number_or_none(train_loss), number_or_none(val_loss)
+        train, val = as_number_or_none(train_loss, "train_loss"), as_number_or_none(val_loss, "val_loss")
+        last = recorded[-1]
         losses = (last.train_loss if train is None else train, last.val_loss if val is None else val)
         self.storage.save_checkpoint(Checkpoint(last.epoch, last.file, *losses, last.learning_rate))
 

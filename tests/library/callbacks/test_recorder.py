@@ -156,8 +156,15 @@ def test_a_function_of_names_gets_a_call_a_number():
     ("mirror", "sentence"),
     [
         (lambda a, b, c: None, "mirror has 3 required arguments .a, b, c., so what it wants is not clear"),
-        (lambda *anything: None, "mirror has 0 required arguments"),
+        (
+            lambda *anything: None,
+            r"mirror takes \*anything, so what it wants is not clear; wrap it: lambda numbers: f\(numbers\)",
+        ),
+        (lambda: None, "mirror has 0 required arguments"),
         ("wandb", "mirror must be a function such as wandb.log"),
+        (lambda numbers, *, commit: None, r"mirror is not given commit, which it needs; give functools.partial\(f, commit=…\)"),
+        ({}.update, "mirror's arguments can't be read; wrap it: lambda numbers: f"),
+        (LossLandscapeWriter.export, "mirror is a method without its object, as wandb.log is before wandb.init"),
     ],
 )
 def test_a_mirror_that_is_none_is_refused(tmp_path, mirror, sentence):

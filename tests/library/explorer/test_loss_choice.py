@@ -70,10 +70,10 @@ def test_precedence_is_told():
         (F.cross_entropy, {"custom_loss_fn": of_the_model}, "loss_fn and custom_loss_fn are both given"),
         (None, {}, "give a loss: loss_fn\\(outputs, targets\\)"),
         (lambda *given: given, {}, "loss_fn takes \\*given, so what it wants is not clear; wrap it"),
-        (lambda x: x, {}, "loss_fn has 1 required arguments \\(x\\), so what it wants is not clear"),
+        (lambda x: x, {}, "loss_fn has 1 required argument \\(x\\), so what it wants is not clear"),
         (lambda a, b, c, d: a, {}, "loss_fn has 4 required arguments"),
         (of_a_batch, {}, "the first is called model; give it as custom_loss_fn="),
-        (None, {"custom_loss_fn": lambda x: x}, "custom_loss_fn has 1 required arguments"),
+        (None, {"custom_loss_fn": lambda x: x}, "custom_loss_fn has 1 required argument"),
         (
             None,
             {"post_batch_hook": lambda x, y: x},
