@@ -122,7 +122,7 @@ def plane_cells(specimen: Specimen) -> list[Comparison]:
 
 
 def gradient_at_a_displacement(specimen: Specimen) -> list[Comparison]:
-    """The gradient at a cell off both axes, in both dtypes."""
+    """The gradient at a cell off both axes, in both dtypes, and its slope along a vector against differences of the loss."""
     point = specimen.at([0.3, -0.2])
     right, rough = (specimen.loop.gradient(dtype, point).double() for dtype in (torch.float64, torch.float32))
     noise = float((rough - right).norm())
@@ -133,7 +133,19 @@ def gradient_at_a_displacement(specimen: Specimen) -> list[Comparison]:
     return [
         Comparison("gradient", found, right, NOISE_FACTOR * noise + 16 * EPS32 * float(right.norm())),
         Comparison("gradient in float64", in_double, right, tight),
+        *_slope(specimen, point, in_double),
     ]
+
+
+def _slope(specimen: Specimen, point: Vector, gradient: Tensor) -> list[Comparison]:
+    """Along a vector, of a loss that is differentiable by autograd and in float64; else nothing."""
+    if specimen.entry.told or specimen.entry.single_inside:
+        return []
+    vector = {name: part.double() for name, part in specimen.vector(6).items()}
+    there, back = (specimen.loop.value(torch.float64, shifted(point, vector, step)) for step in (1e-6, -1e-6))
+    right = torch.tensor([(there - back) / 2e-6], dtype=torch.float64)
+    allowed = 1e-4 * abs(float(right)) + 1e-6 * float(gradient.norm() * flat(list(vector.values())).norm())
+    return [Comparison("slope in float64", gradient @ flat(list(vector.values()))[:, None], right, allowed)]
 
 
 def hessian_products(specimen: Specimen) -> list[Comparison]:
@@ -245,7 +257,9 @@ def _pushed(specimen: Specimen, dtype: torch.dtype, vector: Vector, inputs: Any)
             paired = sum((part * vector[name].to(dtype)).sum() for part, name in zip(pulled, vector, strict=True))
             (pushed,) = torch.autograd.grad(paired, dummy)
         return pushed
-    except NotImplementedError:
+    except RuntimeError as error:
+        if "not implemented" not in str(error):
+            raise
         here = {name: torch.zeros_like(part, dtype=torch.float64) for name, part in vector.items()}
         exact = in_dtype(inputs, torch.float64)
         with torch.no_grad(), by_formulas():

@@ -78,13 +78,27 @@ class PlainLoss:
 
 @contextlib.contextmanager
 def by_formulas() -> Iterator[None]:
-    """Attention as it is written: torch's fused kernels have no second derivative, and its fast path zeroes padded rows."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
+    """Attention and batch norm as they are written.
+
+    torch's fused attention has no second derivative, and its fast path zeroes padded rows; its batch norm's gradient is wrong
+    for a single example in some layouts.
+    """
+    fastpath, fused_norm = torch.backends.mha.get_fastpath_enabled(), torch.batch_norm
+
+    def batch_norm(x: Tensor, weight, bias, mean, variance, training: bool, momentum: float, eps: float, cudnn: bool) -> Tensor:
+        if training:
+            return fused_norm(x, weight, bias, mean, variance, training, momentum, eps, cudnn)
+        shape = (-1, *[1] * (x.dim() - 2))
+        scaled = (x - mean.reshape(shape)) / (variance + eps).sqrt().reshape(shape)
+        return scaled if weight is None else scaled * weight.reshape(shape) + bias.reshape(shape)
+
     try:
+        torch.batch_norm = batch_norm
         torch.backends.mha.set_fastpath_enabled(False)
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
+        torch.batch_norm = fused_norm
         torch.backends.mha.set_fastpath_enabled(fastpath)
 
 

@@ -252,8 +252,9 @@ def _getitem(batcher: _Batcher, node: fx.Node) -> fx.Node:
 def _slice_scatter(batcher: _Batcher, node: fx.Node) -> fx.Node:
     """By torch's own rule, which takes no bounds but those within the tensor, counted from its start."""
     source, part, *places = node.args
-    dim, start, end, step = (*places, *(0, None, None, 1)[len(places) :])
-    start, end, step = slice(start, end, step).indices(node.meta["val"].shape[dim])
+    given: tuple[Any, ...] = (*places, *(0, None, None, 1)[len(places) :])
+    dim, *bounds = given
+    start, end, step = slice(*bounds).indices(node.meta["val"].shape[dim])
     return _vmapped(batcher, node, (source, part, dim, start, max(start, end), step))
 
 

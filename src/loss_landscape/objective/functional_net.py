@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 from loss_landscape.nested import copied, map_tensors
 from loss_landscape.objective.checkpointed_blocks import plain_checkpoints
 from loss_landscape.objective.held_draws import held_draw
+from loss_landscape.objective.norm_layouts import norms_in_any_layout
 from loss_landscape.objective.outside_reads import replaced
 from loss_landscape.objective.private_copy import GivenAttributes, evaluating_clone, private_clone, with_modes
 
@@ -250,8 +251,8 @@ def undisturbed(device: torch.device) -> Iterator[None]:
     """Exact arithmetic inside, nobody's settings or random numbers changed outside.
 
     No autocast and no TF32, attention by its plain formula (the fused ones have no second derivative), outside inference mode,
-    and no activation checkpoints. Inside another one, only random numbers are left to do: each draws the same. Other threads wait
-    at the outermost one.
+    no activation checkpoints, and batch norms whose gradients do not hang on layouts. Inside another one, only random numbers
+    are left to do: each draws the same. Other threads wait at the outermost one.
     """
     if getattr(_entered, "already", False):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -266,6 +267,7 @@ def undisturbed(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(plain_checkpoints())
+        stack.enter_context(norms_in_any_layout())
         try:
             _entered.already = True
             torch.backends.mha.set_fastpath_enabled(False)
