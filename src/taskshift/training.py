@@ -49,7 +49,7 @@ class Training:
         every, restart = learner.scheduler_every, learner.restart_scheduler
         self.schedule = Schedule(learner.optimizer, learner.scheduler, every=every, restart=restart, length=length)
         self._settings = dict(learner.rule.settings())  # the optimizer's, as numbers
-        self._make_net = make_net
+        self._make_net, self._example = make_net, example
         self.num_steps = self.num_samples = self.num_epochs = 0
         net = self.state["net"]
         wanted = {name: part.draws() for name, part in learner.parts.items()}
@@ -317,7 +317,7 @@ class Training:
     def _fresh(self, seed: int) -> Tensors:
         if self._make_net is None:
             raise ValueError("this training was made without make_net, so no weights can be drawn anew")
-        return tensors_of(self._make_net(seed))
+        return tensors_of(self.learner.extended(self._make_net(seed), self._example.inputs))
 
     def _face(self, task: Task) -> None:
         for part in self.learner.interventions.values():

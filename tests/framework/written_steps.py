@@ -220,5 +220,6 @@ STEPS: Mapping[str, Written] = {
     "later_layers_more_often": Written(step=by_depth(lambda depth, t: LR, interval=4)),
     "hare_and_tortoise": Written(after=followed, measured=lambda twin: twin.memory["tortoise"]),
     "upgd": Written(step=utility_step),
+    "plasticity_injection": Written(),  # it acts at a switch; tests/framework/test_plasticity_injection.py has the rest
 } | dict.fromkeys(("shrink_and_perturb_at_switch", "head_reset", "full_reset", "reset_optimizer", "dash", "fire"), Written())
 """A learner's name → its step within a task."""

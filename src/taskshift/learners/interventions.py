@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from torch import Tensor, nn
+
 from taskshift.learners.part import Context, Memory, Part, Subject, Switch, Tensors
 
 
@@ -13,6 +15,12 @@ class Intervention(Part):
     def measured(self, net: Tensors, memory: Memory) -> Tensors:
         """The net that tests, evaluators and checkpoints see, where it is another than the one that is trained."""
         return net
+
+    def extend(self, net: nn.Module, inputs: Tensor) -> None:
+        """Add to a net the modules that it needs in it, of buffers alone, before there is a state; `inputs` are two examples.
+
+        It is called for the run's net, and for nets drawn anew; parameters keep their names and shapes.
+        """
 
 
 class AfterStep(Intervention, ABC):

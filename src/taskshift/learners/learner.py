@@ -135,6 +135,7 @@ class Learner:
 
     def init(self, example: Batch) -> State:
         """The state before the first step: the net as it is drawn, and what every part remembers at first."""
+        self.forward = Forward(self.extended(self.net, example.inputs))
         net = {name: tensor.clone() for name, tensor in tensors_of(self.net).items()}
         start = Start(self.net, net, self.trained, example)
         memories = {name: part.init(start) for name, part in self.parts.items()}
@@ -149,6 +150,12 @@ class Learner:
             "settings": {part: {key: setting(value, device) for key, value in of.items()} for part, of in numbers.items() if of},
             "taken": {name: none_taken(part.draws(), device) for name, part in self.parts.items() if part.draws()},
         }
+
+    def extended(self, net: nn.Module, inputs: Tensor) -> nn.Module:
+        """A net as the run's own was drawn, with the modules that interventions need in it."""
+        for part in self.interventions.values():
+            part.extend(net, inputs)
+        return net
 
     @torch.no_grad()
     def step(

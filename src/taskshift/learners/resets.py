@@ -37,7 +37,7 @@ class HeadReset(AtSwitch):
     def at_switch(self, subject: Subject, context: Switch) -> Subject:
         new = context.fresh() if self.to == "fresh" else {name: torch.zeros_like(subject.net[name]) for name in self._names}
         net = {name: new[name] for name in self._names}
-        return subject._replace(net=net, slots=_as_at_first(subject.slots, {**subject.net, **net}, self._names, context))
+        return subject._replace(net=net, slots=as_at_first(subject.slots, {**subject.net, **net}, self._names, context))
 
 
 class FullReset(AtSwitch):
@@ -68,7 +68,7 @@ def head_of(net: nn.Module, inputs: Tensor) -> str:
     return found[0]  # the innermost, whose hook comes first
 
 
-def _as_at_first(slots: Slots, net: Tensors, names: Sequence[str], context: Switch) -> Slots:
+def as_at_first(slots: Slots, net: Tensors, names: Sequence[str], context: Switch) -> Slots:
     """The optimizer's slots, those of the parameters `names` as before their first step.
 
     Torch's own optimizers have none then; one that counts its steps for all parameters together makes them in its first step

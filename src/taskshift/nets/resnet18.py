@@ -53,7 +53,7 @@ class ResNet18(nn.Module):
         self.layer2 = stage(width, 2 * width, 2, activation, norm, layer)
         self.layer3 = stage(2 * width, 4 * width, 2, activation, norm, layer)
         self.layer4 = stage(4 * width, 8 * width, 2, activation, norm, layer)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.avgpool, self.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
         self.fc = linear(layer, activated_width(activation, 8 * width), num_outputs)
         initialise(self, initialization, activation, head=self.fc)
         load_checkpoint(self, checkpoint)
@@ -62,7 +62,7 @@ class ResNet18(nn.Module):
         """[B, C, H, W] → [B, num_outputs]."""
         maps = self.maxpool(self.activation(self.bn1(self.conv1(inputs))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
-        return self.fc(self.avgpool(maps).flatten(1))
+        return self.fc(self.flatten(self.avgpool(maps)))
 
 
 class Block(nn.Module):
