@@ -13,7 +13,7 @@ from taskshift.evaluators.evaluator import Evaluator, Findings, Measurement, Row
 from taskshift.progress import EpochSums, of_steps
 from taskshift.quantities import OF_THE_METRIC, OF_THE_VALUE, Column, Quantity
 from taskshift.randomness import generator
-from taskshift.shifts.task import Batch
+from taskshift.shifts.task import Batch, Task
 from taskshift.training import Training
 
 QUANTITIES = (
