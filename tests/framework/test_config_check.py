@@ -300,6 +300,14 @@ def test_values_that_do_not_fit(value, kind, sentence):
     assert faults == [sentence]
 
 
+@pytest.mark.parametrize(("kind", "result"), [(int | float, int), (float | int, float), (Annotated[int, []], int)])
+def test_alternatives_are_tried_in_their_order_whatever_was_read_before(kind, result):
+    """Unions that are equal but for their order are told apart, and what has no hash is read as well."""
+    faults: list[str] = []
+    assert type(typed("key", "2", kind, faults)) is result
+    assert faults == []
+
+
 def test_said():
     assert said(Literal["a", "b"] | None) == "a, b or null"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ def members(kind: Any) -> tuple[Any, ...]:
 
 def _leaf(where: str, value: Any, kind: Any, faults: list[str]) -> Any:
     try:
-        result = TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        result = _adapter(kind).validate_python(value)
     except ValidationError as error:
         own = [str(one["ctx"]["error"]) for one in error.errors() if one["type"] == "value_error"]
         faults.append(f"{where}={shown(value)}: {own[0] if own else f'expected {said(kind)}'}")
@@ -68,6 +69,24 @@ def _leaf(where: str, value: Any, kind: Any, faults: list[str]) -> Any:
     if _truth_as_number(value, result):
         faults.append(f"{where}={shown(value)}: expected {said(kind)}")
     return result
+
+
+def _adapter(kind: Any) -> TypeAdapter:
+    """What converts values to an annotation, made once for each: it takes far longer than the conversion."""
+    try:
+        return _kept_adapter(kind, repr(kind))
+    except TypeError:  # it holds what has no hash
+        return _new_adapter(kind)
+
+
+@functools.cache
+def _kept_adapter(kind: Any, written: str) -> TypeAdapter:
+    """`written` tells `int | str` from `str | int`, which are equal and convert in another order."""
+    return _new_adapter(kind)
+
+
+def _new_adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 def _truth_as_number(value: Any, result: Any) -> bool:
