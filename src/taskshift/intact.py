@@ -49,8 +49,7 @@ def read_text(path: Path, mend: str = RESTORE) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with its checksum, whole or not at all."""
-    text = _text(content)
-    write_text(path, _text({**content, CHECKSUM: zlib.crc32(text.encode())}) + "\n")
+    write_text(path, _sealed(_text(content)) + "\n")
 
 
 def read_json(path: Path, mend: str = RESTORE) -> dict[str, Any]:
@@ -75,3 +74,9 @@ def read_any_json(path: Path, mend: str = RESTORE) -> Any:
 
 def _text(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2)
+
+
+def _sealed(text: str) -> str:
+    """The text of an object with its checksum as the last key."""
+    keys = text[1:-1].rstrip()
+    return f'{{{keys}{"," if keys else ""}\n  "{CHECKSUM}": {zlib.crc32(text.encode())}\n}}'

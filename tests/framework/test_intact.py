@@ -1,6 +1,8 @@
 """Damage to a JSON file is a sentence, whatever bit it hits."""
 
+import json
 import math
+import zlib
 
 import pytest
 
@@ -52,3 +54,13 @@ def test_what_is_no_object_is_a_sentence(text, tmp_path):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(Fault, match=r"run.json is damaged \(.+\); put a copy of it back, or begin again under another run_name"):
         read_json(tmp_path / "run.json")
+
+
+@pytest.mark.parametrize("content", [{}, {"one": 1}, {"nested": {"list": [], "none": None}, "ü": "\n}"}])
+def test_a_file_is_json_as_it_is_written_with_a_checksum_as_its_last_key(tmp_path, content):
+    write_json(tmp_path / "file.json", content)
+    text = (tmp_path / "file.json").read_text()
+    found = json.loads(text)
+    assert text == json.dumps(found, indent=2) + "\n"
+    assert found.pop(list(found)[-1]) == zlib.crc32(json.dumps(content, indent=2).encode())
+    assert found == content == read_json(tmp_path / "file.json")
