@@ -93,6 +93,7 @@ def _config_folders(words: Sequence[str]) -> Iterator[str]:
             yield word
 
 
+@functools.cache
 def cpu_model() -> str:
     """The processor's name: another one may give other last bits."""
     try:
@@ -102,8 +103,9 @@ def cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+@functools.cache
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the code and whether it was changed since, or None outside a repository."""
+    """Commit of the code and whether it was changed since, or None outside a repository; as it was when this was first asked."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
@@ -118,6 +120,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
