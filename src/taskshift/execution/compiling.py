@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from taskshift.execution.broadcasts import prepare_broadcasts
 from taskshift.execution.recording import Recording, in_place
 from taskshift.execution.small_products import spread_small_products
 
@@ -83,6 +84,7 @@ def _by_inductor(recording: Recording, arguments: Sequence[Tensor]) -> Callable[
         recording.graph, decomposition_table=select_decomp_table(), tracing_mode="real", _allow_non_fake_inputs=True
     )(*fakes[:num_read])
     spread_small_products(finer.graph)
+    prepare_broadcasts(finer.graph)
     graph = in_place(finer, recording.num_changing)
     # one process, for a pool's workers would outlive a run that is killed; no look at shapes in every step, they are fixed
     with config.patch(compile_threads=1, size_asserts=False), torch._guards.tracing(torch._guards.TracingContext(mode)):
