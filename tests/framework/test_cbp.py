@@ -383,3 +383,10 @@ def test_places_are_those_of_a_stable_sort(size):
 
 def test_what_is_no_number_comes_last():
     assert ranks(torch.tensor([torch.nan, 2.0, torch.inf, 1.0])).tolist() == [2, 1, 3, 0]
+
+
+@pytest.mark.parametrize("values", [[2.0, 1.0, 3.0, 1.0], [torch.nan, 4.0], [torch.nan, torch.nan], [torch.inf, -1.0], [0.0]])
+def test_where_one_is_replaced_the_first_of_the_smallest_comes_first(values):
+    found, every = ranks(torch.tensor(values), at_most=1), ranks(torch.tensor(values))
+    assert ((found == 0) == (every == 0)).all()
+    assert (found >= 0).all()

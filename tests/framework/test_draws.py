@@ -105,6 +105,20 @@ def test_a_part_that_acts_now_and_then_has_its_rows_then(length):
                 count += 4 if step % 3 else 1
 
 
+@pytest.mark.parametrize("length", [1, 5, 64, 300])
+def test_a_part_that_says_how_rarely_it_uses_rows_has_a_short_ring(length):
+    """It looks at the next row at every step, and uses one in eight steps, the first of them at once."""
+    spec = {"rows": FreshRows("w", 1, rate=1 / 8)}
+    draws, count = draws_of({"part": spec}), 0
+    for first in range(0, 900, length):
+        ring = draws.ahead(first, length, {"part": {"rows": torch.tensor(count)}})["part"]["rows"]
+        assert len(ring) <= 2 * (length / 8 + 2 + 1 + 2 * len(NET["w"]))
+        for step in range(first, first + length):
+            [row] = Context({}, draws={"rows": ring}, taken={"rows": torch.tensor(count)}).rows("rows", 1)
+            assert torch.equal(row, row_by_number("w", count)), step
+            count += step % 8 == 0
+
+
 def test_a_chunk_ahead_has_the_numbers_of_its_steps():
     """Chunks of any length, one after another, where each step takes some rows of the chunk's ring."""
     specs = {"noise": EveryStep((3,)), "rows": FreshRows("w", 2)}

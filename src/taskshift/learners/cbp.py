@@ -29,6 +29,9 @@ UtilityName = Literal[
     "contribution", "zero_contribution", "adaptable_contribution", "weight", "adaptation", "feature_by_input", "random"
 ]
 
+RARELY = 1 / 8
+"""Units of a layer and step: where fewer are replaced, few draws need to be ready, the same number whatever the rate."""
+
 MOST_PAIRED = 256
 """Units that are compared pair by pair; n² comparisons of more would cost more than sorting."""
 
@@ -97,7 +100,9 @@ class ContinualBackprop(AfterStep):
     def init(self, start: Start) -> Memory:
         self.groups = groups_of(start)
         self.reads = reads_of(self.groups)
-        self._rows = fresh_rows(self.groups, [self.most_at_once(group.size) for group in self.groups])
+        sizes = [group.size for group in self.groups]
+        is_rare = self.accumulate and self.replacement_rate * max(sizes) <= RARELY
+        self._rows = fresh_rows(self.groups, [self.most_at_once(size) for size in sizes], rate=RARELY if is_rare else None)
         return {group.name: self._first_memory(group, start.net) for group in self.groups}
 
     def most_at_once(self, size: int) -> int:
@@ -140,7 +145,7 @@ class ContinualBackprop(AfterStep):
         due = settings["replacement_rate"] * eligible.sum() + (
             before["owed"] if self.accumulate else context.draws["lots"][number]
         )
-        rank = ranks(torch.where(eligible, order, torch.inf))
+        rank = ranks(torch.where(eligible, order, torch.inf), at_most=self.most_at_once(group.size))
         chosen = eligible & (rank < due.floor())
         kept = {"age": age, "utility": utility, "mean": mean}
         memory = {name: torch.where(chosen, 0.0, value) for name, value in kept.items()}
@@ -161,14 +166,17 @@ class ContinualBackprop(AfterStep):
         return found / incoming_size(group, net) if self.utility == "adaptable_contribution" else found
 
 
-def ranks(values: Tensor) -> Tensor:
+def ranks(values: Tensor, *, at_most: int | None = None) -> Tensor:
     """The place of each value [n] when they are sorted, the smallest first, equal ones in their order; a NaN counts as infinite.
 
-    Few are compared pair by pair, which a compiler fuses with what is around it: sorting is a call of its own.
+    Where the first `at_most` places alone are asked for, the others are any from there on. Few values are compared pair by pair,
+    which a compiler fuses with what is around it: sorting is a call of its own.
     """
+    values = torch.where(values == values, values, torch.inf)  # no `isnan`: Inductor has it number by number
+    if at_most == 1:
+        return (torch.arange(len(values), device=values.device) != values.argmin()).long()
     if len(values) > MOST_PAIRED:
         return values.argsort(stable=True).argsort()
-    values = torch.where(values.isnan(), torch.inf, values)
     one, other = values[:, None], values[None, :]
     is_first = torch.ones(len(values), len(values), dtype=torch.bool, device=values.device).tril(-1)  # of equal ones
     return ((other < one) | ((other == one) & is_first)).to(values.dtype).sum(dim=1).long()

@@ -31,17 +31,27 @@ class FreshRows:
     """Rows of a parameter as they are drawn before training, used one after another, at most `at_most` a step.
 
     A step gets a ring of rows, of which `Context.rows` takes the next ones. With another `dim` they are its slices there. A part
-    that acts after every `every`-th step uses some in these steps alone.
+    that acts after every `every`-th step uses some in these steps alone. A part that in any n of these steps uses n · `rate` rows
+    and `at_most` more, and never beyond, says so: its ring is as much shorter.
     """
 
     parameter: str
     at_most: int
     dim: int = 0
     every: int = 1
+    rate: float | None = None
 
     def most_in(self, first: int, count: int) -> int:
-        """How many rows the steps `first`, `first` + 1, … take at most, `count` steps in all."""
-        return self.at_most * ((first + count) // self.every - first // self.every)
+        """How many rows the steps `first`, `first` + 1, … look at, `count` steps in all."""
+        return self._most_in((first + count) // self.every - first // self.every)
+
+    def most_in_any(self, count: int) -> int:
+        """The same for any `count` steps in a row."""
+        return self._most_in(ceil(count / self.every))
+
+    def _most_in(self, num_acting: int) -> int:
+        most = self.at_most * num_acting
+        return most if self.rate is None else min(most, ceil(self.rate * num_acting) + 2 * self.at_most)
 
 
 def for_each_parameter(start: Start) -> dict[str, EveryStep]:
@@ -125,7 +135,7 @@ class Draws:
         key = part, name, num_steps
         if key not in self._rings:
             source, like = partial(self._fresh_block, part, spec), self.net[spec.parameter].movedim(spec.dim, 0)
-            self._rings[key] = _Ring(source, like, spec.at_most * ceil(num_steps / spec.every))
+            self._rings[key] = _Ring(source, like, spec.most_in_any(num_steps))
         return self._rings[key]
 
     def _fresh_block(self, part: str, spec: FreshRows, block: int) -> Tensor:

@@ -62,7 +62,7 @@ class SelfNormalizedResets(AfterStep):
         for group, most in zip(self.groups, self._most, strict=True):
             kept = self._observed(group, context)
             overdue = kept["age"] - kept["threshold"]
-            rank = ranks(-overdue)
+            rank = ranks(-overdue, at_most=most)
             chosen.append((overdue >= 0) & (rank < most))
             places.append(rank)
             memory[group.name] = self._renewed(kept, chosen[-1], context.settings)

@@ -128,13 +128,19 @@ class Fresh:
         return (rows.expand(len(rank), *rows.shape[1:]) if most == 1 else rows[place]).unsqueeze(slot.dim + 1)
 
 
-def fresh_rows(groups: Sequence[Group], at_most: Sequence[int], *, every: int = 1) -> dict[str, FreshRows]:
-    """The draws of a part that replaces up to so many units of each group after every `every`-th step."""
+def fresh_rows(
+    groups: Sequence[Group], at_most: Sequence[int], *, every: int = 1, rate: float | None = None
+) -> dict[str, FreshRows]:
+    """The draws of a part that replaces up to so many units of each group after every `every`-th step.
+
+    Over many steps it replaces no more than `rate` units of each group a step, where that is given.
+    """
     found: dict[str, FreshRows] = {}
     for group, most in zip(groups, at_most, strict=True):
         for slot in group.drawn:
-            before = found[slot.tensor].at_most if slot.tensor in found else 0
-            found[slot.tensor] = FreshRows(slot.tensor, before + most, slot.dim, every)
+            other = found.get(slot.tensor, FreshRows(slot.tensor, 0, rate=0.0))
+            usual = None if rate is None else other.rate + rate
+            found[slot.tensor] = FreshRows(slot.tensor, other.at_most + most, slot.dim, every, usual)
     return found
 
 
