@@ -182,6 +182,7 @@ SHORT_CHUNKS = {"checkpoints": {"every_seconds": 0, "keep": None}}
 def short_chunks(monkeypatch):
     """Some steps in a row, so that there are borders within a task at which a run may end."""
     monkeypatch.setattr("taskshift.execution.programs.MOST_STEPS", 16)
+    monkeypatch.setattr("taskshift.execution.programs.MOST_STEPS_OF_A_BLOCK", 16)
 
 
 @pytest.mark.parametrize("goes_on", ["together", "alone", "one alone, then together"])

@@ -17,13 +17,15 @@ from taskshift.learners.learner import Learner, Loss, State, Steps
 from taskshift.shifts.task import Batch
 
 MOST_STEPS, CHUNK_BYTES = 1024, 2**23
-LARGEST_BLOCK_BYTES = 2**25  # a block's chunk: what is done once for each member and chunk is to be little beside its steps
+MOST_STEPS_OF_A_BLOCK, BLOCK_BYTES = 4096, 2**25
+"""Larger, for what is done once for each member and chunk is to be little beside its steps."""
 
 
 def fitting_length(batch: Batch, outputs: Tensor, bytes_of_draws: int, *, members: int = 1) -> int:
     """How many steps are taken in a row: by sizes alone, so that what they need at once is some 8 MB, of a block 32 MB."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in (*batch, outputs)) + bytes_of_draws
-    return max(1, min(MOST_STEPS, CHUNK_BYTES // size, LARGEST_BLOCK_BYTES // (members * size)))
+    most = MOST_STEPS if members == 1 else MOST_STEPS_OF_A_BLOCK
+    return max(1, min(most, CHUNK_BYTES // size, BLOCK_BYTES // (members * size)))
 
 
 class Asked(NamedTuple):
