@@ -2,11 +2,12 @@
 
     python scripts/bench_train.py                    every work, a table as the last output
     python scripts/bench_train.py --work NAME         one of them
-    python scripts/bench_train.py --save docs/benchmarks.md
+    python scripts/bench_train.py --save docs/benchmarks.md [--before FOLDER]
 
 One process, one thread, blocks of steps taken in turns; processor seconds, the least of the blocks. Ours are counted with their
 data path (order, gathering, the task's view) and with the epoch's sums; the loop is given its batches ready-made. Recording and
-compiling are apart. Of a stack a step is one step of one run.
+compiling are apart. Of a stack a step is one step of one run. Whole commands come last, in processes of their own; `--before` is
+a checkout of earlier code, beside which those are timed that may not become slower.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from lla_benchmarks.machine import machine
 from lla_benchmarks.report import markdown, put_training_section
+from timed_commands import COMMANDS, cells_of_command
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,6 +34,7 @@ from taskshift.execution.block import Block
 from taskshift.execution.shared import SharedPrograms, fitting_block
 from taskshift.learners.cbp import ContinualBackprop
 from taskshift.learners.learner import Learner, Steps
+from taskshift.nets.convnet import ConvNet
 from taskshift.nets.mlp import MLP
 from taskshift.progress import EpochSums, of_steps
 from taskshift.shifts.permuted import Permuted
@@ -42,39 +45,55 @@ from taskshift.stream import TaskStream
 from taskshift.training import Training
 
 EXAMPLES = 2048
-HEADINGS = ["work", "reference", "eager", "replay", "compiled", "reference/compiled", "recording", "compiling"]
+HEADINGS = ["work", "ours", "reference", "times", "asked", "aimed", "limit", "eager", "replay", "recording", "compiling"]
 EXPLAINED = (
-    "Ours with its data path and the epoch's sums, the reference's loop with its batches ready-made, in turns in one process. "
-    "Of a stack a step is one step of one run."
+    "Ours is compiled, with its data path and the epoch's sums; the reference's loop has its batches ready-made; in turns in one "
+    "process. Of a stack a step is one step of one run. The convnet's reference is ours, eager. The *limit* is what the ratio "
+    "would be if a step took as long as its matrix products by themselves. The last lines are whole commands, with start, "
+    "compiling and all that they write."
 )
+LARGE = 2**14
+"""Multiplications of a forward pass above which its products by themselves tell what a step takes at least."""
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Work:
-    """A net, its data and its batch size."""
+    """A net, its data and its batch size, and how many times faster than its reference a step has to be."""
 
-    widths: tuple[int, ...]
+    widths: tuple[int, ...]  # of an MLP; empty: the convnet
     batch_size: int
     stream: Callable[[int, int, torch.device], Source]  # (batch size, seed, device)
+    asked: float
+    aimed: str
     lr: float = 0.01
     replacement_rate: float | None = None  # of continual backprop; None: backprop
     num_members: int = 1  # of a stack
 
+    @property
+    def has_limit(self) -> bool:
+        pairs = zip(self.widths, self.widths[1:], strict=False)
+        return self.num_members == 1 and sum(one * other for one, other in pairs) > LARGE
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", choices=list(WORKS), action="append")
+    parser.add_argument("--work", choices=[*WORKS, *COMMANDS], action="append")
     parser.add_argument("--seconds", type=float, default=0.5, help="a block's length, about")
     parser.add_argument("--repeats", type=int, default=7, help="blocks of each")
     parser.add_argument("--save", type=Path, help="the page that gets the table as a section, such as docs/benchmarks.md")
+    parser.add_argument("--before", type=Path, help="a checkout of earlier code, for what may not become slower")
     options = parser.parse_args()
     torch.set_num_threads(1)
     about = f"torch {torch.__version__}, one thread; µs of processor time a step, the least of {options.repeats} blocks (median)"
     print(about)
     lines = [HEADINGS]
-    for name in options.work or WORKS:
-        lines.append(cells(name, WORKS[name], options.seconds, options.repeats))
+    for name in options.work or [*WORKS, *COMMANDS]:
+        if name in WORKS:
+            lines.append(cells(name, WORKS[name], options.seconds, options.repeats))
+        else:
+            found = cells_of_command(name, options.before)
+            lines.append([*found, *[""] * (len(HEADINGS) - len(found))])
         print(in_columns(lines[-1]), flush=True)
     print("\n" + "\n".join(map(in_columns, lines)))
     if options.save:
@@ -85,7 +104,7 @@ def main() -> None:
 
 def in_columns(line: Sequence[str]) -> str:
     """A line of the terminal's table."""
-    return " ".join(f"{cell:{width}}" for cell, width in zip(line, (32, 17, 17, 17, 17, 19, 10, 9), strict=True))
+    return " ".join(f"{cell:{width}}" for cell, width in zip(line, (34, 17, 17, 9, 9, 7, 9, 17, 17, 10, 9), strict=True))
 
 
 def cells(name: str, work: Work, seconds: float, repeats: int) -> list[str]:
@@ -97,16 +116,29 @@ def cells(name: str, work: Work, seconds: float, repeats: int) -> list[str]:
         runs[how] = ours(work, how) if work.num_members == 1 else stacked(work, how)
         next(runs[how])
         set_up[how] = time.process_time() - begin
+    if work.has_limit:
+        runs["limit"] = products(work)
+    taken = in_turns(runs, seconds, repeats)
+    least = {how: min(of) for how, of in taken.items()}
+    times = least["reference"] / least["compiled"]
+    limit = f"{least['reference'] / least['limit']:.1f} ×" if work.has_limit else "–"
+    figures = {how: f"{min(of) * 1e6:.2f} ({statistics.median(of) * 1e6:.2f})" for how, of in taken.items()}
+    missed = "" if times >= work.asked else ", missed"
+    return [
+        name, figures["compiled"], figures["reference"], f"{times:.1f} ×", f"{work.asked:g} ×{missed}", work.aimed,
+        limit, figures.get("eager", ""), figures["replay"], f"{set_up['replay']:.1f} s", f"{set_up['compiled']:.1f} s",
+    ]  # fmt: skip
+
+
+def in_turns(runs: Mapping[str, Iterator[int]], seconds: float, repeats: int) -> dict[str, list[float]]:
+    """Processor seconds a step, block by block; a first block of each is for caches."""
     taken: dict[str, list[float]] = {how: [] for how in runs}
-    for steps in runs.values():  # a first block for caches
+    for steps in runs.values():
         block(steps, seconds / 5)
     for _ in range(repeats):
         for how, steps in runs.items():
             taken[how].append(block(steps, seconds))
-    shown = (taken.get(how) for how in ("reference", "eager", "replay", "compiled"))
-    figures = ["" if of is None else f"{min(of) * 1e6:.2f} ({statistics.median(of) * 1e6:.2f})" for of in shown]
-    ratio = min(taken["reference"]) / min(taken["compiled"])
-    return [name, *figures, f"{ratio:.1f} ×", f"{set_up['replay']:.1f} s", f"{set_up['compiled']:.1f} s"]
+    return taken
 
 
 def block(steps: Iterator[int], seconds: float) -> float:
@@ -136,7 +168,9 @@ class Hidden(nn.Module):
 
 
 def reference(work: Work, device: torch.device = CPU) -> Iterator[int]:
-    """Steps by autograd and torch.optim, each with its number written into a tensor on the CPU."""
+    """Steps by autograd and torch.optim, each with its number written into a tensor on the CPU; of a convnet ours, eager."""
+    if not work.widths:
+        yield from ours(work, "eager", device)
     stream, net = work.stream(work.batch_size, 0, device), Hidden(work.widths).to(device)
     optimizer, task = torch.optim.SGD(net.parameters(), lr=work.lr), stream[0]
     tester = None if work.replacement_rate is None else Tester(net, work.replacement_rate)
@@ -199,6 +233,23 @@ def _right(outputs: Tensor, targets: Tensor) -> Tensor:
     return (F.softmax(outputs, dim=1).argmax(dim=1) == targets).float().mean()
 
 
+def products(work: Work) -> Iterator[int]:
+    """The matrix products of a step by themselves: forward, the weights' gradients, back through all layers but the first."""
+    sizes = list(zip(work.widths, work.widths[1:], strict=False))
+    inputs, outputs = ([torch.randn(work.batch_size, size) for size in of] for of in zip(*sizes, strict=True))
+    weights = [torch.randn(out, size) for size, out in sizes]
+    gradients = [torch.empty_like(weight) for weight in weights]
+    while True:
+        for _ in range(64):
+            for number, (x, y, weight, gradient) in enumerate(zip(inputs, outputs, weights, gradients, strict=True)):
+                torch.mm(x, weight.T, out=y)
+                torch.mm(y.T, x, out=gradient)
+                if number:
+                    torch.mm(y, weight, out=x)
+                    x.fill_(0.5)  # else numbers grow over all bounds
+        yield 64
+
+
 # -- ours -----------------------------------------------------------------------------------------------------------
 
 
@@ -221,8 +272,10 @@ def ours(work: Work, how: str, device: torch.device = CPU) -> Iterator[int]:
 
 
 def training_of(work: Work, stream: Source, seed: int) -> Training:
-    def make(seed: int) -> MLP:
+    def make(seed: int) -> nn.Module:
         torch.manual_seed(seed % 2**31)
+        if not work.widths:
+            return ConvNet(stream.input_shape, stream.num_outputs).to(stream.device)
         return MLP((work.widths[0],), work.widths[-1], depth=len(work.widths) - 2, width=work.widths[1]).to(stream.device)
 
     parts = {} if work.replacement_rate is None else {"cbp": ContinualBackprop(work.replacement_rate)}
@@ -292,14 +345,15 @@ def bits(batch_size: int, seed: int, device: torch.device) -> Source:
 
 PIXELS = (784, 100, 100, 100, 10)
 WORKS = {
-    "slowly-changing regression, b 1": Work((20, 5, 1), 1, bits),
-    "the same, 100 runs": Work((20, 5, 1), 1, bits, num_members=100),
-    "the same, 100 runs, CBP": Work((20, 5, 1), 1, bits, num_members=100, replacement_rate=1e-4),
-    "784-100-100-100-10, batch 1": Work(PIXELS, 1, images, lr=0.003),
-    "784-100-100-100-10, batch 16": Work(PIXELS, 16, images),
-    "slowly-changing regression, CBP": Work((20, 5, 1), 1, bits, replacement_rate=1e-4),
-    "784-100-100-100-10, b 1, CBP": Work(PIXELS, 1, images, lr=0.003, replacement_rate=1e-4),
-    "784-100-100-100-10, b 16, CBP": Work(PIXELS, 16, images, replacement_rate=1e-4),
+    "slowly-changing regression, b 1": Work((20, 5, 1), 1, bits, 20, "30 ×"),
+    "the same, 100 runs": Work((20, 5, 1), 1, bits, 300, "800 ×", num_members=100),
+    "the same, 100 runs, CBP": Work((20, 5, 1), 1, bits, 400, "900 ×", num_members=100, replacement_rate=1e-4),
+    "784-100-100-100-10, batch 1": Work(PIXELS, 1, images, 6, "10 ×", lr=0.003),
+    "784-100-100-100-10, batch 16": Work(PIXELS, 16, images, 1.4, "limit"),
+    "slowly-changing regression, CBP": Work((20, 5, 1), 1, bits, 20, "30 ×", replacement_rate=1e-4),
+    "784-100-100-100-10, b 1, CBP": Work(PIXELS, 1, images, 6, "10 ×", lr=0.003, replacement_rate=1e-4),
+    "784-100-100-100-10, b 16, CBP": Work(PIXELS, 16, images, 2, "limit", replacement_rate=1e-4),
+    "convnet, 28×28, batch 64, epochs": Work((), 64, images, 1, "1.5 ×"),
 }
 
 if __name__ == "__main__":
