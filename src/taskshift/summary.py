@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -46,10 +47,10 @@ def ended_tasks(rows: Iterable[Row]) -> dict[int, dict[str, float]]:
     return {task: found for task, found in sorted(by_task(rows).items()) if "task_last_epoch_loss" in found}
 
 
-def plane_folders(folder: Path) -> dict[tuple[str, int], Path]:
-    """(kind, task) → the folder of that whole grid, measured at the task's end; `sam` is a kind too."""
-    found = {}
-    for meta in sorted([*folder.glob("task_*/planes/*/meta.json"), *folder.glob("task_*/sam/meta.json")]):
+def plane_folders(folder: Path, phase: Literal["start", "end"] = "end") -> dict[tuple[str, int], Path]:
+    """(kind, task) → the folder of that whole grid, measured at the task's start or end; `sam` is a kind too."""
+    found, below = {}, "task_*/start" if phase == "start" else "task_*"
+    for meta in sorted([*folder.glob(f"{below}/planes/*/meta.json"), *folder.glob(f"{below}/sam/meta.json")]):
         at = meta.parent.relative_to(folder).parts
         task = re.match(r"task_(\d+)_", at[0])
         if task and (meta.parent / "grid.npy").exists():

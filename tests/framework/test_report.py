@@ -100,6 +100,29 @@ def test_each_task_is_a_moment_with_its_planes_and_its_spectrum(tmp_path):
     assert (first.number, first.caption) == (0, "task 0 · 80.0 % · λ₁ 30")
 
 
+def test_planes_of_a_tasks_start_are_shown_and_labelled(tmp_path):
+    """Behind those of its end, on a scale of their own, and weighed by the card of trust."""
+    folder = project_run(tmp_path)
+    for place, scale in [("planes/random", 1.0), ("start/planes/random", 3.0), ("start/sam", 2.0)]:
+        write_plane(folder, 1, place, scale)
+    view = run_view(folder, "one")
+    first, second, _ = view.moments
+    assert first.planes == ()
+    assert [(plane.kind, plane.label) for plane in second.planes] == [
+        ("random", "random directions"),
+        ("start/random", "random directions, at the task’s start"),
+        ("start/sam", "SAM: the loss one ascent step away, at the task’s start"),
+    ]
+    assert [plane.grid.centre_loss for plane in second.planes] == [1.0, 3.0, 2.0]
+    [trust] = [card for card in view.cards if "trusted" in card.question]
+    assert "start/random, task 1" in f"{trust.evidence} {trust.limits} {trust.context}"
+    text = write_run_report(folder).read_text()
+    assert "random directions, at the task’s start" in text
+    (only := folder / "task_0001_mlp/planes").rename(folder / "elsewhere")
+    assert not only.exists()
+    assert [plane.when for plane in run_view(folder, "one").moments[1].planes] == ["start", "start"]
+
+
 @pytest.mark.parametrize(("ratio", "threshold"), [(1.5, 20.0), (0.7, None)])
 def test_a_threshold_stands_in_the_spectrum_where_it_is_on_its_scale(tmp_path, ratio, threshold):
     write_spectrum(tmp_path)

@@ -70,13 +70,14 @@ class PlaneView:
     """A plane of two axes, with the paths on it.
 
     Planes of one `kind` are the same picture at other moments and of other runs: they share a place in the page and a colour
-    scale. `label` is what one chooses it by.
+    scale. `label` is what one chooses it by, `when` the part of the moment that it is of, such as its "start", if it is no whole.
     """
 
     kind: str
     label: str
     grid: Grid
     paths: tuple[PathView, ...] = ()
+    when: str = ""
 
 
 @dataclass(frozen=True, eq=False)

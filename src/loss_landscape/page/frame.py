@@ -105,7 +105,7 @@ class Frame:
 
     def _kind(self, view: PlaneView) -> Facts:
         read, cannot_tell = plane_words(view.grid)
-        own = {"kind": view.kind, "label": view.label, "scale": scale_facts(self.scales[view.kind])}
+        own = {"kind": view.kind, "label": view.label, "when": view.when, "scale": scale_facts(self.scales[view.kind])}
         return {**own, "read": read, "cannot_tell": cannot_tell}
 
     def _has(self) -> dict[str, bool]:

@@ -32,10 +32,17 @@ LABELS = {
 GONE = "measure it again, or take its folder away"
 
 
+START = "start/"
+"""Before the kind of a plane that was measured at a task's start."""
+
+
 def planes_of(folder: Path) -> dict[Place, Grid]:
-    """(kind, task) → that grid; raises Fault for one that is damaged."""
+    """(kind, task) → that grid, those at the tasks' starts too; raises Fault for one that is damaged."""
+    places = plane_folders(folder) | {
+        (f"{START}{kind}", task): path for (kind, task), path in plane_folders(folder, "start").items()
+    }
     found = {}
-    for place, path in plane_folders(folder).items():
+    for place, path in places.items():
         try:
             found[place] = Grid.load(path)
         except UnreadableFileError as error:
@@ -46,11 +53,24 @@ def planes_of(folder: Path) -> dict[Place, Grid]:
 def moment_of(task: int, row: Row, *, folder: Path | None, planes: Mapping[Place, Grid], threshold_name: str) -> Moment:
     """The moment at the end of `task`, whose evaluators wrote into `folder`; None: they wrote nothing."""
     own = {kind: grid for (kind, at), grid in planes.items() if at == task}
-    order = [*LABELS, *sorted(own.keys() - LABELS.keys())]
-    views = [PlaneView(kind, LABELS.get(kind, kind), own[kind], PathView.along(own[kind])) for kind in order if kind in own]
+    views = [_plane(kind, own[kind]) for kind in sorted(own, key=_order)]
     spectrum = None if folder is None else _spectrum(folder / "spectrum", row, threshold_name)
     connection = () if folder is None else _connection(folder / "mode_connectivity" / "metrics.json")
     return Moment(task, " · ".join([f"task {task}", *_captions(row)]), tuple(views), spectrum=spectrum, connection=connection)
+
+
+def _plane(kind: str, grid: Grid) -> PlaneView:
+    plain, paths = kind.removeprefix(START), PathView.along(grid)
+    label = LABELS.get(plain, plain)
+    if plain == kind:
+        return PlaneView(kind, label, grid, paths)
+    return PlaneView(kind, f"{label}, at the task’s start", grid, paths, "start")
+
+
+def _order(kind: str) -> tuple[bool, int, str]:
+    """Ends before starts, and in each those that are known before others."""
+    known, plain = list(LABELS), kind.removeprefix(START)
+    return kind.startswith(START), known.index(plain) if plain in known else len(known), plain
 
 
 def analyses_of(folder: Path) -> dict[int, Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Finding, Load, Step, load_pages
-from made_pages import hostile_page, long_page, made_page, unequal_page, unfinished_page
+from made_pages import hostile_page, long_page, made_page, noisy_plane, unequal_page, unfinished_page
 
 from loss_landscape.page.build import write_page
 from loss_landscape.page.content import Page
@@ -201,6 +201,41 @@ def test_colours_are_those_of_the_png(tmp_path):
     assert (seen["low"], seen["high"]) == pytest.approx((scale.low, scale.high), rel=1e-8)
     assert seen["marked"] == (losses > scale.high).sum()
     assert seen["legend"] == [["above the colours", "rgb(255, 255, 200)"]]
+
+
+def test_curves_stand_at_the_moments_of_their_own_run(tmp_path):
+    """Of two runs with other moments, without places given; a legend says whose a single curve is, and what a cross is."""
+    from loss_landscape.page.content import Chart, Moment, Panel, RunView, Series
+
+    def run(name, numbers, values):
+        panel = Panel("over", (Chart("loss", (Series("own", values),)),), "read", "not")
+        return RunView(name, moments=tuple(map(Moment, numbers)), over=(panel,))
+
+    alone = Page("alone", (run("a", (0, 1, 2, 3), (4.0, 3.0, float("nan"), 1.0)),))
+    both = Page("both", (alone.runs[0], run("b", (1, 3), (5.0, 7.0))))
+    code = """(() => {
+      const plot = document.querySelector(".charts .plot");
+      const lines = plot.data.filter((trace) => trace.mode !== "markers");
+      const legend = [...document.querySelectorAll(`#${plot.id}-legend li`)].map((item) => item.textContent);
+      return { x: lines.map((trace) => trace.x), legend };
+    })()"""
+    steps = (("settle", None), ("evaluate", code))
+    files = [write(tmp_path, page.title, page) for page in (alone, both)]
+    one, two = load_pages([Load(file, 1366, 768, "light", steps) for file in files], webgl=False)
+    assert one.results[-1] == {"x": [[0, 1, 2, 3]], "legend": ["not finite"]}
+    assert two.results[-1] == {"x": [[0, 1, 2, 3], [1, 3]], "legend": ["A · own", "B · own", "not finite"]}
+
+
+def test_a_plane_of_a_moments_start_says_so(tmp_path):
+    from loss_landscape.page.content import Moment, PlaneView, RunView
+
+    grid = noisy_plane(9)
+    planes = (PlaneView("random", "random", grid), PlaneView("start/random", "random, at the start", grid, when="start"))
+    page = Page("starts", (RunView("r", moments=tuple(Moment(task, planes=planes) for task in (0, 1))),))
+    choose = 'document.querySelector("#kind").value = "1"; document.querySelector("#kind").dispatchEvent(new Event("change"))'
+    steps = (("settle", None), ("evaluate", TITLE), ("evaluate", choose), ("settle", None), ("evaluate", TITLE))
+    [finding] = load_pages([Load(write(tmp_path, "starts", page), 1366, 768, "light", steps)], webgl=False)
+    assert [finding.results[1].partition(" · ")[0], finding.results[4].partition(" · ")[0]] == ["task 1", "start of task 1"]
 
 
 def test_a_page_without_its_library_says_so(tmp_path):

@@ -8,7 +8,8 @@ function drawChart(chart) {
   const axis = heightsAxis(scale, "");
   const y = chart.unit === "%" ? { ...axis, ...(scale.log ? {} : { tickformat: ".3~p", exponentformat: undefined }) } : axis;
   const drawn = chart.series.map((series, number) => ({ series, ...seriesLook(chart, series, number) }));
-  legend(chart.id, drawn.length > 1 ? drawn.map(({ series, ink, dash }) => ({ name: lettered(series.run, series.name), colour: ink, dash })) : []);
+  const named = drawn.length > 1 || runs.length > 1 ? drawn.map(({ series, ink, dash }) => ({ name: lettered(series.run, series.name), colour: ink, dash })) : [];
+  legend(chart.id, [...named, ...(drawn.some(({ series }) => lostPlaces(series).length) ? [CROSS_KEY] : [])]);
   const traces = drawn.flatMap((each) => seriesTraces(each, scale, axis.range[0]));
   const x = { title: head.clock, nticks: 7, ...(head.positions.length < 6 ? { tickvals: head.positions } : {}) };
   const its = layout({ x, y, shapes: cursorShapes(), margin: { l: 46, r: 8, t: 6, b: 34 } });
@@ -28,8 +29,19 @@ function seriesLook(chart, series, number) {
   return { ink: runColour(series.run), dash: DASHES[own % DASHES.length] };
 }
 
+/** Where a series has its values: at its own places, else at the moments of its own run. */
+function placesOf(series) {
+  if (series.x.length) return series.x;
+  return head.positions.filter((_, i) => momentOf(series.run, i) !== null).slice(0, series.values.length);
+}
+
+/** Where its values are not finite. */
+function lostPlaces(series) {
+  return placesOf(series).filter((_, i) => series.values[i] !== null && !Number.isFinite(series.values[i]));
+}
+
 function seriesTraces({ series, ink, dash }, scale, floor) {
-  const x = series.x.length ? series.x : head.positions.slice(0, series.values.length);
+  const x = placesOf(series);
   const heights = (values) => values.map((value) => lifted(value, scale));
   const many = series.values.length > MANY;
   const thin = series.members.map((member) => ({ type: "scatter", mode: "lines", x, y: heights(member), line: { color: ink, width: 0.8 }, opacity: 0.35, hoverinfo: "skip" }));
@@ -38,7 +50,7 @@ function seriesTraces({ series, ink, dash }, scale, floor) {
   const hovertemplate = "%{x}: %{customdata:.5g}<extra></extra>";
   const mode = series.values.length > 60 ? "lines" : "lines+markers";
   const line = { type: "scatter", mode, x, y: heights(series.values), customdata: series.values, line: { color: ink, width: many ? 1 : 2, dash: many ? "solid" : dash }, opacity: many ? 0.35 : 1, marker: { size: 6, color: ink }, hovertemplate };
-  const lost = x.filter((_, i) => series.values[i] !== null && !Number.isFinite(series.values[i]));
+  const lost = lostPlaces(series);
   return [...band, ...thin, line, ...median, ...(lost.length ? [notFinite(lost, floor)] : [])];
 }
 

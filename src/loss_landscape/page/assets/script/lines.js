@@ -7,7 +7,8 @@ function drawLines(id, lines, { x, y = "loss", log, said, rings = [] }) {
   const bands = lines.filter((line) => line.noise).map((line) => noiseBand(line, scale));
   const traces = lines.map((line) => lineTrace(line, scale));
   const crosses = lines.map((line) => notFinite(line.x.filter((_, i) => !Number.isFinite(line.z[i])), axis.range[0]));
-  legend(id, lines.length > 1 ? lines.map((line) => ({ name: line.name, colour: line.ink, dash: line.dash })) : []);
+  const named = lines.length > 1 ? lines.map((line) => ({ name: line.name, colour: line.ink, dash: line.dash })) : [];
+  legend(id, [...named, ...(crosses.some((cross) => cross.x.length) ? [CROSS_KEY] : [])]);
   const marks = rings.map((ring) => ({ type: "scatter", mode: "markers", x: [ring.x], y: [lifted(ring.y, scale)], marker: { symbol: "circle-open", size: 11, line: { width: 2 }, color: ring.ink }, hoverinfo: "skip" }));
   return draw(id, [...bands, ...traces, ...marks, ...crosses.filter((cross) => cross.x.length)], layout({ x: { title: x }, y: axis }), said);
 }

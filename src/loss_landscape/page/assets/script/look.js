@@ -102,6 +102,8 @@ function legendEntry({ name, colour: ink, dash = "solid", mark = "line" }) {
   return item;
 }
 
+const CROSS_KEY = { name: "not finite", colour: VERMILION, mark: "cross" };
+
 /** Crosses on the lower edge at places whose value is not finite. */
 function notFinite(places, low) {
   const marker = { symbol: "x-thin", size: 8, line: { width: 2, color: VERMILION } };

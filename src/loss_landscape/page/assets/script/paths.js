@@ -32,10 +32,11 @@ function drawPathLosses(paths, clock) {
   const axis = heightsAxis(scale, "loss");
   const crosses = paths.map(({ path }) => notFinite(column(path, 2).filter((_, i) => path.points[i][3] !== null && !Number.isFinite(path.points[i][3])), axis.range[0]));
   const traces = [...paths.flatMap((each) => [one(each, 3, "solid", "circle"), one(each, 4, "dash", "square-open")]), ...crosses.filter((cross) => cross.x.length)];
-  legend("path-losses", paths.flatMap(({ name, ink }) => [
+  const lost = crosses.some((cross) => cross.x.length) ? [CROSS_KEY] : [];
+  legend("path-losses", [...paths.flatMap(({ name, ink }) => [
     { name: said(name, "its own loss"), colour: ink },
     { name: said(name, "that of its shadow on the plane"), colour: ink, dash: "dash" },
-  ]));
+  ]), ...lost]);
   draw("path-losses", traces, layout({ x: { title: clock }, y: axis }), `The loss of each net of the path, and of its shadow. ${paths.map(({ path }) => path.about).join(" ")}`);
 }
 

@@ -1,6 +1,7 @@
 // A plane: colours, cells that have none, lines of equal loss, the way of training.
 
 const kindNow = () => head.kinds[state.kind];
+const whenNow = () => [kindNow().when, where()].filter(Boolean).join(" of ");
 const planeOf = (moment) => moment.planes[kindNow().kind] ?? null;
 const scaleNow = (plane) => (state.shared ? kindNow().scale : plane.scale);
 
@@ -14,7 +15,7 @@ function drawPlane(slot, quick) {
   const id = `plane${slot}`;
   const plane = moments[slot] && planeOf(moments[slot]);
   const run = state.shown[slot];
-  setTitle(id, lettered(run, [where(), plane ? `loss at the centre ${told(plane.centre)}` : ""].filter(Boolean).join(" · ")));
+  setTitle(id, lettered(run, [whenNow(), plane ? `loss at the centre ${told(plane.centre)}` : ""].filter(Boolean).join(" · ")));
   byId(`${id}-note`).textContent = plane ? `${plane.about} ${plane.notes[state.shared ? 0 : 1]}` : "";
   if (!plane) return say(id, missing(slot, "such plane"));
   const scale = scaleNow(plane);
