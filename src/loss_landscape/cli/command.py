@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from loss_landscape.cli.browser import export_page, opened
 from loss_landscape.cli.demo import demo_landscape
-from loss_landscape.cli.opening import Refusal, landscapes_at, record_at, refusals
+from loss_landscape.cli.opening import Refusal, record_at, refusals
 from loss_landscape.cli.summary import comparison, explanation, summary
 from loss_landscape.interpretation.hints import explained_each
 from loss_landscape.storage.records import LandscapeRecord
@@ -60,7 +60,8 @@ def view(given: Arguments) -> list[str]:
 
 def explain(given: Arguments) -> list[str]:
     """Answer three questions from the numbers: is it hard to train, can it improve, what happened in training?"""
-    record, landscapes = landscapes_at(given.path)
+    record = record_at(given.path)
+    landscapes = record.landscapes
     if given.landscape is not None:
         if given.landscape not in landscapes:
             raise Refusal(f"there is no landscape {given.landscape} here, only {', '.join(landscapes) or 'none at all'}")
@@ -79,15 +80,18 @@ def export(given: Arguments) -> list[str]:
 def compare(given: Arguments) -> list[str]:
     """Put two landscapes' numbers side by side, and say first in which settings they differ."""
     records: list[LandscapeRecord] = [record_at(path) for path in (given.one, given.other)]
+    for path, record in zip((given.one, given.other), records, strict=True):
+        if not record.grids:
+            raise Refusal(f"{path} has no landscape yet, so there is nothing to compare; call sample_landscape first")
     with refusals():
         return comparison([str(given.one), str(given.other)], records)
 
 
 def demo(given: Arguments) -> list[str]:
     """Train a small net in a few seconds and write its landscape, its path and its curvature into a folder."""
-    if given.folder.exists() and any(given.folder.iterdir()):
-        raise Refusal(f"{given.folder} is not empty; name another folder")
     with refusals():
+        if given.folder.exists() and any(given.folder.iterdir()):
+            raise Refusal(f"{given.folder} is not empty; name another folder")
         demo_landscape(given.folder)
     return [f"written to {given.folder}; now try: loss_landscape explain {given.folder}", *summary(record_at(given.folder))]
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
-from loss_landscape.cli.summary import NAMES
-from loss_landscape.results.grid import Grid
-from loss_landscape.results.landscape import MODES
 from loss_landscape.storage.connection import StorageInUseError
 from loss_landscape.storage.database import LandscapeStorage
 from loss_landscape.storage.landscape_file import read_landscape
 from loss_landscape.storage.records import LandscapeRecord
 from loss_landscape.writer.metadata import full_record
 
-T = TypeVar("T")
 DATABASE, JSON = "landscape.duckdb", "landscape.json"
 
 
@@ -37,45 +32,30 @@ def refusals() -> Iterator[None]:
 
 def record_at(path: Path) -> LandscapeRecord:
     """The record of a landscape file, of a database, or of a Writer's folder: its database, else its last export."""
-    return _read(path, full_record, lambda record: record)
-
-
-def landscapes_at(path: Path) -> tuple[LandscapeRecord, Mapping[str, Grid]]:
-    """The same, and all of its landscapes by name, the oldest first; a landscape file has the last of each mode alone."""
-    return _read(path, _all_landscapes, lambda record: (record, {NAMES[mode]: grid for mode, grid in record.grids.items()}))
-
-
-def _all_landscapes(storage: LandscapeStorage) -> tuple[LandscapeRecord, Mapping[str, Grid]]:
-    finished = storage.finished().items()
-    return full_record(storage), {f"{NAMES[MODES[dim - 1]]}-{number}": storage.grid(number) for number, dim in finished}
-
-
-def _read(path: Path, of_storage: Callable[[LandscapeStorage], T], of_record: Callable[[LandscapeRecord], T]) -> T:
-    """What `of_storage` makes of the database there, or `of_record` of the file."""
     if not path.exists():
         raise Refusal(f"there is no {path}")
     with refusals():
         if path.is_file():
-            return _from_database(path, of_storage) if path.suffix == ".duckdb" else of_record(read_landscape(path))
-        return _of_folder(path, of_storage, of_record)
+            return _from_database(path) if path.suffix == ".duckdb" else read_landscape(path)
+        return _of_folder(path)
 
 
-def _of_folder(folder: Path, of_storage: Callable[[LandscapeStorage], T], of_record: Callable[[LandscapeRecord], T]) -> T:
+def _of_folder(folder: Path) -> LandscapeRecord:
     if (folder / "run.json").exists():
-        raise Refusal(f"{folder} is a run of train.py, not a Writer's folder: `taskshift plot {folder}` draws its pictures")
+        raise Refusal(f"{folder} is a run of train.py, not a Writer's folder: `taskshift report {folder}` makes its page")
     database, file = folder / DATABASE, folder / JSON
     if not database.exists() and not file.exists():
         raise Refusal(f"{folder} has neither {DATABASE} nor {JSON}: it is no folder of a LossLandscapeWriter")
     if not database.exists():
-        return of_record(read_landscape(file))
+        return read_landscape(file)
     try:
-        return _from_database(database, of_storage)
+        return _from_database(database)
     except (ImportError, StorageInUseError):
         if not file.exists():
             raise
-        return of_record(read_landscape(file))  # no duckdb here, or a Writer is at work: the last export
+        return read_landscape(file)  # no duckdb here, or a Writer is at work: the last export
 
 
-def _from_database(path: Path, of_storage: Callable[[LandscapeStorage], T]) -> T:
+def _from_database(path: Path) -> LandscapeRecord:
     with LandscapeStorage(path, read_only=True) as storage:
-        return of_storage(storage)
+        return full_record(storage)

@@ -10,12 +10,11 @@ import numpy as np
 from loss_landscape.interpretation.hints import QUESTIONS, ROWS, Hint
 from loss_landscape.results.grid import Grid
 from loss_landscape.results.hessian_metrics import HessianMetrics
-from loss_landscape.results.landscape import MODES, Landscape
+from loss_landscape.results.landscape import SHAPES, Landscape
 from loss_landscape.results.trajectory import Trajectory
 from loss_landscape.storage.records import LandscapeRecord
 from loss_landscape.topology import merge_tree
 
-NAMES = dict(zip(MODES, ("line", "plane", "volume"), strict=True))
 SETTINGS = (
     "model",
     "loss",
@@ -31,7 +30,7 @@ SETTINGS = (
 
 def summary(record: LandscapeRecord) -> list[str]:
     """What was sampled, and what must be known of it."""
-    lines = [line for mode, grid in record.grids.items() for line in _of_grid(NAMES[mode], grid)]
+    lines = [line for mode, grid in record.grids.items() for line in _of_grid(SHAPES[mode], grid)]
     lines += [line for path in record.trajectories for line in _of_path(path)]
     lines += [line for metrics in record.hessians for line in _of_curvature(metrics)]
     return lines or ["nothing was sampled yet"]

@@ -58,11 +58,6 @@ class Hint:
     source: str = ""
 
 
-def explained(evidence: Evidence) -> list[Hint]:
-    """Every row of the three tables, judged from that evidence."""
-    return _judged(ROWS, {"": evidence})
-
-
 def explained_each(record: LandscapeRecord, landscapes: Mapping[str, Grid]) -> list[Hint]:
     """Every row, judged from each of these `landscapes` by its name, those of training from each path of the record.
 

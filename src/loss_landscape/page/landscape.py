@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loss_landscape.interpretation.evidence import Evidence
-from loss_landscape.interpretation.hints import Hint, explained
+from loss_landscape.interpretation.hints import Hint, explained_each
 from loss_landscape.page.content import (
     Chart,
     LineView,
@@ -32,7 +32,7 @@ def landscape_page(record: LandscapeRecord) -> Page:
     model = facts.get("model") if isinstance(facts.get("model"), dict) else {}
     name = str(facts.get("experiment") or (model or {}).get("name") or "loss landscape")
     evidence = Evidence.of(record)
-    hints = explained(evidence)
+    hints = explained_each(record, record.landscapes)
     run = RunView(
         name,
         _facts(record),
@@ -101,10 +101,11 @@ def _curvature_panels(hessians: Sequence[HessianMetrics]) -> Sequence[Panel]:
 
 
 def _hints_table(hints: Sequence[Hint]) -> Table:
-    columns = ("sight", "answer", "evidence", "it may mean", "but", "to settle it")
+    columns = ("sight", "of", "answer", "evidence", "it may mean", "but", "to settle it")
     rows = tuple(
         (
             hint.row.sight,
+            hint.source or "–",
             hint.answer,
             hint.evidence,
             f"{hint.row.meaning}; one may: {hint.row.action}",

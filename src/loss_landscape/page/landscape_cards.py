@@ -21,8 +21,13 @@ EDGE_SETTLED_BY = "compute_hessian_metrics at several epochs, and learning_rate=
 
 
 def landscape_cards(record: LandscapeRecord, evidence: Evidence, *, hints: Sequence[Hint]) -> tuple[Card, ...]:
-    """What a landscape says in the first five seconds, by the `evidence` of its record and the `hints` that rest on it."""
-    hard, better, training = ([hint for hint in hints if hint.row.question == question] for question in QUESTIONS)
+    """What a landscape says in the first five seconds, by the `evidence` of its record and the `hints` of its landscapes.
+
+    Of several landscapes of one mode the last counts, which is the one that is shown.
+    """
+    unseen = {name for name, grid in record.landscapes.items() if all(grid is not shown for shown in record.grids.values())}
+    seen = [hint for hint in hints if hint.source not in unseen]
+    hard, better, training = ([hint for hint in seen if hint.row.question == question] for question in QUESTIONS)
     missing = sum(metrics.converged.count(False) for metrics in record.hessians)
     return (
         _hint_card("Is it hard to train?", hard, yes=(0, 2), no=(1,)),
@@ -41,18 +46,25 @@ def _hint_card(
     no: Sequence[int],
     worrying: Literal["yes", "no"] | None = "yes",
 ) -> Card:
-    """A question answered by the first of its rows that is seen; `yes` and `no` are the rows that speak for either."""
-    seen = next((index for index in (*yes, *no) if hints[index].answer == "yes"), None)
-    if seen is None:
-        unclear = next((hints[index] for index in (*yes, *no) if hints[index].answer == "cannot tell"), hints[yes[0]])
+    """A question answered by the first of its rows that is seen in any landscape; `yes` and `no` are rows that speak for either.
+
+    What would worry comes first: what one landscape shows, another that does not show it can't refute.
+    """
+    rows = list(dict.fromkeys(hint.row for hint in hints))
+    order = [rows[index] for index in ((*no, *yes) if worrying == "no" else (*yes, *no))]
+    ranked = [hint for row in order for hint in hints if hint.row is row]
+    shown = next((hint for hint in ranked if hint.answer == "yes"), None)
+    if shown is None:
+        unclear = next((hint for hint in ranked if hint.answer == "cannot tell"), ranked[0])
         return _told(question, "cannot tell", "nothing speaks clearly for yes or no", "", unclear, worrying)
-    shown = hints[seen]
-    return _told(question, "yes" if seen in yes else "no", shown.row.sight, f"it may mean: {shown.row.meaning}", shown, worrying)
+    answer: Answer = "yes" if rows.index(shown.row) in yes else "no"
+    return _told(question, answer, shown.row.sight, f"it may mean: {shown.row.meaning}", shown, worrying)
 
 
 def _told(question: str, answer: Answer, headline: str, context: str, hint: Hint, worrying: Literal["yes", "no"] | None) -> Card:
     """A card with the evidence, the caveat and what would settle it of one hint."""
-    evidence = f"Looked for: {hint.row.sight}. {_sentence(hint.evidence)}"
+    found = _sentence(f"{hint.source}: {hint.evidence}" if hint.source else hint.evidence)
+    evidence = f"Looked for: {hint.row.sight}. {found}"
     return Card(
         question, answer, headline, context, evidence, _sentence(hint.row.caveat), _sentence(hint.row.settled_by), worrying
     )

@@ -12,6 +12,9 @@ from loss_landscape.results.documented import Documented
 from loss_landscape.results.grid import Grid
 
 MODES = ("1d", "2d", "3d")
+SHAPES = dict(zip(MODES, ("line", "plane", "volume"), strict=True))
+"""What the grid of a mode is called."""
+
 LOSS_KEYS = ("loss_line_1d", "loss_grid_2d", "loss_grid_3d")
 PLACE_KEYS = ("X", "Y", "Z")
 

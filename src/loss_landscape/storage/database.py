@@ -15,7 +15,7 @@ from loss_landscape.results.directions import Directions
 from loss_landscape.results.grid import Grid
 from loss_landscape.results.hessian_metrics import HessianMetrics
 from loss_landscape.results.info import DirectionInfo
-from loss_landscape.results.landscape import MODES
+from loss_landscape.results.landscape import MODES, SHAPES
 from loss_landscape.results.result import array
 from loss_landscape.results.trajectory import Trajectory
 from loss_landscape.storage import strict_json
@@ -188,10 +188,12 @@ class LandscapeStorage:
         return {key: strict_json.loads(value) for key, value in self._database.rows("SELECT key, value FROM facts ORDER BY key")}
 
     def record(self) -> LandscapeRecord:
-        """The last surface of each mode, paths, curvature and facts."""
-        last = {dim: surface_id for surface_id, dim in self.finished().items()}
-        grids = {MODES[dim - 1]: self.grid(last[dim]) for dim in sorted(last)}
-        return LandscapeRecord(grids, tuple(self.trajectories()), tuple(self.hessians()), self.facts())
+        """The last surface of each mode, all of them by name, paths, curvature and facts."""
+        found = [(f"{SHAPES[MODES[dim - 1]]}-{number}", dim, self.grid(number)) for number, dim in self.finished().items()]
+        last = {dim: grid for _, dim, grid in found}
+        grids = {MODES[dim - 1]: last[dim] for dim in sorted(last)}
+        kept = {name: grid for name, _, grid in found}
+        return LandscapeRecord(grids, tuple(self.trajectories()), tuple(self.hessians()), self.facts(), kept)
 
     def _require_finished(self, surface_id: int) -> None:
         if surface_id not in (finished := self.finished()):

@@ -54,14 +54,15 @@ def read_landscape(path: Path) -> LandscapeRecord:
         raise UnreadableFileError(f"{path} is no JSON, or was cut off ({error}); export it again") from error
     if not isinstance(entries, dict) or not entries.keys() & {*LOSS_KEYS, "trajectory_data", "hessian", "format"}:
         raise UnreadableFileError(f"{path} is no landscape: it has none of the keys {', '.join(LOSS_KEYS)}")
-    if entries.get("version", VERSION) > VERSION:
+    version = entries.get("version", VERSION)
+    if isinstance(version, int) and version > VERSION:
         raise UnreadableFileError(
-            f"{path} is of version {entries['version']}, newer than {VERSION}, which this loss_landscape reads: pip install "
+            f"{path} is of version {version}, newer than {VERSION}, which this loss_landscape reads: pip install "
             "--upgrade taskshift"
         )
     try:
         return _record(entries)
-    except (LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise UnreadableFileError(f"{path} is a damaged landscape ({type(error).__name__}: {error}); export it again") from error
 
 
@@ -137,7 +138,9 @@ def _record(entries: Mapping[str, Any]) -> LandscapeRecord:
     }
     trajectories = tuple(Trajectory.from_json(path) for path in entries.get("trajectories", ()))
     hessians = tuple(HessianMetrics.from_json(metrics) for metrics in entries.get("hessians", ()))
-    return LandscapeRecord(grids, trajectories, hessians, entries.get("metadata", {}))
+    if not all(path.points for path in trajectories) or not all(metrics.eigenvalues for metrics in hessians):
+        raise ValueError("a path without points, or curvature without eigenvalues")
+    return LandscapeRecord(grids, trajectories, hessians, dict(entries.get("metadata", {})))
 
 
 def _grid(entries: Mapping[str, Any], mode: str, meta: Mapping[str, Any]) -> Grid:

@@ -9,6 +9,7 @@ from typing import Any
 
 from loss_landscape.results.grid import Grid
 from loss_landscape.results.hessian_metrics import HessianMetrics
+from loss_landscape.results.landscape import SHAPES
 from loss_landscape.results.trajectory import Trajectory
 
 
@@ -43,12 +44,21 @@ class BegunSurface:
 
 @dataclass(frozen=True, eq=False)
 class LandscapeRecord:
-    """All that is told of one landscape: the last grid of each mode, paths on it, curvature, and facts about their making."""
+    """All that is told of one landscape: the last grid of each mode, paths on it, curvature, and facts about their making.
+
+    `kept` are all grids by name, the oldest first, where a database has them; a file has the last of each mode alone.
+    """
 
     grids: Mapping[str, Grid] = field(default_factory=dict)
     trajectories: tuple[Trajectory, ...] = ()
     hessians: tuple[HessianMetrics, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, Grid] = field(default_factory=dict)
+
+    @property
+    def landscapes(self) -> Mapping[str, Grid]:
+        """Every grid that there is by its name, such as plane-2 of a database, or plane of a file."""
+        return self.kept or {SHAPES[mode]: grid for mode, grid in self.grids.items()}
 
     @property
     def main_mode(self) -> str:
@@ -67,7 +77,7 @@ class LandscapeRecord:
         """The same with the grid of one mode alone; ValueError where there is none."""
         if mode not in self.grids:
             raise ValueError(f"there is no {mode} landscape here, only {', '.join(self.grids) or 'none at all'}")
-        return replace(self, grids={mode: self.grids[mode]})
+        return replace(self, grids={mode: self.grids[mode]}, kept={})
 
     def paths_on(self, grid: Grid) -> list[Trajectory]:
         """The paths that lie on the plane of a grid: through the same net, along the same directions."""

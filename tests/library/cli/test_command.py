@@ -183,6 +183,8 @@ def test_compare_says_first_what_differs(folder, tmp_path, capsys):
     same = said(capsys, "compare", folder, folder)
     assert "they " not in same
     assert len(same.splitlines()) == 8
+    LandscapeStorage(tmp_path / "none" / "landscape.duckdb").close()
+    assert refused(capsys, "compare", folder, tmp_path / "none").startswith(f"{tmp_path / 'none'} has no landscape yet")
 
 
 def test_a_demo_writes_something_to_look_at(tmp_path, capsys):
@@ -190,6 +192,8 @@ def test_a_demo_writes_something_to_look_at(tmp_path, capsys):
     assert f"now try: loss_landscape explain {tmp_path / 'demo'}" in text
     assert json.loads((tmp_path / "demo" / "landscape.json").read_text())["mode"] == "1d+2d"
     assert "is not empty; name another folder" in refused(capsys, "demo", tmp_path / "demo")
+    (tmp_path / "file").write_text("mine")
+    assert "Not a directory" in refused(capsys, "demo", tmp_path / "file")
 
 
 def test_every_error_is_a_sentence(folder, tmp_path, capsys):
@@ -204,7 +208,7 @@ def test_every_error_is_a_sentence(folder, tmp_path, capsys):
         ("view", "--no-browser", tmp_path / "cut.json"): "is no JSON, or was cut off",
         ("view", "--no-browser", tmp_path / "cut.duckdb"): "is no landscape database, or is damaged",
         ("view", "--no-browser", tmp_path / "empty"): "has neither landscape.duckdb nor landscape.json",
-        ("view", "--no-browser", tmp_path / "run"): "is a run of train.py, not a Writer's folder: `taskshift plot",
+        ("view", "--no-browser", tmp_path / "run"): "is a run of train.py, not a Writer's folder: `taskshift report",
         ("view",): "the following arguments are required: FILE|FOLDER; `loss_landscape view --help` lists what it takes",
         ("export", folder, tmp_path / "out.xls"): "the ending says what is written, and there are .json, .npz",
         ("export", folder, tmp_path / "out.csv", "--mode", "3d"): "there is no 3d landscape here, only 1d, 2d",

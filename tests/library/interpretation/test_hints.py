@@ -9,7 +9,7 @@ import pytest
 
 from loss_landscape import DirectionInfo, Estimate, Grid, GridInfo
 from loss_landscape.interpretation.evidence import Evidence
-from loss_landscape.interpretation.hints import QUESTIONS, ROWS, explained, explained_each
+from loss_landscape.interpretation.hints import QUESTIONS, ROWS, explained_each
 from loss_landscape.interpretation.path_shape import PathShape
 from loss_landscape.interpretation.terrain import Terrain, highest_on_the_way
 from loss_landscape.results.hessian_metrics import HessianMetrics
@@ -46,7 +46,7 @@ def answers(
     grids = {} if grid is None else {"2d": grid}
     paths = () if trajectory is None else (trajectory,)
     record = LandscapeRecord(grids, paths, () if curvature is None else (curvature,))
-    return {hint.row.sight: hint.answer for hint in explained(Evidence.of(record))}
+    return {hint.row.sight: hint.answer for hint in explained_each(record, record.landscapes)}
 
 
 BOWL = 0.5 + 0.2 * (U**2 + V**2)
@@ -97,7 +97,7 @@ def test_what_is_there_is_seen_and_what_is_not_is_not(sight):
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.sight for row in ROWS])
 def test_without_numbers_nothing_can_be_told(row):
-    [hint] = [hint for hint in explained(Evidence.of(LandscapeRecord())) if hint.row is row]
+    [hint] = [hint for hint in explained_each(LandscapeRecord(), {}) if hint.row is row]
     assert hint.answer == "cannot tell"
     assert hint.evidence
     assert row.caveat
@@ -148,11 +148,10 @@ def test_two_over_the_learning_rate_decides_where_it_is_known():
 
 def test_a_plane_that_tells_another_story_than_its_path_is_told():
     trajectory = path(STRAIGHT, FALLING, plane_losses=FALLING + 0.5)
-    texts = [hint.evidence for hint in explained(Evidence.of(LandscapeRecord(trajectories=(trajectory,))))]
+    texts = [hint.evidence for hint in explained_each(LandscapeRecord(trajectories=(trajectory,)), {})]
     assert any("the plane's losses are off the path's own by" in text for text in texts)
     assert not any(
-        "off the path" in hint.evidence
-        for hint in explained(Evidence.of(LandscapeRecord(trajectories=(path(STRAIGHT, FALLING),))))
+        "off the path" in hint.evidence for hint in explained_each(LandscapeRecord(trajectories=(path(STRAIGHT, FALLING),)), {})
     )
 
 

@@ -73,3 +73,49 @@ def test_a_grid_of_unknown_noise_leaves_the_answer_open_and_is_named():
     card = trust_card([("1d grid", measured), ("2d grid", unknown)])
     assert (card.answer, card.evidence.split(". ")[-1]) == ("cannot tell", "Not known is the float noise of: 2d grid.")
     assert trust_card([("1d grid", grid_of(1.0, noise=FloatNoise(0.5))), ("2d grid", unknown)]).answer == "no"
+
+
+def test_every_landscape_is_judged_and_what_would_worry_comes_first():
+    """A line with many peaks beside a smooth plane: the table has both by name, and the card says what the line shows."""
+    waves = np.linspace(-1.0, 1.0, 81)
+    line = Grid(1 + np.cos(20 * waves), (waves,), GridInfo(baseline_loss=2.0, noise=FloatNoise(1e-6)))
+    plane = grid_of(1.0, baseline_loss=0.0, noise=FloatNoise(1e-6))
+    [run] = landscape_page(LandscapeRecord({"1d": line, "2d": plane})).runs
+    rows = {(row[0], row[1]): row[2] for row in run.tables[0].rows}
+    assert (rows["rugged, many peaks", "line"], rows["rugged, many peaks", "plane"]) == ("yes", "no")
+    assert rows["smooth, a single valley", "plane"] == "yes"
+    hard = run.cards[0]
+    assert (hard.answer, hard.headline) == ("yes", "rugged, many peaks")
+    assert hard.evidence.startswith("Looked for: rugged, many peaks. Line: minima deeper than")
+
+
+def test_a_database_has_every_landscape_judged_and_its_cards_go_by_those_that_are_shown(tmp_path):
+    """The older line has many peaks, the newer one none."""
+    waves = np.linspace(-1.0, 1.0, 81)
+    lines = [
+        Grid(losses, (waves,), GridInfo(baseline_loss=2.0, noise=FloatNoise(1e-6)))
+        for losses in (1 + np.cos(20 * waves), waves**2)
+    ]
+    record = LandscapeRecord({"1d": lines[1]}, kept={"line-1": lines[0], "line-2": lines[1]})
+    [run] = landscape_page(record).runs
+    rows = {(row[0], row[1]): row[2] for row in run.tables[0].rows}
+    assert (rows["rugged, many peaks", "line-1"], rows["rugged, many peaks", "line-2"]) == ("yes", "no")
+    assert (run.cards[0].answer, run.cards[0].headline) == ("no", "smooth, a single valley")
+
+
+def test_of_two_paths_the_one_that_oscillates_is_told():
+    straight = [(-1.0 + 0.1 * step, 0.0) for step in range(11)]
+    zigzag = [(-1.0 + 0.01 * step, (-1.0) ** step) for step in range(11)]
+    losses = np.linspace(2.0, 1.0, 11)
+
+    def path(name, places):
+        points = (
+            PathPoint(at, place, 0.0, float(loss), float(loss))
+            for at, (place, loss) in enumerate(zip(places, losses, strict=True))
+        )
+        return Trajectory(tuple(points), "pca", DirectionInfo("trajectory", norms=(1.0, 1.0), origin_norm=10.0), name)
+
+    [run] = landscape_page(LandscapeRecord(trajectories=(path("sgd", straight), path("other", zigzag)))).runs
+    smooth = run.cards[2]
+    assert (smooth.question, smooth.answer, smooth.headline) == ("Was training smooth?", "no", "oscillating")
+    assert "Other-2: successive steps" in smooth.evidence

@@ -420,6 +420,10 @@ def test_a_file_of_the_documented_keys_alone_is_read(tmp_path):
         ("[1, 2]", "is no landscape: it has none of the keys loss_line_1d"),
         ('{"version": 2, "loss_grid_2d": []}', r"is of version 2, newer than 1, which this loss_landscape reads: pip install"),
         ('{"loss_grid_2d": [[1]]}', "is a damaged landscape"),
+        ('{"version": "2", "loss_grid_2d": [[1]]}', "is a damaged landscape"),
+        ('{"landscapes": 5, "loss_line_1d": [1, 2]}', "is a damaged landscape"),
+        ('{"metadata": 5, "hessian": {}}', "is a damaged landscape"),
+        ('{"trajectories": [{"name": "t", "mode": "pca", "points": []}], "hessian": {}}', "is a damaged landscape"),
     ],
 )
 def test_files_that_can_not_be_read_end_in_a_sentence(tmp_path, content, sentence):
