@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from loss_landscape.blockwise import norm
 from loss_landscape.directions.points import require_fit
 from loss_landscape.nested import as_tensor
 from loss_landscape.results.directions import Directions
@@ -62,8 +63,8 @@ def custom_directions(surface: LossSurface, *vectors: VectorLike) -> Directions:
 
 def with_info(surface: LossSurface, vectors: Sequence[Tensor], info: DirectionInfo) -> Directions:
     """The vectors with `info` and what every kind of directions tells: norms, the origin's norm, the largest cosine."""
-    made = Directions(tuple(vectors), replace(info, origin_norm=float(surface.origin.double().norm())))
-    if not all(0.0 < norm < math.inf for norm in made.info.norms):
+    made = Directions(tuple(vectors), replace(info, origin_norm=norm(surface.origin)))
+    if not all(0.0 < length < math.inf for length in made.info.norms):
         raise ValueError(f"the directions have norms {list(made.info.norms)}; each must be > 0 and finite")
     return made
 

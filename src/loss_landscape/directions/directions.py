@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from loss_landscape.blockwise import blocks
 from loss_landscape.directions.custom import with_info
 from loss_landscape.directions.normalization import (
     Normalization,
     biases_and_norm_layers,
     filter_norm_error,
-    moving_mask,
+    hold,
     normalized,
     orthogonalized,
 )
@@ -51,7 +53,7 @@ def random_directions(
     require_surface(surface)
     check_count(count)
     generator = generator_from(generator)
-    drawn = [_normal(surface, generator) for _ in range(count)]
+    drawn = (_normal(surface, generator) for _ in range(count))
     return _as_axes(surface, drawn, normalization, exclude_bn_and_bias, DirectionInfo("random"))
 
 
@@ -111,8 +113,8 @@ def gradient_directions(
     if bool(gradient.norm() == 0):
         raise ValueError("the gradient at the origin is 0, so it gives no direction; use random_directions")
     generator = generator_from(generator)
-    drawn = [_normal(surface, generator) for _ in range(count - 1)]
-    return _as_axes(surface, [gradient, *drawn], normalization, exclude_bn_and_bias, DirectionInfo("gradient"))
+    drawn = (_normal(surface, generator) for _ in range(count - 1))
+    return _as_axes(surface, itertools.chain([gradient], drawn), normalization, exclude_bn_and_bias, DirectionInfo("gradient"))
 
 
 def adam_directions(
@@ -182,15 +184,19 @@ def check_count(count: int) -> None:
 
 def _as_axes(
     surface: LossSurface,
-    vectors: Sequence[Tensor],
+    vectors: Iterable[Tensor],
     normalization: Normalization,
     exclude_bn_and_bias: bool,
     info: DirectionInfo,
 ) -> Directions:
-    """The vectors with what is excluded set to 0, normalised, then made orthogonal at their norms."""
+    """The vectors, which are overwritten, with what is excluded set to 0, normalised, then made orthogonal at their norms."""
     excluded = biases_and_norm_layers(surface.layout) if exclude_bn_and_bias else []
-    moving = moving_mask(surface, excluded)
-    axes = orthogonalized([normalized(surface, vector * moving, normalization) for vector in vectors])
+
+    def scaled_like_the_net(vector: Tensor) -> Tensor:
+        hold(surface, vector, excluded)
+        return normalized(surface, vector, normalization)
+
+    axes = orthogonalized(map(scaled_like_the_net, vectors))
     error = filter_norm_error(surface, axes) if normalization == "filter" else None
     scaled = replace(info, normalization=normalization, excluded=tuple(excluded), filter_norm_error=error)
     return with_info(surface, axes, scaled)
@@ -198,7 +204,11 @@ def _as_axes(
 
 def _normal(surface: LossSurface, generator: torch.Generator) -> Tensor:
     # drawn in float64, so that surfaces of either precision have the same directions
-    return torch.randn(surface.size, generator=generator, dtype=torch.float64, device=generator.device).to(surface.origin)
+    drawn = torch.empty_like(surface.origin)
+    for block in blocks(surface.size):
+        like = {"dtype": torch.float64, "device": generator.device}
+        drawn[block] = torch.randn(len(drawn[block]), generator=generator, **like)
+    return drawn
 
 
 def _step_to(surface: LossSurface, point: PointLike) -> Tensor:

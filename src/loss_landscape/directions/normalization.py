@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from loss_landscape.blockwise import blocks, norm, norm_of, product_of, sum_of_squares
 from loss_landscape.directions.effective_weights import EffectiveWeight, effective_weights
 from loss_landscape.objective.layout import ParameterLayout
 from loss_landscape.surface.surface import LossSurface
@@ -29,16 +31,15 @@ def normalized(surface: LossSurface, direction: Tensor, normalization: Normaliza
         return direction * surface.origin.abs()
     if normalization == "model":
         return direction * _ratio(torch.where(direction != 0, surface.origin, 0).norm(), direction.norm())
-    layout = surface.layout
-    parts = zip(layout.unflatten(direction).values(), layout.unflatten(surface.origin).values(), strict=True)
-    if normalization == "layer":
-        scaled = [part * _ratio(own.norm(), part.norm()) for part, own in parts]
-    else:
-        scaled = [
-            part * _ratio(_unit_norms(own, dim, norm), _unit_norms(part, dim, norm))
-            for (part, own), dim, norm in zip(parts, layout.unit_dims, layout.in_norm_layer, strict=True)
-        ]
-    direction = layout.flatten(scaled)
+    layout, made = surface.layout, torch.empty_like(direction)
+    vectors = (layout.unflatten(vector).values() for vector in (direction, surface.origin, made))
+    for part, own, scaled, dim, in_norm in zip(*vectors, layout.unit_dims, layout.in_norm_layer, strict=True):
+        if normalization == "layer":
+            ratio = _ratio(own.norm(), part.norm())
+        else:
+            ratio = _ratio(_unit_norms(own, dim, in_norm), _unit_norms(part, dim, in_norm))
+        torch.mul(part, ratio, out=scaled)
+    direction = made
     for weight in effective_weights(surface):
         direction = _as_far_as_the_weight(surface, direction, weight, by_unit=normalization == "filter")
     return direction
@@ -58,19 +59,33 @@ def _as_far_as_the_weight(surface: LossSurface, direction: Tensor, weight: Effec
     return surface.layout.flatten(parts)
 
 
-def orthogonalized(vectors: Sequence[Tensor]) -> list[Tensor]:
+def orthogonalized(vectors: Iterable[Tensor]) -> list[Tensor]:
     """The vectors with each one's part along the earlier ones removed, and its norm restored."""
     done: list[Tensor] = []
     for vector in vectors:
-        norm = vector.double().norm()
-        rest = vector.double()
+        taken, size = list[tuple[float, Tensor]](), len(vector)
+        rest = partial(_less, vector, taken)
         for _ in range(2):
             for other in done:
-                rest = rest - (rest @ other.double()) / other.double().square().sum() * other.double()
-        if bool(rest.norm() <= 1e-6 * norm):  # NaN passes: a diverged net has a plane of NaN
+                along = product_of(size, rest, partial(_less, other, ()))
+                taken.append((along / sum_of_squares(other), other))
+        before, left = norm(vector), norm_of(size, rest)
+        if left <= 1e-6 * before:  # NaN passes: a diverged net has a plane of NaN
             raise ValueError(f"direction {len(done) + 1} lies in the span of the others (or is 0), so there is no such axis")
-        done.append((rest * (norm / rest.norm())).to(vector.dtype))
+        axis = torch.empty_like(vector)
+        for block in blocks(size):
+            axis[block] = rest(block).mul_(before / left)
+        done.append(axis)
+        del vector, rest  # the next one is made meanwhile
     return done
+
+
+def _less(vector: Tensor, taken: Sequence[tuple[float, Tensor]], block: slice) -> Tensor:
+    """A block of a vector in float64, less so many times others."""
+    left = vector[block].to(torch.float64, copy=True)
+    for times, other in taken:
+        left.sub_(other[block].to(torch.float64, copy=True).mul_(times))
+    return left
 
 
 def filter_norm_error(surface: LossSurface, vectors: Sequence[Tensor]) -> float:
@@ -78,9 +93,10 @@ def filter_norm_error(surface: LossSurface, vectors: Sequence[Tensor]) -> float:
     worst = 0.0
     for vector in vectors:
         target = normalized(surface, vector, "filter")
-        moved = target != 0
-        if bool(moved.any()):
-            worst = max(worst, float((vector[moved] / target[moved] - 1).abs().max()))
+        for block in blocks(len(vector)):
+            moved = target[block] != 0
+            if bool(moved.any()):
+                worst = max(worst, float((vector[block][moved] / target[block][moved] - 1).abs().max()))
     return worst
 
 
@@ -89,14 +105,14 @@ def biases_and_norm_layers(layout: ParameterLayout) -> list[str]:
     return [n for n, shape, norm in zip(layout.names, layout.shapes, layout.in_norm_layer, strict=True) if len(shape) < 2 or norm]
 
 
-def moving_mask(surface: LossSurface, excluded: Sequence[str]) -> Tensor:
-    """1 where a direction may point, 0 in the parameters called `excluded`, [P]."""
+def hold(surface: LossSurface, direction: Tensor, excluded: Sequence[str]) -> None:
+    """Set a `direction` [P] to 0 in the parameters called `excluded`, in place."""
     layout = surface.layout
     if len(excluded) == len(layout.names):
         raise ValueError("every parameter is a bias or in a norm layer, so nothing can move; set exclude_bn_and_bias=False")
-    like = surface.origin
-    parts = zip(layout.names, layout.shapes, strict=True)
-    return layout.flatten([(torch.zeros if name in excluded else torch.ones)(shape).to(like) for name, shape in parts])
+    parts = layout.unflatten(direction)
+    for name in excluded:
+        parts[name].mul_(0)
 
 
 def _unit_norms(tensor: Tensor, unit_dim: int, in_norm_layer: bool) -> Tensor:

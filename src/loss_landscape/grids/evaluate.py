@@ -73,7 +73,7 @@ def evaluate_grid(
     check_tolerance(tolerance, len(directions))
     if checkpointing.shard is not None and tolerance is not None:
         raise ValueError("a shard takes no tolerance: levels wait for each other")
-    plane, baseline, search = surface.plane(directions), surface.loss, None
+    plane, baseline, search = surface.plane(directions, copy=False), surface.loss, None
     if rho is not None:
         baseline = functools.partial(sam_loss, surface, checked_rho(rho))
     if isinstance(span, str) and span == "auto" or isinstance(span, AutoSpan):
@@ -101,7 +101,7 @@ def _as_shared(job: GridJob, surface: LossSurface) -> GridJob:
             raise ValueError(f"the shards beside {file} are of another grid; give each grid a partial file of its own")
         return job
     directions = as_directions(surface, spec.directions)
-    cells = replace(job.cells, plane=surface.plane(directions), rho=spec.rho)
+    cells = replace(job.cells, plane=surface.plane(directions, copy=False), rho=spec.rho)
     held = spec.baseline
     return replace(
         job,

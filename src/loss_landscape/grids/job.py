@@ -163,6 +163,7 @@ class GridJob:
         while True:
             filled = self._filled(store)
             losses, difference = with_centre(filled, self.cells, baseline, store.strategy.precision)
+            self.cells.plane.release()  # in float64 a point takes twice the memory
             noise = float_noise(self.cells, losses, filled.evaluated, strategy=store.strategy, num_random=self.noise_cells)
             objection = interior_objection(self.cells, losses, filled.evaluated, noise, store.strategy)
             if objection is None:

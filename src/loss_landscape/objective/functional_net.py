@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -133,9 +133,9 @@ class FunctionalNet:
         """The same net with `parameters` as its own."""
         return replace(self, parameters={**self.parameters, **parameters})
 
-    def in_dtype(self, dtype: torch.dtype) -> FunctionalNet:
-        """The same net in another dtype."""
-        parameters = {name: snapshot(p, dtype) for name, p in self.parameters.items()}
+    def in_dtype(self, dtype: torch.dtype, *, but: Collection[str] = ()) -> FunctionalNet:
+        """The same net in another dtype; the parameters called `but` stay as they are, for they are given at each call."""
+        parameters = {name: p if name in but else snapshot(p, dtype) for name, p in self.parameters.items()}
         buffers = {name: snapshot(b, dtype) for name, b in self.buffers.items()}
         return replace(self, parameters=parameters, buffers=buffers, dtype=dtype)
 

@@ -135,9 +135,9 @@ class Objective:
         """The same objective with `parameters` as the net's own, which those hold that are not given."""
         return self._with_net(self.net.with_parameters(parameters))
 
-    def in_dtype(self, dtype: torch.dtype) -> Objective:
-        """The same objective, evaluated in another dtype."""
-        return replace(self._with_net(self.net.in_dtype(dtype)), batches=self.batches.in_dtype(dtype))
+    def in_dtype(self, dtype: torch.dtype, *, but: Collection[str] = ()) -> Objective:
+        """The same objective, evaluated in another dtype; every call gives the parameters called `but`, in that dtype."""
+        return replace(self._with_net(self.net.in_dtype(dtype, but=but)), batches=self.batches.in_dtype(dtype))
 
     def on(self, device: torch.device) -> Objective:
         """The same objective on another device."""

@@ -51,7 +51,7 @@ def path_losses(
         return PathLosses(times, np.full(num_points, here.loss()), np.zeros(num_points), GridInfo(info))
     directions = Directions(tuple(steps[number] for number in moving), info)
 
-    plane = here.plane(directions)
+    plane = here.plane(directions, copy=False)
     cells = GridCells(plane, (times,), on_plane=lambda coordinates: curve.weights(coordinates[:, 0])[:, moving])
     strategy = plane.strategy(num_cells=num_points, evaluation=evaluation)
     job = GridJob(cells, directions, here.loss, strategy, noise_cells=evaluation.noise_cells, checkpointing=checkpointing)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from loss_landscape.blockwise import norm, product_of
 from loss_landscape.nested import as_tensor
 from loss_landscape.results.info import DirectionInfo
 from loss_landscape.results.result import Result, array
@@ -39,7 +41,7 @@ class Directions(Result, Sequence[Tensor]):
         object.__setattr__(self, "vectors", vectors)
         info = DirectionInfo.from_json(self.info) if isinstance(self.info, Mapping) else self.info
         if not info.norms:
-            norms = tuple(float(vector.double().norm()) for vector in self.vectors)
+            norms = tuple(norm(vector) for vector in self.vectors)
             info = replace(info, norms=norms, cosine=largest_cosine(self.vectors))
         object.__setattr__(self, "info", info)
 
@@ -82,6 +84,10 @@ class Directions(Result, Sequence[Tensor]):
 
 def largest_cosine(vectors: Sequence[Tensor]) -> float:
     """The cosine between two of `vectors` of the largest size; 0 for a single one."""
-    units = [vector.double() / vector.double().norm() for vector in vectors]
-    cosines = [float(a @ b) for i, a in enumerate(units) for b in units[:i]]
+    units = [partial(_unit_part, vector, norm(vector)) for vector in vectors]
+    cosines = [product_of(len(vectors[0]), a, b) for i, a in enumerate(units) for b in units[:i]]
     return max(cosines, key=abs, default=0.0)
+
+
+def _unit_part(vector: Tensor, length: float, block: slice) -> Tensor:
+    return vector[block].double() / length

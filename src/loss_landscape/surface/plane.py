@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loss_landscape.blockwise import blocks
 from loss_landscape.graphs.tracing import UntraceableError
 from loss_landscape.nested import as_tensor
 from loss_landscape.objective.functional_net import undisturbed
@@ -28,8 +29,8 @@ TracedLosses = Callable[[Kind, Precision], TracedLoss]
 class Plane:
     """The losses at origin + Σ_d c_d·directions[d], for D directions [P]: a line, a plane or a volume of a surface.
 
-    Made by `surface.plane(directions)`. It keeps copies of the directions, so that one changed in place later changes nothing
-    here. What its cells share is computed at the first call and kept as long as the plane lives.
+    Made by `surface.plane(directions)`. Nobody may write to the directions while it is used. What its cells share is computed at
+    the first call and kept until `release` is called, or as long as the plane lives.
 
     >>> import torch
     >>> from torch import nn
@@ -46,7 +47,7 @@ class Plane:
         self, objective: Objective, layout: ParameterLayout, origin: Tensor, directions: Sequence[Tensor], *, traced: TracedLosses
     ):
         self.objective, self.layout, self.origin = objective, layout, origin
-        self.directions = tuple(direction.detach().to(origin, copy=True) for direction in directions)
+        self.directions = tuple(directions)
         self._traced = traced
         self._bound: dict[tuple[Kind, Precision], PlaneLosses] = {}
         self._verified: dict[tuple[Kind, Evaluation], EvaluationStrategy] = {}
@@ -105,7 +106,12 @@ class Plane:
         def untraced(kind: Kind, precision: Precision) -> TracedLoss:
             raise UntraceableError("a plane in another dtype than its surface's is evaluated by the plain loop")
 
-        return Plane(self.objective.in_dtype(dtype), self.layout, self.origin.to(dtype), self.directions, traced=untraced)
+        objective = self.objective.in_dtype(dtype, but=self.layout.names)
+        return Plane(objective, self.layout, self.origin, self.directions, traced=untraced)
+
+    def release(self) -> None:
+        """Drop what cells share; it is computed again when it is needed."""
+        self._bound.clear()
 
     def _checked(self, coordinates: Tensor | np.ndarray) -> Tensor:
         coordinates = torch.as_tensor(as_tensor(coordinates))
@@ -167,9 +173,11 @@ class Plane:
 
     def _point(self, row: Sequence[float]) -> Callable[[], Tensor]:
         def point() -> Tensor:  # made when it is needed: a hundred points of a large net do not fit into memory
-            moved = self.origin
-            for direction, coordinate in zip(self.directions, row, strict=True):
-                moved = moved.add(direction, alpha=coordinate)
+            moved = torch.empty_like(self.origin, dtype=self.objective.dtype)
+            for block in blocks(len(moved)):
+                here, start = moved[block], self.origin[block].to(moved.dtype)
+                for direction, coordinate in zip(self.directions, row, strict=True):
+                    start = torch.add(start, direction[block].to(moved.dtype), alpha=coordinate, out=here)
             return moved
 
         return point

@@ -22,8 +22,8 @@ class PlaneLosses:
     def __init__(self, traced: TracedLoss, layout: ParameterLayout, directions: Sequence[Tensor], rho: float = 0.0):
         self.traced, self.rho, self.num_directions = traced, rho, len(directions)
         parts = [list(layout.unflatten(direction).values()) for direction in directions]
-        largest = torch.stack([torch.stack([part[i].abs().max() for part in parts]).max() for i in range(len(layout.names))])
-        self._moved = tuple((largest != 0).tolist())
+        moving = [torch.stack([part[i].any() for part in parts]).any() for i in range(len(layout.names))]
+        self._moved = tuple(torch.stack(moving).tolist())
         self._directions = [[traced.placed(tensor) for tensor in part] for part in parts]
         self._bound: list[tuple[float, BoundCells]] = []
         self._all_bound = False

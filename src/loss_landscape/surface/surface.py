@@ -83,6 +83,7 @@ class LossSurface:
         )
         self.layout = ParameterLayout.of(self.objective.net.module, self.objective.used.names)
         self.origin = self.layout.flatten(self.objective.net.parameters)  # [P]
+        self.objective = self.objective.holding(self.layout.unflatten(self.origin))  # views: nothing is there twice
         self._traced: dict[tuple[Kind, Precision], TracedLoss] = {}
 
     def __repr__(self) -> str:
@@ -143,9 +144,11 @@ class LossSurface:
         with undisturbed(self.device):
             return gradient_at(self.objective, self.layout, point)
 
-    def plane(self, directions: Sequence[Vectors] | Vectors) -> Plane:
-        """The surface along D `directions` [P], or [D, P], which the plane copies: a line, a plane, a volume.
+    def plane(self, directions: Sequence[Vectors] | Vectors, *, copy: bool = True) -> Plane:
+        """The surface along D `directions` [P], or [D, P]: a line, a plane, a volume.
 
+        The plane has copies of them, so that one changed in place later changes nothing there; with `copy=False` it reads the
+        very ones, where they have the surface's dtype and device, and they must stay as they are as long as it is used.
         Directions in other forms, such as a tensor for each parameter, become these by `as_directions(surface, …)`.
         """
         if isinstance(directions, Tensor | np.ndarray) and directions.ndim != 2:
@@ -153,7 +156,8 @@ class LossSurface:
         checked = [self._checked(direction, 1) for direction in directions]
         if not checked:
             raise ValueError("expected one direction [P] or more, got none")
-        return Plane(self.objective, self.layout, self.origin, checked, traced=self._traced_loss)
+        kept = [direction.clone() for direction in checked] if copy else checked
+        return Plane(self.objective, self.layout, self.origin, kept, traced=self._traced_loss)
 
     def leaves(self) -> dict[str, Tensor]:
         """The moving parameters at the origin, by name, as new leaves that require a gradient."""
