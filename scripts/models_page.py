@@ -2,6 +2,7 @@
 
 python scripts/models_page.py                  all of them, an hour
 python scripts/models_page.py --only NAME …    these anew; the other rows of the page stay
+python scripts/models_page.py --missing        those that have no row yet, as after a break
 """
 
 from __future__ import annotations
@@ -40,12 +41,14 @@ def main() -> None:
     """Measure what the command's words name, and write the page after each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[entry.name for entry in ENTRIES])
-    only = parser.parse_args().only
+    parser.add_argument("--missing", action="store_true")
+    given = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    rows = kept_rows() if only else {}
+    rows = kept_rows() if given.only or given.missing else {}
+    wanted = given.only or [entry.name for entry in ENTRIES if entry.name not in rows]
     for entry in ENTRIES:
-        if only is None or entry.name in only:
+        if entry.name in wanted:
             rows[entry.name] = row(entry)
             print(rows[entry.name], flush=True)
             PAGE.write_text(HEAD + "\n".join(in_order(rows)) + "\n", encoding="utf-8")
