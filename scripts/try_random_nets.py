@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import multiprocessing
+import resource
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +27,8 @@ import torch  # noqa: E402
 from random_nets.checks import comparisons  # noqa: E402
 from random_nets.trial import Trial  # noqa: E402
 
-SECONDS = 600  # for one seed
+SECONDS = 600  # of processor time, for one seed
+PATIENCE = 20  # times as long by the clock, on a machine that has other things to do
 
 
 def main() -> None:
@@ -55,17 +58,22 @@ def in_a_process(seed: int) -> list[str]:
     """A seed's failures, found in a process of its own: one that crashes, or never ends, is one as well."""
     context = multiprocessing.get_context("fork")
     reading, writing = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: writing.send(list(failures(seed))))
+    process = context.Process(target=_try, args=(seed, writing))
     process.start()
     writing.close()
     try:
-        return reading.recv() if reading.poll(SECONDS) else [f"seed {seed}: nothing after {SECONDS} s"]
+        return reading.recv() if reading.poll(PATIENCE * SECONDS) else [f"seed {seed}: nothing after {PATIENCE * SECONDS} s"]
     except EOFError:
         process.join()
         return [f"seed {seed}: the process ended with {process.exitcode}"]
     finally:
         process.kill()
         process.join()
+
+
+def _try(seed: int, writing: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    writing.send(list(failures(seed)))
 
 
 def failures(seed: int) -> Iterator[str]:
