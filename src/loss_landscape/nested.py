@@ -80,12 +80,13 @@ def rows_of(batch: Any, rows: slice) -> Any:
     return map_tensors(cut, batch)
 
 
-def few_of(batch: Any, count: int) -> Any:
-    """The first `count` examples of `batch`, or the whole where they can't be told apart."""
+def few_of(batch: Any, count: int, *, first: int = 0) -> Any:
+    """`count` examples of `batch` from the `first` on, or the last ones, or the whole where they can't be told apart."""
     if not num_rows(batch):
         return batch
+    start = max(0, min(first, num_rows(batch) - count))
     try:
-        return rows_of(batch, slice(0, count))
+        return rows_of(batch, slice(start, start + count))
     except (ValueError, IndexError):
         return batch
 

@@ -17,6 +17,7 @@ OutputsLoss = Callable[[Any, Any], Tensor]
 """(outputs, targets) → a mean over the examples of a batch."""
 
 CLASSES = 5
+NOT_THE_SLOPE = "autograd's gradient is not the loss's slope"
 
 
 @dataclass(frozen=True)

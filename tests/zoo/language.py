@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
-from zoo.entry import CLASSES, Entry, labels
+from zoo.entry import CLASSES, NOT_THE_SLOPE, Entry, labels
 
 of = partial(Entry, origin="transformers")
 WORDS = 60
@@ -38,14 +38,16 @@ def sentences(length: int, *, padded: bool) -> Callable[[torch.Generator], list[
     return data
 
 
-def texts(length: int = 12) -> Callable[[torch.Generator], list[Any]]:
-    """Ids whose next ones are the targets."""
+def texts(length: int = 12, *, padding: int | None = None) -> Callable[[torch.Generator], list[Any]]:
+    """Ids whose next ones are the targets; with `padding`, the last batch's second half is that."""
 
     def data(generator: torch.Generator) -> list[Any]:
         made = []
         for count in (3, 2):
             ids = torch.randint(3, WORDS, (count, length), generator=generator)
             made.append(({"input_ids": ids}, ids))
+        if padding is not None:
+            ids[:, length // 2 :] = padding
         return made
 
     return data
@@ -115,6 +117,16 @@ BART = {
     "max_position_embeddings": 40,
     "use_cache": False,
 }
+OPT = {
+    "vocab_size": WORDS,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "ffn_dim": 48,
+    "max_position_embeddings": 40,
+    "word_embed_proj_dim": 32,
+    "use_cache": False,
+}
 WAV2VEC2 = {
     "hidden_size": 32,
     "num_hidden_layers": 1,
@@ -173,22 +185,13 @@ ENTRIES = [
         data=texts(),
         loss=of_next_words,
     ),
+    of(name="opt, next words", build=model("OPT", "CausalLM", **OPT), data=texts(), loss=of_next_words),
     of(
-        name="opt, next words",
-        build=model(
-            "OPT",
-            "CausalLM",
-            vocab_size=WORDS,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            ffn_dim=48,
-            max_position_embeddings=40,
-            word_embed_proj_dim=32,
-            use_cache=False,
-        ),
-        data=texts(),
+        name="opt, tied, padded next words",
+        build=model("OPT", "CausalLM", **OPT),
+        data=texts(padding=1),
         loss=of_next_words,
+        told=NOT_THE_SLOPE,
     ),
     of(
         name="bloom, next words",
@@ -210,6 +213,14 @@ ENTRIES = [
         data=texts(),
         loss=_translated,
         of_the_net=True,
+    ),
+    of(
+        name="bart, padded",
+        build=lambda: transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)),
+        data=texts(padding=1),
+        loss=_translated,
+        of_the_net=True,
+        told=NOT_THE_SLOPE,
     ),
     of(
         name="vit",

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from zoo.entry import CLASSES, Entry, images, labels, vectors
+from zoo.entry import CLASSES, NOT_THE_SLOPE, Entry, images, labels, vectors
 
 of = partial(Entry, origin="odd")
 WORDS = 30
-SLOPE = "autograd's gradient is not the loss's slope"
 
 
 def ids(length: int, *, padded: bool = False) -> Callable[[torch.Generator], list[Any]]:
@@ -519,7 +518,7 @@ ENTRIES = [
     of(name="lstm", build=lambda: LastStep(nn.LSTM(4, 8, batch_first=True), 8), data=series),
     of(name="gru, both ways", build=lambda: LastStep(nn.GRU(4, 8, batch_first=True, bidirectional=True), 16), data=series),
     of(name="lstm on packed sentences", build=Packed, data=ids(6, padded=True)),
-    of(name="text convnet, padding_idx", build=TextConvnet, data=ids(6, padded=True), told=SLOPE),
+    of(name="text convnet, padding_idx", build=TextConvnet, data=ids(6, padded=True), told=NOT_THE_SLOPE),
     of(name="bags of words, mean", build=lambda: Bags("mean"), data=ids(5)),
     of(name="bags of words, sum", build=lambda: Bags("sum"), data=ids(5)),
     of(
@@ -556,7 +555,7 @@ ENTRIES = [
         data=vectors(6),
         eager="torch.view_as_complex wants memory of its own at even places",
     ),
-    of(name="binary weights, straight through", build=Binary, data=vectors(6), told=SLOPE),
+    of(name="binary weights, straight through", build=Binary, data=vectors(6), told=NOT_THE_SLOPE),
     of(name="bags of instances", build=Instances, data=series),
     of(name="encoder with a padding mask", build=Masked, data=ids(6, padded=True)),
     of(name="sines", build=Sines, data=points(2, 1), loss=MSE),

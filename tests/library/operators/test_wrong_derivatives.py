@@ -91,6 +91,35 @@ def test_a_padding_row_stays_frozen_as_in_training_and_the_note_says_so(dtype):
             HessianOperator(surface, method=method)
 
 
+class WithTiedWords(nn.Module):
+    """Next words by the embedding's own rows, of which that of the padding moves as an output alone."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.e, self.c = nn.Embedding(9, 5, padding_idx=1), nn.Linear(5, 5)
+        nn.init.normal_(self.e.weight)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.tanh(self.c(self.e(ids))).mean(1) @ self.e.weight.T
+
+
+@pytest.mark.parametrize("place", ["a late example", "a later batch"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_padding_is_noticed_wherever_it_is(dtype, place):
+    ids, labels = torch.randint(2, 9, (60, 7), generator=torch.Generator().manual_seed(1)), torch.arange(60) % 9
+    ids[57, 5] = ids[59, 2:] = 1  # a batch's first 16 examples have none
+    batches = [(ids, labels)] if place == "a late example" else [(ids[:30], labels[:30]), (ids[30:], labels[30:])]
+    surface = LossSurface(WithTiedWords(), ENTROPY, batches, dtype=dtype)
+    operator = HessianOperator(surface)
+    assert NOT_THE_SLOPE in operator.note
+    expected = hessian_of(WithTiedWords(), lambda net: F.cross_entropy(net(ids), labels))
+    assert error(dense(operator), expected) < (1e-6 if dtype == torch.float32 else 1e-12)
+    for method in ("traced", "finite_differences"):
+        with pytest.raises(ValueError, match=f"not {method}: its products are not symmetric"):
+            HessianOperator(surface, method=method)
+
+
 @pytest.mark.parametrize("kind", [GaussNewtonOperator, EmpiricalFisherOperator])
 def test_the_other_matrices_are_symmetric_with_a_padding_row_too(kind):
     operator = kind(LossSurface(TextNet(0), ENTROPY, [(IDS, LABELS)], dtype=torch.float64))
