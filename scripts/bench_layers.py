@@ -1,4 +1,4 @@
-"""What a kind of layer costs: forward and backward of a net, beside the same net with plain layers.
+"""What a kind of layer or a norm costs: forward and backward of a net, beside the same net with plain layers and none.
 
     python scripts/bench_layers.py
 
@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from taskshift.clock import synchronize
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.layer_kinds import LayerName
+from taskshift.nets.layers import NormName
 from taskshift.nets.mlp import MLP
 
 NETS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
@@ -39,25 +40,30 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64])
     options = parser.parse_args()
     device = torch.device(options.device)
-    print(f"| net | batch | layer | times the plain net's ({options.rounds} rounds) |\n|---|---|---|---|")
+    print(f"| net | batch | with | times the plain net's ({options.rounds} rounds) |\n|---|---|---|---|")
     for name, (make, shape) in NETS.items():
         for size in options.batches:
-            for layer, ratios in compared(make, shape, size, device, options.rounds):
-                print(f"| {name} | {size} | {layer} | {statistics.median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f}) |")
+            for what, ratios in compared(make, shape, size, device, options.rounds):
+                print(f"| {name} | {size} | {what} | {statistics.median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f}) |")
 
 
 def compared(
     make: Callable[..., nn.Module], shape: tuple[int, ...], size: int, device: torch.device, rounds: int
 ) -> Iterator[tuple[str, list[float]]]:
-    """Each kind of layer with its seconds over the plain net's, round by round."""
+    """Each kind of layer, and each norm, with its net's seconds over the plain net's, round by round."""
     inputs = torch.randn(size, *shape, device=device)
-    plain = make(shape, 10).to(device)
-    for layer in get_args(LayerName):
-        if layer != "linear":
-            other = make(shape, 10, layer=layer).to(device)
-            for net in (plain, other):
-                seconds_of(net, inputs)  # what is made once
-            yield layer, [seconds_of(other, inputs) / seconds_of(plain, inputs) for _ in range(rounds)]
+    plain = make(shape, 10, norm="none").to(device)
+    for option, value in variants(size):
+        other = make(shape, 10, **{"norm": "none", option: value}).to(device)
+        for net in (plain, other):
+            seconds_of(net, inputs)  # what is made once
+        yield f"{option}={value}", [seconds_of(other, inputs) / seconds_of(plain, inputs) for _ in range(rounds)]
+
+
+def variants(size: int) -> Iterator[tuple[str, str]]:
+    """Options of a net that are timed, with their values; batch norm takes no batch of a single example."""
+    yield from (("layer", layer) for layer in get_args(LayerName) if layer != "linear")
+    yield from (("norm", norm) for norm in get_args(NormName) if norm != "none" and (norm, size) != ("batch", 1))
 
 
 def seconds_of(net: nn.Module, inputs: torch.Tensor, repeats: int = 10) -> float:

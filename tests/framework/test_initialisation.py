@@ -17,6 +17,7 @@ from taskshift.nets.convnet import ConvNet
 from taskshift.nets.deep_linear import DeepLinear
 from taskshift.nets.initialisation import InitializationName, initialise
 from taskshift.nets.layer_kinds import LayerName
+from taskshift.nets.layers import NormName
 from taskshift.nets.mlp import MLP
 from taskshift.nets.resnet18 import ResNet18
 from taskshift.nets.vgg16 import VGG16
@@ -158,6 +159,16 @@ def test_every_kind_of_layer_keeps_the_second_moment(layer):
         assert 0.35 < net.hidden(5 * inputs).square().mean() < 0.65  # relu of a unit variance
     else:
         assert 0.2 < net.hidden(inputs).square().mean() < 5
+
+
+@pytest.mark.parametrize("norm", get_args(NormName))
+def test_every_norm_keeps_the_second_moment(norm):
+    """Of relu of a unit variance, layer after layer; whatever the inputs' size where there is a norm."""
+    torch.manual_seed(0)
+    net = MLP((300,), 10, depth=30, width=300, initialization="kaiming_normal", norm=norm)
+    inputs = torch.randn(64, 300)
+    moment = net.hidden(inputs if norm == "none" else 5 * inputs).square().mean()
+    assert 0.2 < moment < 5 if norm == "none" else 0.35 < moment < 0.65
 
 
 @pytest.mark.parametrize("normed", [nn.utils.parametrizations.orthogonal, nn.utils.parametrizations.spectral_norm])

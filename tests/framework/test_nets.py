@@ -17,6 +17,7 @@ from taskshift.nets.deep_linear import DeepLinear
 from taskshift.nets.layer_kinds import LayerName, convolution, linear
 from taskshift.nets.layers import ChannelRMSNorm, NormName
 from taskshift.nets.mlp import MLP
+from taskshift.nets.online_norm import OnlineNorm
 from taskshift.nets.resnet18 import ResNet18
 from taskshift.nets.transformer import Attention, Transformer
 from taskshift.nets.vgg16 import VGG16
@@ -86,7 +87,12 @@ def test_every_net_has_the_activation_it_was_asked_for(name, activation):
 
 @pytest.mark.parametrize(
     ("name", "norm"),
-    [(name, norm) for name in WITH_NORM for norm in get_args(NormName) if (name, norm) != ("transformer", "batch")],
+    [
+        (name, norm)
+        for name in WITH_NORM
+        for norm in get_args(NormName)
+        if name != "transformer" or norm not in ("batch", "online")
+    ],
 )
 def test_every_norm_is_in_its_net(name, norm):
     make = partial(SMALL[name], norm=norm)
@@ -94,7 +100,7 @@ def test_every_norm_is_in_its_net(name, norm):
     net = make(input_shape=(1, side, side), num_outputs=3)
     assert_learns_from(net, images(side), 3)
     kinds = {"none": (), "batch": (nn.BatchNorm1d, nn.BatchNorm2d), "layer": (nn.LayerNorm, nn.GroupNorm)}
-    kinds["rms"] = (nn.RMSNorm, ChannelRMSNorm)
+    kinds |= {"rms": (nn.RMSNorm, ChannelRMSNorm), "online": (OnlineNorm,)}
     norms = [module for module in net.modules() if isinstance(module, sum(kinds.values(), ()))]
     assert bool(norms) == (norm != "none")
     assert all(isinstance(module, kinds[norm]) for module in norms)
@@ -256,7 +262,8 @@ def test_vectors_are_refused_by_image_nets(net):
         ),
         (Transformer, {"patch": 5}, "patch=5 does not divide the images' 32×32 pixels; give a divisor of both sides"),
         (Transformer, {"heads": 3}, "width=64 is no multiple of heads=3"),
-        (Transformer, {"norm": "batch"}, "a transformer takes layer, rms or none"),
+        (Transformer, {"norm": "batch"}, "norm='batch' is for features .* a transformer takes layer, rms or none"),
+        (Transformer, {"norm": "online"}, "norm='online' is for features .* a transformer takes layer, rms or none"),
         (MLP, {"layer": "sdv"}, r"layer='sdv' is not known; choose one of linear, weight_norm"),
         (VGG16, {"classifier_width": 0}, r"classifier_width=0 was asked for"),
     ],

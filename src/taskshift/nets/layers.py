@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from taskshift.nets.activations import ActivationName, activated_width, activation_module
 from taskshift.nets.layer_kinds import LayerName, linear
+from taskshift.nets.online_norm import OnlineNorm
 
-NormName = Literal["none", "batch", "layer", "rms"]
+NormName = Literal["none", "batch", "layer", "rms", "online"]
 
 
 def flat_widths(input_shape: Sequence[int], depth: int, width: int) -> list[int]:
@@ -66,6 +67,7 @@ NORMS: dict[str, tuple[Norm, Norm] | None] = {
     "batch": (nn.BatchNorm1d, nn.BatchNorm2d),
     "layer": (nn.LayerNorm, partial(nn.GroupNorm, 1)),  # of maps: over (C, H, W) of one example, with a scale for each channel
     "rms": (partial(nn.RMSNorm, eps=1e-5), ChannelRMSNorm),  # the same without the mean (Zhang and Sennrich 2019)
+    "online": (OnlineNorm, OnlineNorm),  # of the examples before, one after the other (Chiley et al. 2019)
 }
 """Name → the norm of [B, width] features and that of [B, channels, H, W] maps."""
 
