@@ -81,7 +81,7 @@ def _plain(mean: Mean, unit: int, digits: int) -> str:
 
 
 def _signed(mean: Mean, unit: int, digits: int) -> str:
-    return f"{mean.value * unit:+.{digits}f} ± {mean.reach * unit:.{digits}f}"
+    return f"{mean.value * unit:+.{digits}f} ± {mean.reach * unit:.{digits}f}".replace("-", "−")
 
 
 def _difference(mean: float, interval: tuple[float, float] | None, unit: int, digits: int) -> str:

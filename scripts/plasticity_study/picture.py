@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,12 +61,18 @@ def _draw_panel(axes: Axes, problem: Problem, curves: Mapping[str, Series], colo
         axes.fill_between(x, low * scale, high * scale, color=colour, alpha=0.13, linewidth=0)
         ends[name] = float(means[np.isfinite(means)][-1])
     axes.set_title(problem.title, fontsize=11, fontweight="bold", loc="left")
-    axes.set_xlabel("task", fontsize=9.5)
+    axes.set_xlabel(f"task   (means of {_counted(curves.values())}, bands of 95 %)", fontsize=9.5)
     axes.set_ylabel(f"{problem.axis} [%]" if problem.percent else problem.axis, fontsize=9.5)
     axes.tick_params(labelsize=9)
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     _label(axes, ends, colours)
+
+
+def _counted(curves: Iterable[Series]) -> str:
+    """How many seeds a curve is the mean of."""
+    counts = sorted({len(one.values) for one in curves})
+    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
 def _label(axes: Axes, ends: Mapping[str, float], colours: Mapping[str, str]) -> None:
