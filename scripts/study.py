@@ -34,13 +34,16 @@ def main() -> None:
     if given.save is not None:
         page.save(study, problems, given.save)
         return
-    seeds = given.seeds or study.num_seeds
     work = [(problem, entry) for problem in problems for entry in study.of(problem, given.learners)]
     if not given.no_estimate:
-        print(estimate.told(study, work, seeds=seeds, further=given.further), flush=True)
+        print(estimate.told(study, work, seeds=given.seeds, further=given.further), flush=True)
     if given.estimate:
         return
-    left = [f"{problem.name} {entry.name}" for problem, entry in work if not trained(study, problem, entry, seeds, given.further)]
+    left = [
+        f"{problem.name} {entry.name}"
+        for problem, entry in work
+        if not trained(study, problem, entry, study.seeds_of(entry, given.seeds), given.further)
+    ]
     for problem in problems:
         print(page.table(study, problem), flush=True)
     if left:

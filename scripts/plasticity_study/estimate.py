@@ -26,17 +26,18 @@ class Piece(NamedTuple):
     run_task: float  # seconds that one run adds to a task
 
 
-def told(study: Study, work: Sequence[tuple[Problem, Entry]], *, seeds: int, further: Sequence[str]) -> str:
+def told(study: Study, work: Sequence[tuple[Problem, Entry]], *, seeds: int | None, further: Sequence[str]) -> str:
     """A line for each problem: how long its learners take from the beginning, runs that are done included."""
     from taskshift.estimate import duration  # torch, which nothing else here needs
 
     lines = []
     for problem in dict.fromkeys(problem for problem, _ in work):
         entries = [entry for other, entry in work if other is problem]
-        piece = measured(study, problem, seeds=seeds, further=further)
-        seconds = sum(_of_entry(study, problem, entry, piece, seeds) for entry in entries)
+        most = seeds or study.num_seeds
+        piece = measured(study, problem, seeds=most, further=further)
+        seconds = sum(_of_entry(study, problem, entry, piece, study.seeds_of(entry, seeds)) for entry in entries)
         rates = f"{piece.run_task * 1e3:.1f} ms a run's task, {piece.start:.0f} s to start a stack"
-        sizes = f"{len(entries)} learners, {num_tasks(problem)} tasks, {seeds} seeds"
+        sizes = f"{len(entries)} learners, {num_tasks(problem)} tasks, {most} seeds"
         lines.append(f"{problem.title}: {sizes}: about {duration(seconds)} on one core ({rates})")
     return "\n".join(lines)
 

@@ -8,13 +8,16 @@ from pathlib import Path
 from loss_landscape.viewing.theme import save_figure
 from plasticity_study import results
 from plasticity_study.picture import draw
-from plasticity_study.plan import Problem, Study
+from plasticity_study.plan import Entry, Problem, Study
 from plasticity_study.results import BASE, Line, Mean
 from taskshift.faults import Fault
 from taskshift.sweeps.intervals import p_value
 
 BEGIN, END = "<!-- made by scripts/study.py -->", "<!-- up to here -->"
 PICTURE = "plasticity.png"
+EDGE = "\\*"
+"""Behind a value that is the least or the largest of those tried: the best one may lie beyond."""
+
 HEADER = (
     "learner", "value", "early", "late", "late − early", "against backprop", "p",
     "dead units", "effective rank", "stable rank", "seeds",
@@ -63,7 +66,7 @@ def _cells(problem: Problem, study: Study, line: Line) -> tuple[str, ...]:
     p = "–" if line.against is None else _p(p_value(line.against.differences))
     return (
         f"`{line.name}`" if study.entries[line.name].learner == line.name else line.name.replace("_", " "),
-        "" if line.value is None else f"{line.value:g}",
+        "" if line.value is None else f"{line.value:g}{EDGE * (line.value in _edges(study.entries[line.name]))}",
         _plain(line.early, unit, digits),
         _plain(line.late, unit, digits),
         _signed(line.change, unit, digits),
@@ -74,6 +77,10 @@ def _cells(problem: Problem, study: Study, line: Line) -> tuple[str, ...]:
         f"{line.features['stable']:.2f}",
         f"{line.num_seeds}" + (f" ({line.num_lost} diverged)" if line.num_lost else ""),
     )
+
+
+def _edges(entry: Entry) -> tuple[float, float]:
+    return min(entry.values), max(entry.values)
 
 
 def _plain(mean: Mean, unit: int, digits: int) -> str:

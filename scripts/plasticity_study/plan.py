@@ -56,6 +56,7 @@ class Entry:
     values: Sequence[float] = ()
     words: Sequence[str] = ()
     steps_by: str = "sgd"
+    seeds: int | None = None  # None: as many as the study
     cost: float = 1.5  # of a step, in backprop's; for the estimate alone
 
 
@@ -76,6 +77,10 @@ class Study:
         """The learners of these names, or the problem's own, in the file's order."""
         wanted = names or problem.learners or self.entries
         return [entry for name, entry in self.entries.items() if name in wanted]
+
+    def seeds_of(self, entry: Entry, asked: int | None) -> int:
+        """How many paired seeds a learner gets: as many as are `asked` for, or its own number, or the study's."""
+        return asked or entry.seeds or self.num_seeds
 
     def folder(self, problem: Problem, entry: Entry, *, tuning: bool = False) -> Path:
         """Where a command's sweep lies."""

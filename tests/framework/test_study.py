@@ -159,7 +159,7 @@ def test_a_page_gets_its_table_and_its_picture(study, tmp_path):
     text = file.read_text()
     assert (text.partition(page.BEGIN)[0], text.partition(page.END)[2]) == ("before\n\n", "\n\nafter\n")
     assert "old" not in text
-    assert "| `cbp` | 0.01 | 50.00 | 63.67 | +13.67 ± 13.68 | +20.67 ± 6.25 | 0.0049 | 25% | 7.2 | 2.50 | 3 |" in text
+    assert "| `cbp` | 0.01\\* | 50.00 | 63.67 | +13.67 ± 13.68 | +20.67 ± 6.25 | 0.0049 | 25% | 7.2 | 2.50 | 3 |" in text
     assert (tmp_path / "plasticity.png").stat().st_size > 10_000
     page.save(study, [problem], file)
     assert file.read_text() == text
