@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 
 from loss_landscape.viewing.theme import save_figure
@@ -88,7 +89,8 @@ def _plain(mean: Mean, unit: int, digits: int) -> str:
 
 
 def _signed(mean: Mean, unit: int, digits: int) -> str:
-    return f"{mean.value * unit:+.{digits}f} ± {mean.reach * unit:.{digits}f}".replace("-", "−")
+    reach = "" if isnan(mean.reach) else f" ± {mean.reach * unit:.{digits}f}"
+    return f"{mean.value * unit:+.{digits}f}".replace("-", "−") + reach
 
 
 def _difference(mean: float, interval: tuple[float, float] | None, unit: int, digits: int) -> str:
@@ -97,4 +99,6 @@ def _difference(mean: float, interval: tuple[float, float] | None, unit: int, di
 
 
 def _p(value: float) -> str:
+    if isnan(value):
+        return "–"
     return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"

@@ -165,6 +165,11 @@ def test_a_page_gets_its_table_and_its_picture(study, tmp_path):
     assert file.read_text() == text
 
 
+def test_two_seeds_have_neither_interval_nor_p(study):
+    problem = write_runs(study, {"backprop": [0.40, 0.42], "cbp": [0.61, 0.60]}, {"0.001": 0.6, "0.01": 0.7})
+    assert "| `cbp` | 0.01\\* | 50.00 | 60.50 | +10.50 | +19.50 | – | 25% |" in page.table(study, problem)
+
+
 def test_a_page_without_a_place_is_left_alone(study, tmp_path):
     file = tmp_path / "page.md"
     file.write_text("no marks\n")
