@@ -31,13 +31,13 @@ def told(study: Study, work: Sequence[tuple[Problem, Entry]], *, seeds: int | No
     from taskshift.estimate import duration  # torch, which nothing else here needs
 
     lines = []
-    for problem in dict.fromkeys(problem for problem, _ in work):
+    for problem in {problem.name: problem for problem, _ in work}.values():
         entries = [entry for other, entry in work if other is problem]
         most = seeds or study.num_seeds
         piece = measured(study, problem, seeds=most, further=further)
         seconds = sum(_of_entry(study, problem, entry, piece, study.seeds_of(entry, seeds)) for entry in entries)
         rates = f"{piece.run_task * 1e3:.1f} ms a run's task, {piece.start:.0f} s to start a stack"
-        sizes = f"{len(entries)} learners, {num_tasks(problem)} tasks, {most} seeds"
+        sizes = f"{len(entries)} learners, {num_tasks(problem.words)} tasks, {most} seeds"
         lines.append(f"{problem.title}: {sizes}: about {duration(seconds)} on one core ({rates})")
     return "\n".join(lines)
 
@@ -57,12 +57,13 @@ def measured(study: Study, problem: Problem, *, seeds: int, further: Sequence[st
     return Piece(max(0.0, whole - 2 * second), second / len(runs))
 
 
-def num_tasks(problem: Problem) -> int:
-    return next(int(word.removeprefix(NUM_TASKS)) for word in problem.words if word.startswith(NUM_TASKS))
+def num_tasks(words: Sequence[str]) -> int:
+    """What the last of the words that says it says."""
+    return next(int(word.removeprefix(NUM_TASKS)) for word in reversed(words) if word.startswith(NUM_TASKS))
 
 
 def _of_entry(study: Study, problem: Problem, entry: Entry, piece: Piece, seeds: int) -> float:
     """Tuning and results; a learner's steps cost `cost` times backprop's."""
-    tuning = len(entry.values) * len(study.tuning_seeds)
+    tried = len(entry.values) * len(study.tuning_seeds) * num_tasks([*problem.words, *problem.tuning])
     stacks = 1 if entry.key is None else 2
-    return stacks * piece.start + (seeds + tuning) * num_tasks(problem) * piece.run_task * entry.cost
+    return stacks * piece.start + (seeds * num_tasks(problem.words) + tried) * piece.run_task * entry.cost
