@@ -206,8 +206,8 @@ def _normal(surface: LossSurface, generator: torch.Generator) -> Tensor:
     # drawn in float64, so that surfaces of either precision have the same directions
     drawn = torch.empty_like(surface.origin)
     for block in blocks(surface.size):
-        like = {"dtype": torch.float64, "device": generator.device}
-        drawn[block] = torch.randn(len(drawn[block]), generator=generator, **like)
+        size = len(drawn[block])
+        drawn[block] = torch.randn(size, generator=generator, dtype=torch.float64, device=generator.device)
     return drawn
 
 
