@@ -1,4 +1,6 @@
-"""What a kind of layer or a norm costs: forward and backward of a net, beside the same net with plain layers and none.
+"""What a kind of layer, a norm or an activation costs: forward and backward of a net, beside the plain net's.
+
+Plain is with linear layers and convolutions as they are, no norm, and relu.
 
     python scripts/bench_layers.py
 
@@ -21,6 +23,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from taskshift.clock import synchronize
+from taskshift.nets.activations import ActivationName
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.layer_kinds import LayerName
 from taskshift.nets.layers import NormName
@@ -50,7 +53,7 @@ def main() -> None:
 def compared(
     make: Callable[..., nn.Module], shape: tuple[int, ...], size: int, device: torch.device, rounds: int
 ) -> Iterator[tuple[str, list[float]]]:
-    """Each kind of layer, and each norm, with its net's seconds over the plain net's, round by round."""
+    """Each kind of layer, norm and activation with its net's seconds over the plain net's, round by round."""
     inputs = torch.randn(size, *shape, device=device)
     plain = make(shape, 10, norm="none").to(device)
     for option, value in variants(size):
@@ -63,6 +66,7 @@ def compared(
 def variants(size: int) -> Iterator[tuple[str, str]]:
     """Options of a net that are timed, with their values; batch norm takes no batch of a single example."""
     yield from (("layer", layer) for layer in get_args(LayerName) if layer != "linear")
+    yield from (("activation", activation) for activation in get_args(ActivationName) if activation != "relu")
     yield from (("norm", norm) for norm in get_args(NormName) if norm != "none" and (norm, size) != ("batch", 1))
 
 
