@@ -200,6 +200,16 @@ def test_storage_says_what_it_lacks_and_what_it_cannot_hold(tmp_path):
         assert storage.checkpoints() == []
 
 
+def test_a_recorder_takes_epochs_that_are_numbers(tmp_path):
+    with TrainingRecorder(tmp_path, user_net(), loader_of(), F.cross_entropy, at_end=[], every=2) as recorder:
+        for wrong in ("3", None, math.nan):
+            with pytest.raises(ValueError, match="epoch must be a"):
+                recorder.record(wrong)
+        recorder.record(0)
+        recorder.record(1)
+        assert [one.epoch for one in recorder.writer.checkpoints()] == [0]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, Unpack, get_args
 
 from torch import Tensor, nn
 
-from loss_landscape.arguments import as_path, as_whole
+from loss_landscape.arguments import as_finite, as_path, as_whole
 from loss_landscape.explorer.explorer import Explorer
 from loss_landscape.explorer.loss_options import LossKeywords, options_from
 from loss_landscape.writer.writer import LossLandscapeWriter
@@ -57,7 +57,8 @@ class TrainingRecorder:
         self._opens = not isinstance(writer, LossLandscapeWriter)
         self.writer = writer if isinstance(writer, LossLandscapeWriter) else LossLandscapeWriter(writer)
         self._of, self._options = (model, data_loader, loss_fn), loss_options
-        self._num_epochs, self._epoch = 0, 0.0
+        self._num_epochs: int | None = None  # before the present one
+        self._epoch = 0.0
         self.last_recorded: float | None = None  # epoch
 
     @property
@@ -97,8 +98,8 @@ class TrainingRecorder:
         learning_rate: float | None = None,
     ) -> None:
         """Keep the net as it is after this `epoch`, if it is to be kept, with `train_loss`, `val_loss` and `learning_rate`."""
-        number, self._epoch = self._num_epochs, epoch
-        self._num_epochs += 1
+        self._epoch = epoch = as_finite(epoch, "epoch")
+        number = self._num_epochs = self._num_epochs + 1 if self._num_epochs is not None else self._begin_at(epoch)
         if number % self.every == 0:
             model = self._of[0]
             self.writer.record_checkpoint(model, epoch, train_loss=train_loss, val_loss=val_loss, learning_rate=learning_rate)
@@ -118,6 +119,11 @@ class TrainingRecorder:
                 log.warning("no trajectory: it needs %d checkpoints, and %d were recorded", FEWEST_CHECKPOINTS, count)
             else:
                 self._find(finding)
+
+    def _begin_at(self, epoch: float) -> int:
+        """How many epochs lie before this first one: those since the folder's first, where a training goes on."""
+        earlier = [one.epoch for one in self.writer.checkpoints() if one.epoch < epoch]
+        return round(epoch - earlier[0]) if earlier else 0
 
     def _find(self, finding: Finding) -> None:
         if finding == "hessian":

@@ -521,3 +521,16 @@ def test_a_result_is_itself_and_no_other():
     assert one == one
     assert one != other
     assert {one: 1}[one] == 1
+
+
+def test_a_bar_with_the_time_left_is_shown_on_a_terminal(monkeypatch, capsys):
+    """And elsewhere, such as in a log, nothing."""
+    explorer = Explorer(user_net(), F.cross_entropy, loader_of())
+    explorer.build_surface(grid_size=3)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    explorer.build_surface(grid_size=3)
+    text = capsys.readouterr().err
+    assert "2d" in text
+    assert "s left" in text

@@ -9,7 +9,7 @@ from collections.abc import Set
 
 import numpy as np
 import pytest
-from made_pages import HOSTILE, hostile_page, made_page, moment, unfinished_page
+from made_pages import HOSTILE, hostile_page, long_page, made_page, moment, unfinished_page
 
 from loss_landscape.page.build import build_page
 from loss_landscape.page.content import MatrixView, Moment, Page, RunView
@@ -61,6 +61,11 @@ def test_a_page_of_four_tasks_is_small():
     page = made_page(4)
     assert len(build_page(page)) <= 2_200_000
     assert len(build_page(page, library=SHARED)) <= 200_000
+
+
+@pytest.mark.slow
+def test_a_page_of_five_hundred_tasks_can_be_sent():
+    assert len(build_page(long_page())) <= 30_000_000
 
 
 def test_cards_and_tables_are_read_without_scripts():
