@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BIN = 5
 """Tasks that a point is the mean of: how hard a single task is varies more than learners do."""
 
-SIZE = 5.6, 4.2
+SIZE = 5.3, 4.1
 """Inches of a panel."""
 
 BACKPROP = "#222222"
@@ -32,6 +32,7 @@ def draw(study: Study, problems: Sequence[Problem]) -> Figure:
     found = {problem.name: _curves(study, problem) for problem in problems}
     shown = [problem for problem in problems if found[problem.name]]
     figure = empty_figure(SIZE[0] * len(shown), SIZE[1])
+    figure.get_layout_engine().set(wspace=0.06)
     colours = _colours(study)
     for place, problem in enumerate(shown, start=1):
         _draw_panel(figure.add_subplot(1, len(shown), place), problem, found[problem.name], colours)
@@ -60,10 +61,10 @@ def _draw_panel(axes: Axes, problem: Problem, curves: Mapping[str, Series], colo
         axes.plot(x, means, color=colour, linewidth=2.4 if name == BASE else 1.7)
         axes.fill_between(x, low * scale, high * scale, color=colour, alpha=0.13, linewidth=0)
         ends[name] = float(means[np.isfinite(means)][-1])
-    axes.set_title(problem.title, fontsize=11, fontweight="bold", loc="left")
-    axes.set_xlabel(f"task   (means of {_counted(curves.values())}, bands of 95 %)", fontsize=9.5)
-    axes.set_ylabel(f"{problem.axis} [%]" if problem.percent else problem.axis, fontsize=9.5)
-    axes.tick_params(labelsize=9)
+    axes.set_title(problem.title, fontsize=12.5, fontweight="bold", loc="left")
+    axes.set_xlabel(f"task   (means of {_counted(curves.values())}, bands of 95 %)", fontsize=10.5)
+    axes.set_ylabel(f"{problem.axis} [%]" if problem.percent else problem.axis, fontsize=10.5)
+    axes.tick_params(labelsize=10)
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     _label(axes, ends, colours)
@@ -78,13 +79,13 @@ def _counted(curves: Iterable[Series]) -> str:
 def _label(axes: Axes, ends: Mapping[str, float], colours: Mapping[str, str]) -> None:
     """Each curve's name beside its end, moved apart where they would touch."""
     low, high = axes.get_ylim()
-    apart = 0.058 * (high - low)
+    apart = 0.066 * (high - low)
     names = sorted(ends, key=ends.__getitem__)
     places = spread([ends[name] for name in names], apart)
     right = axes.get_xlim()[1]
     for name, place in zip(names, places, strict=True):
         weight = "bold" if name == BASE else "normal"
-        look = {"color": colours[name], "fontsize": 9.5, "fontweight": weight, "va": "center"}
+        look = {"color": colours[name], "fontsize": 11, "fontweight": weight, "va": "center"}
         axes.annotate(name.replace("_", " "), (right, place), annotation_clip=False, **look)
     axes.set_ylim(low, high)
 
