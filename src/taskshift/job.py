@@ -219,9 +219,10 @@ class Job:
     def end_phase(self, *, measured: bool) -> bool:
         """Save where a phase ends; in a stack by the clock alone, unless something was `measured` or all tasks are over.
 
-        Says whether it was saved.
+        The first time always: a record that holds an epoch and has no checkpoint has lost it. Says whether it was saved.
         """
-        if self.stack is None or measured or self.progress.task == self.parts.top.num_tasks:
+        is_last = self.progress.task == self.parts.top.num_tasks
+        if self.stack is None or measured or is_last or not self.folder.latest.exists():
             self.save()
             return True
         return self.save_if_due()

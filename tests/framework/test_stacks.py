@@ -26,7 +26,7 @@ from taskshift.faults import Fault
 from taskshift.job import Job
 from taskshift.learners.cbp import ContinualBackprop
 from taskshift.run import run, run_together
-from taskshift.run_folder import run_folder_of
+from taskshift.run_folder import RunFolder, run_folder_of
 from taskshift.shifts.slowly_changing_regression import SlowlyChangingRegression
 from taskshift.shifts.source import StreamSettings
 from taskshift.shifts.task import Batch
@@ -200,6 +200,19 @@ def test_killed_anywhere_members_go_on_with_the_same_bits(tmp_path, monkeypatch,
         assert differences(one, other) == []
 
 
+def test_killed_after_rows_and_before_the_clock_saves_members_go_on(tmp_path, monkeypatch):
+    """Rows go to the disk more often than checkpoints do."""
+    monkeypatch.setattr("taskshift.stack.SECONDS_BETWEEN_ROWS", 0.0)
+    configs = configs_of((*BITS, "lla.enable_weights=false", "num_tasks=3"))
+    whole = together_in(tmp_path / "whole", configs)
+    with monkeypatch.context() as patch:
+        interrupt(patch, RunFolder, "append_lines", 4)
+        with pytest.raises(Interrupted):
+            outcomes_in(tmp_path / "cut", configs)
+    for one, other in zip(together_in(tmp_path / "cut", configs), whole, strict=True):
+        assert differences(one, other) == []
+
+
 def test_a_run_that_began_alone_goes_on_so_in_a_stack(tmp_path, monkeypatch, short_chunks):
     configs = configs_of(**SHORT_CHUNKS)
     whole = alone_in(tmp_path / "whole", configs[0])
@@ -347,7 +360,7 @@ def test_where_nothing_is_measured_nothing_is_written_but_by_the_clock(tmp_path,
     for folder in together_in(tmp_path, configs_of(words)):
         assert {path.name for path in (folder / "checkpoints").glob("task_*.pt")} == {"task_0003.pt", "task_0004.pt"}
         assert len([row for row in rows_of(folder) if "epoch_loss" in row]) == 5
-    assert saves == [5, 5, 5]
+    assert saves == [0, 0, 0, 5, 5, 5]  # at first, so that there is a checkpoint before the first rows
 
 
 def test_what_a_member_measures_with_has_been_written(tmp_path, monkeypatch):
