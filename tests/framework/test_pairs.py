@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten
 
 from taskshift import checkpoint
+from taskshift.execution.shared import SharedPrograms
 from taskshift.learners.cbp import ContinualBackprop
 from taskshift.learners.ccbp import ContinuousContinualBackprop
 from taskshift.learners.consolidation import EWC
@@ -86,6 +87,36 @@ def test_a_pair_resumes_as_one(names):
     resumed.load_state_dict(kept)
     for batch in batches()[NUM_STEPS // 2 :]:
         resumed.learn(TASK, batch)
+    assert_same(whole, resumed, "resumed")
+
+
+QUICK = [("sam", "cbp"), ("upgd", "redo"), ("spectral", "snr"), ("ewc", "perturb"), ("rr_cbp", "ccbp")]
+"""Pairs, each part in one of them, that are tried replayed each time; recording the others takes longer."""
+assert {name for names in QUICK for name in names} == set(PARTS)
+
+
+def replayed(names, shared):
+    training = training_of(*names)
+    assert not training.use_programs(TASK, batches()[0], compiles=False, shared=shared)
+    return training
+
+
+@pytest.mark.parametrize(
+    "names", [pytest.param(names, marks=[] if names in QUICK else pytest.mark.slow) for names in PAIRS], ids="-".join
+)
+def test_a_pair_resumes_as_one_by_its_programs(names):
+    """All steps in a row against the same in two chunks, the second by programs that are recorded anew."""
+    steps = Batch(*map(torch.stack, zip(*batches(), strict=True)))
+    first, last = (Batch(*parts) for parts in zip(*(part.split(NUM_STEPS // 2) for part in steps), strict=True))
+    process, another = SharedPrograms(2), SharedPrograms(1)
+    whole, cut, resumed = replayed(names, process), replayed(names, process), replayed(names, another)
+    before = checkpoint.cloned(whole.state)
+    whole.learn_all(TASK, steps)
+    assert not all(torch.equal(value, before["net"][name]) for name, value in whole.state["net"].items())
+    cut.learn_all(TASK, first)
+    resumed.load_state_dict(checkpoint.cloned(cut.state_dict()))
+    resumed.learn_all(TASK, last)
+    assert resumed.num_steps == NUM_STEPS
     assert_same(whole, resumed, "resumed")
 
 
