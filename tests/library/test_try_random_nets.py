@@ -12,6 +12,7 @@ from try_random_nets import failures
 SEEDS = {
     "a summed squared error ended the process while its product was recorded": 1,
     "a weight-normed layer's wrong second derivative was refused": 21,
+    "a padding's row that a convolution reads counted by differences, not as held fixed": 20030,
 }
 
 
