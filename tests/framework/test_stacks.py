@@ -332,7 +332,7 @@ def test_an_eager_member_begins_at_its_turn(tmp_path, monkeypatch):
 
 def test_members_of_a_block_step_together_however_short_its_chunks(tmp_path, monkeypatch):
     sizes, learn = [], Block.learn
-    monkeypatch.setattr("taskshift.execution.programs.MOST_STEPS", 1)
+    monkeypatch.setattr("taskshift.execution.programs.MOST_STEPS_OF_A_BLOCK", 1)
     monkeypatch.setattr(Block, "learn", lambda self, asked: sizes.append(len(asked)) or learn(self, asked))
     together_in(tmp_path, configs_of((*BITS, "num_tasks=1")))
     assert sizes[-60:] == [3] * 60
