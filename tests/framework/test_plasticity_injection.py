@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from taskshift.learners.cbp import ContinualBackprop
 from taskshift.learners.plasticity_injection import PlasticityInjection, tail_of
 from taskshift.learners.resets import FullReset, HeadReset
 from taskshift.nets.convnet import ConvNet
+from taskshift.nets.layer_kinds import LayerName
 from taskshift.nets.mlp import MLP
 from taskshift.nets.resnet18 import ResNet18
 from taskshift.nets.transformer import Transformer
@@ -172,6 +174,30 @@ def test_of_a_linear_head_alone_the_sum_is_the_same_net():
     for training in (with_it, without):
         train(training, stream, index=1, epochs=3)
     torch.testing.assert_close(outputs_of(with_it, inputs, False), outputs_of(without, inputs, False), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("layer", get_args(LayerName))
+def test_a_tail_may_be_of_any_kind_of_layer(layer):
+    """Also where a weight is computed by a module of its own, which is given nothing."""
+
+    def make(seed):
+        torch.manual_seed(seed % 2**31)
+        return MLP((1, 4, 4), 4, width=6, layer=layer).double()
+
+    stream = stream_of(4)
+    training = training_of(make(0), torch.optim.SGD, stream, make_net=make, interventions={"inject": PlasticityInjection()})
+    train(training, stream)
+    inputs = next(stream.epoch(stream[1], 0)).inputs
+    before, old = outputs_of(training, inputs, False), {key: value.clone() for key, value in training.state["net"].items()}
+    switched(training, stream)
+    torch.testing.assert_close(outputs_of(training, inputs, False), before, rtol=1e-12, atol=1e-12)
+    assert not any(torch.equal(training.state["net"][key], old[key]) for key in training.learner.trained if "bias" not in key)
+
+
+def test_a_second_one_is_refused():
+    """It would add what the first one has added as well, or nothing."""
+    with pytest.raises(ValueError, match="the net has a part called 'injection' already; one plasticity injection is all that"):
+        trained_on_a_task("mlp", one=PlasticityInjection(), two=PlasticityInjection(at_task=2))
 
 
 def test_it_is_done_once():

@@ -47,6 +47,8 @@ class PlasticityInjection(AtSwitch):
         if not hasattr(net, ADDED):
             self._chain = self._chain or tail_of(net, inputs, self.tail)
             Injection([net.get_submodule(name) for name in self._chain]).join(net)
+        elif not self._chain:
+            raise ValueError(f"the net has a part called {ADDED!r} already; one plasticity injection is all that a net can take")
 
     def init(self, start: Start) -> Memory:
         for place, module in enumerate(self._chain):
@@ -110,8 +112,8 @@ def tail_of(net: nn.Module, inputs: Tensor, first: str | None = None) -> tuple[s
     modules = dict(net.named_modules())
     if first is not None and first not in modules:
         raise ValueError(f"tail={first!r} is no module of the net; it has {', '.join(name for name in modules if name)}")
-    for begin, (name, _, _) in enumerate(calls):
-        if name == first or first is None and isinstance(modules[name], nn.Linear):
+    for begin, (name, given, _) in enumerate(calls):
+        if given is not None and (name == first or first is None and isinstance(modules[name], nn.Linear)):
             chain = tuple(_chain(calls[begin:], returned))
             if chain and sum(name == called for called, _, _ in calls) == 1:
                 return chain
@@ -119,8 +121,8 @@ def tail_of(net: nn.Module, inputs: Tensor, first: str | None = None) -> tuple[s
     raise ValueError(f"no linear layer of the net begins a {wanted}" if first is None else f"tail={first!r} begins no {wanted}")
 
 
-Call = tuple[str, Tensor, object]
-"""A module's name, what it was given, and what it gave."""
+Call = tuple[str, object, object]
+"""A module's name, what it was given first, None for nothing, and what it gave."""
 
 
 def _chain(calls: Sequence[Call], returned: Tensor) -> Iterator[str]:
@@ -140,12 +142,12 @@ def _calls(net: nn.Module, inputs: Tensor) -> tuple[list[Call], Tensor]:
     calls: list[Call] = []
 
     def began(name: str) -> Callable[..., None]:
-        return lambda _, given: calls.append((name, given[0], None))
+        return lambda _, given: calls.append((name, next(iter(given), None), None))
 
     def ended(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, given: tuple[Tensor, ...], output: object) -> None:
+        def hook(_: nn.Module, given: tuple[object, ...], output: object) -> None:
             at = max(number for number, call in enumerate(calls) if call[0] == name)
-            calls[at] = (name, given[0], output)
+            calls[at] = (*calls[at][:2], output)
 
         return hook
 
