@@ -30,6 +30,9 @@ NETS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
         for norm in (True, False)
     },
 }
+GROUPED = {"resnet18-group": ((3, 8, 8), lambda: ResNet18((3, 8, 8), 5, width=4, norm="group"))}
+"""A norm of groups, of which the last stage has two in each of three sums: whole groups change places, and channels within them."""
+
 GROUPS = {"mlp": 2, "convnet": 5, "resnet18": 12, "vgg16": 15}
 
 
@@ -46,13 +49,13 @@ def with_statistics(net: nn.Module) -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [*NETS, *GROUPED])
 def test_a_permuted_net_computes_the_same_and_is_brought_back(name):
     torch.manual_seed(0)
-    shape, make = NETS[name]
+    shape, make = {**NETS, **GROUPED}[name]
     net, inputs = with_statistics(make()), torch.randn(3, *shape, dtype=torch.float64)
     groups = unit_groups(net, inputs)
-    assert len(groups.sizes) == GROUPS[name.split("-")[0]]
+    assert len(groups.sizes) == GROUPS[name.split("-")[0]] + 3 * (name in GROUPED)
     assert len(groups.fixed) == 1  # the head's bias
     draw = torch.Generator().manual_seed(1)
     orders = [torch.randperm(size, generator=draw) for size in groups.sizes]

@@ -15,7 +15,7 @@ from taskshift.nets.activations import ACTIVATIONS, ActivationName, CReLU, Fouri
 from taskshift.nets.convnet import ConvNet
 from taskshift.nets.deep_linear import DeepLinear
 from taskshift.nets.layer_kinds import LayerName, convolution, linear
-from taskshift.nets.layers import ChannelRMSNorm, NormName
+from taskshift.nets.layers import ChannelRMSNorm, NormName, channel_norm, feature_norm
 from taskshift.nets.mlp import MLP
 from taskshift.nets.online_norm import OnlineNorm
 from taskshift.nets.resnet18 import ResNet18
@@ -91,7 +91,7 @@ def test_every_net_has_the_activation_it_was_asked_for(name, activation):
         (name, norm)
         for name in WITH_NORM
         for norm in get_args(NormName)
-        if name != "transformer" or norm not in ("batch", "online")
+        if name != "transformer" or norm not in ("batch", "group", "online")
     ],
 )
 def test_every_norm_is_in_its_net(name, norm):
@@ -100,7 +100,7 @@ def test_every_norm_is_in_its_net(name, norm):
     net = make(input_shape=(1, side, side), num_outputs=3)
     assert_learns_from(net, images(side), 3)
     kinds = {"none": (), "batch": (nn.BatchNorm1d, nn.BatchNorm2d), "layer": (nn.LayerNorm, nn.GroupNorm)}
-    kinds |= {"rms": (nn.RMSNorm, ChannelRMSNorm), "online": (OnlineNorm,)}
+    kinds |= {"group": (nn.GroupNorm,), "rms": (nn.RMSNorm, ChannelRMSNorm), "online": (OnlineNorm,)}
     norms = [module for module in net.modules() if isinstance(module, sum(kinds.values(), ()))]
     assert bool(norms) == (norm != "none")
     assert all(isinstance(module, kinds[norm]) for module in norms)
@@ -143,9 +143,29 @@ def test_vgg16_with_and_without_batch_norm(batch_norm):
     assert_learns_from(net, images(32), 3)
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(64, 4), (512, 32), (100, 5), (16, 1), (6, 1), (17, 1), (1, 1), (34, 2)])
+@pytest.mark.parametrize("shape", [(), (3, 2)])
+def test_group_norm_is_over_sixteen_channels_or_the_next_that_divide_them(channels, groups, shape):
+    """Written out in float64, for features and maps."""
+    [norm] = (channel_norm if shape else feature_norm)("group", channels)
+    inputs = 2 + torch.randn(5, channels, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.empty_like(inputs)
+    for example in range(5):
+        for at in range(0, channels, channels // groups):
+            own = inputs[example, at : at + channels // groups]
+            expected[example, at : at + channels // groups] = (own - own.mean()) / (own.var(correction=0) + 1e-5) ** 0.5
+    torch.testing.assert_close(norm.double()(inputs), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_group_norm_has_more_groups_where_a_resnet_has_more_channels():
+    net = SMALL["resnet18"](input_shape=(1, 8, 8), num_outputs=3, norm="group", width=32)
+    assert [net.get_submodule(f"layer{number}.0.bn1").num_groups for number in (1, 2, 3, 4)] == [2, 4, 8, 16]
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
 @pytest.mark.parametrize("name", ["mlp", "convnet"])
-def test_layer_norm_does_not_mix_examples(name):
-    net = SMALL[name](input_shape=(1, 28, 28), num_outputs=3, norm="layer")
+def test_norms_of_single_examples_do_not_mix_them(name, norm):
+    net = SMALL[name](input_shape=(1, 28, 28), num_outputs=3, norm=norm)
     inputs = images(28, batch=4)
     torch.testing.assert_close(net(inputs)[:1], net(inputs[:1]))
 
@@ -249,7 +269,7 @@ def test_vectors_are_refused_by_image_nets(net):
     ("net", "options", "sentence"),
     [
         (MLP, {"activation": "rleu"}, r"activation='rleu' is not known; choose one of relu, leaky_relu"),
-        (MLP, {"norm": "group"}, r"norm='group' is not known; choose one of none, batch, layer"),
+        (MLP, {"norm": "power"}, r"norm='power' is not known; choose one of none, batch, layer, group, rms, online"),
         (MLP, {"initialization": "he"}, r"initialization='he' is not known; choose one of default, kaiming_uniform"),
         (MLP, {"depth": 0}, r"depth=0 was asked for; give a whole number, 1 or more"),
         (DeepLinear, {"width": -1}, r"width=-1 was asked for"),
@@ -263,6 +283,7 @@ def test_vectors_are_refused_by_image_nets(net):
         (Transformer, {"patch": 5}, "patch=5 does not divide the images' 32×32 pixels; give a divisor of both sides"),
         (Transformer, {"heads": 3}, "width=64 is no multiple of heads=3"),
         (Transformer, {"norm": "batch"}, "norm='batch' is for features .* a transformer takes layer, rms or none"),
+        (Transformer, {"norm": "group"}, "norm='group' is for features .* a transformer takes layer, rms or none"),
         (Transformer, {"norm": "online"}, "norm='online' is for features .* a transformer takes layer, rms or none"),
         (MLP, {"layer": "sdv"}, r"layer='sdv' is not known; choose one of linear, weight_norm"),
         (VGG16, {"classifier_width": 0}, r"classifier_width=0 was asked for"),

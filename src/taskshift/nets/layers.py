@@ -14,7 +14,7 @@ from taskshift.nets.activations import ActivationName, activated_width, activati
 from taskshift.nets.layer_kinds import LayerName, linear
 from taskshift.nets.online_norm import OnlineNorm
 
-NormName = Literal["none", "batch", "layer", "rms", "online"]
+NormName = Literal["none", "batch", "layer", "group", "rms", "online"]
 
 
 def flat_widths(input_shape: Sequence[int], depth: int, width: int) -> list[int]:
@@ -47,6 +47,16 @@ def hidden_layers(
     return nn.Sequential(layers)
 
 
+GROUP_SIZE = 16
+"""Channels of a group where that divides them, as in the better half of Wu and He's table 3."""
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Of groups of `GROUP_SIZE` channels, or the next larger number that divides them; one group where there are fewer."""
+    sizes = range(min(GROUP_SIZE, channels), channels + 1)
+    return nn.GroupNorm(channels // next(size for size in sizes if channels % size == 0), channels)
+
+
 class ChannelRMSNorm(nn.RMSNorm):
     """Each example's map [C, H, W] over its root mean square, with a scale for each channel: what RMSNorm is for vectors."""
 
@@ -66,6 +76,7 @@ NORMS: dict[str, tuple[Norm, Norm] | None] = {
     "none": None,
     "batch": (nn.BatchNorm1d, nn.BatchNorm2d),
     "layer": (nn.LayerNorm, partial(nn.GroupNorm, 1)),  # of maps: over (C, H, W) of one example, with a scale for each channel
+    "group": (group_norm, group_norm),  # over a group of features or channels of one example (Wu and He 2018)
     "rms": (partial(nn.RMSNorm, eps=1e-5), ChannelRMSNorm),  # the same without the mean (Zhang and Sennrich 2019)
     "online": (OnlineNorm, OnlineNorm),  # of the examples before, one after the other (Chiley et al. 2019)
 }

@@ -100,5 +100,5 @@ def _refuse_remainders(height: int, breadth: int, patch: int, width: int, heads:
         raise ValueError(f"patch={patch} does not divide the images' {height}×{breadth} pixels; give a divisor of both sides")
     if width % heads:
         raise ValueError(f"width={width} is no multiple of heads={heads}; each head takes the same share of a token")
-    if norm in ("batch", "online"):
+    if norm in ("batch", "group", "online"):
         raise ValueError(f"norm={norm!r} is for features [B, C]; a transformer takes layer, rms or none")
