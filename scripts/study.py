@@ -30,7 +30,7 @@ from taskshift.faults import Fault  # noqa: E402
 def main() -> None:
     given = _words()
     study = read_study(given.output, given.study)
-    problems = [study.problems[name] for name in given.problem]
+    problems = study.problems_of(given.problem)
     if given.save is not None:
         page.save(study, problems, given.save)
         return
@@ -58,6 +58,7 @@ def trained(study: Study, problem: Problem, entry: Entry, seeds: int, further: S
             return False
     try:
         value = results.best_value(study, problem, entry)
+        results.refuse_another_value(study, problem, entry, value)
     except Fault as fault:
         print(fault, flush=True)
         return False
@@ -93,4 +94,7 @@ def _words() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Fault as fault:
+        raise SystemExit(str(fault)) from None

@@ -13,6 +13,7 @@ from plasticity_study.plan import Entry, Problem, Study
 from plasticity_study.results import BASE, Line, Mean
 from taskshift.faults import Fault
 from taskshift.sweeps.intervals import p_value
+from taskshift.sweeps.records import Record
 
 BEGIN, END = "<!-- made by scripts/study.py -->", "<!-- up to here -->"
 PICTURE = "plasticity.png"
@@ -45,19 +46,23 @@ def table(study: Study, problem: Problem) -> str:
     lines = results.lines(study, problem, entries, records)
     rows = [HEADER, ("---",) * len(HEADER), *(_cells(problem, study, line) for line in lines)]
     body = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"### {problem.title}\n\n{_told(study, problem, lines)}\n\n{body}"
+    return f"### {problem.title}\n\n{_told(study, problem, lines, records)}\n\n{body}"
 
 
-def _told(study: Study, problem: Problem, lines: Sequence[Line]) -> str:
+def _told(study: Study, problem: Problem, lines: Sequence[Line], records: Sequence[Record]) -> str:
     scale = "in %" if problem.percent else "the smaller the better"
     ends = f"early and late are the first and the last {problem.window} tasks"
-    return f"{problem.axis.capitalize()}, {scale}; {ends}. {_missing(study, problem, lines)}"
+    return f"{problem.axis.capitalize()}, {scale}; {ends}. {_missing(study, problem, lines, records)}"
 
 
-def _missing(study: Study, problem: Problem, lines: Sequence[Line]) -> str:
-    """Which of the study's learners have no line."""
+def _missing(study: Study, problem: Problem, lines: Sequence[Line], records: Sequence[Record]) -> str:
+    """Which of the study's learners have no line, and why."""
     names = [entry.name for entry in study.of(problem, None) if entry.name not in {line.name for line in lines}]
-    return f"Not computed: {', '.join(names)}." if names else "All learners of the study."
+    trained = {record.overrides["learner"] for record in records}
+    lost = [name for name in names if name in trained]
+    never = [name for name in names if name not in trained]
+    told = [f"Diverged at every seed: {', '.join(lost)}."] * bool(lost) + [f"Not computed: {', '.join(never)}."] * bool(never)
+    return " ".join(told) or "All learners of the study."
 
 
 def _cells(problem: Problem, study: Study, line: Line) -> tuple[str, ...]:

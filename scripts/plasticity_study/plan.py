@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+
+from taskshift.config.words import either
+from taskshift.faults import Fault
 
 FILE = Path(__file__).with_name("study.yaml")
 PROJECT = "plasticity_study"
@@ -74,9 +77,15 @@ class Study:
     output: Path
 
     def of(self, problem: Problem, names: Sequence[str] | None) -> list[Entry]:
-        """The learners of these names, or the problem's own, in the file's order."""
+        """The learners of these names, or the problem's own, in the file's order; raises Fault for a name that it has not."""
         wanted = names or problem.learners or self.entries
+        _refuse_unknown("learner", wanted, self.entries)
         return [entry for name, entry in self.entries.items() if name in wanted]
+
+    def problems_of(self, names: Sequence[str]) -> list[Problem]:
+        """The problems of these names; raises Fault for one that the file has not."""
+        _refuse_unknown("problem", names, self.problems)
+        return [self.problems[name] for name in names]
 
     def seeds_of(self, entry: Entry, asked: int | None) -> int:
         """How many paired seeds a learner gets: as many as are `asked` for, or its own number, or the study's."""
@@ -107,6 +116,11 @@ class Study:
 
 def sweep_name(problem: Problem, entry: Entry, *, tuning: bool) -> str:
     return f"{problem.name}-{entry.name}" + ("-tuning" if tuning else "")
+
+
+def _refuse_unknown(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    if absent := [name for name in names if name not in known]:
+        raise Fault(f"the study has no {kind} {either(absent)}; it has {', '.join(known)}")
 
 
 def _replaced(words: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -37,7 +37,7 @@ class Line:
     name: str
     value: float | None
     num_seeds: int
-    num_lost: int  # runs that diverged
+    num_lost: int  # runs without a finite number late
     early: Mean
     late: Mean
     change: Mean  # late − early, within runs
@@ -48,7 +48,7 @@ class Line:
 def best_value(study: Study, problem: Problem, entry: Entry) -> float | None:
     """The value with the best late mean over the tuning seeds; None where there is nothing to choose.
 
-    A value at which a run diverged is out. Raises Fault where tuning is not over, or all values are out.
+    A value is out where one of them has no finite number there. Raises Fault where tuning is not over, or all values are out.
     """
     if entry.key is None:
         return None
@@ -62,6 +62,24 @@ def best_value(study: Study, problem: Problem, entry: Entry) -> float | None:
     if not whole:
         raise Fault(f"{entry.name}: no value of {entry.key} ended with finite numbers at all tuning seeds; give others")
     return (min if problem.better == "lower" else max)(whole, key=whole.__getitem__)
+
+
+def value_trained(study: Study, problem: Problem, entry: Entry) -> float | None:
+    """The value at which a learner's results were trained, by what their sweep tells; None where there is nothing to choose."""
+    if entry.key is None:
+        return None
+    fixed = SweepFolder(study.folder(problem, entry)).read()["fixed"]
+    return next(float(word.removeprefix(f"{entry.key}=")) for word in fixed if word.startswith(f"{entry.key}="))
+
+
+def refuse_another_value(study: Study, problem: Problem, entry: Entry, value: float | None) -> None:
+    """Raise Fault where a learner has results already, at another value than this one."""
+    folder = study.folder(problem, entry)
+    if (folder / "sweep.json").exists() and (found := value_trained(study, problem, entry)) != value:
+        raise Fault(
+            f"{entry.name}: its results are at {entry.key}={found:g}, but of the values tried {value:g} is best now; "
+            f"move {folder} away, and the same call trains them anew"
+        )
 
 
 def records_of(study: Study, problem: Problem, entries: Sequence[Entry]) -> list[Record]:
@@ -91,7 +109,7 @@ def lines(study: Study, problem: Problem, entries: Sequence[Entry], records: Seq
     found = [
         Line(
             name,
-            best_value(study, problem, study.entries[name]),
+            value_trained(study, problem, study.entries[name]),
             len(_of(late, name)),
             sum(record.overrides["learner"] == name for record in records) - len(_of(late, name)),
             *_ends(_of(early, name), _of(late, name)),

@@ -64,6 +64,8 @@ def write_runs(study, late_of: dict[str, list[float]], tuned: dict[str, float], 
         write_sweep(
             folder, {"seed": list(ends)}, lambda overrides, task, ends=ends: ends[overrides["seed"]] if task == 2 else 0.5
         )
+        fixed = [f"{KEY}=0.01"] if name == "cbp" else []
+        (folder / "sweep.json").write_text(json.dumps(json.loads((folder / "sweep.json").read_text()) | {"fixed": fixed}))
         for record in folder.glob("*/metrics.jsonl"):
             *rows, last = record.read_text().splitlines()
             record.write_text("\n".join([*rows, json.dumps(json.loads(last) | FEATURES)]) + "\n")
@@ -136,6 +138,37 @@ def test_what_is_not_over_or_diverged_is_in_no_mean(study):
     (unfinished / "DONE").unlink()
     cbp, _ = results.lines(study, problem, entries, results.records_of(study, problem, entries))
     assert (cbp.num_seeds, cbp.num_lost, cbp.late.value) == (3, 1, pytest.approx(np.mean([0.61, 0.60, 0.70])))
+
+
+def test_a_learner_all_of_whose_runs_diverged_is_told_apart_from_one_that_has_none(study):
+    late = {"backprop": [0.40, 0.42, 0.47], "cbp": [float("nan")] * 3}
+    problem = write_runs(study, late, {"0.001": 0.6, "0.01": 0.7})
+    text = page.table(study, problem)
+    assert "Diverged at every seed: cbp." in text
+    assert "Not computed" not in text
+
+
+def test_the_value_told_is_that_of_the_runs_and_another_one_is_refused(study):
+    """As where values were added to the study after its results."""
+    late = {"backprop": [0.40, 0.42, 0.47], "cbp": [0.61, 0.60, 0.70]}
+    problem = write_runs(study, late, {"0.001": 0.8, "0.01": 0.7})
+    entries, cbp = study.of(problem, None), study.entries["cbp"]
+    line, _ = results.lines(study, problem, entries, results.records_of(study, problem, entries))
+    assert (line.name, line.value) == ("cbp", 0.01)
+    best = results.best_value(study, problem, cbp)
+    assert best == 0.001
+    sentence = f"cbp: its results are at {KEY}=0.01, but of the values tried 0.001 is best now; move .*images-cbp away"
+    with pytest.raises(Fault, match=sentence):
+        results.refuse_another_value(study, problem, cbp, best)
+    results.refuse_another_value(study, problem, cbp, 0.01)
+
+
+def test_a_name_that_the_study_has_not_is_refused(study):
+    [problem] = study.problems.values()
+    with pytest.raises(Fault, match="the study has no learner cpb; it has backprop, cbp"):
+        study.of(problem, ["backprop", "cpb"])
+    with pytest.raises(Fault, match="the study has no problem image; it has images"):
+        study.problems_of(["image"])
 
 
 def test_bins_are_means_within_runs():
