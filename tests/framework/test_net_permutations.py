@@ -31,7 +31,7 @@ NETS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
     },
 }
 GROUPED = {"resnet18-group": ((3, 8, 8), lambda: ResNet18((3, 8, 8), 5, width=4, norm="group"))}
-"""A norm of groups, of which the last stage has two in each of three sums: whole groups change places, and channels within them."""
+"""Two groups in each of the last stage's three sums: whole groups change places, and channels within them."""
 
 GROUPS = {"mlp": 2, "convnet": 5, "resnet18": 12, "vgg16": 15}
 
