@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NORMS = ("batch_norm", "instance_norm")
+NORMS = {"batch_norm": False, "instance_norm": True}
+"""Function of torch → whether it makes one example of all by itself."""
 
 
 @contextmanager
@@ -21,17 +22,18 @@ def norms_in_any_layout() -> Iterator[None]:
     """
     own = {name: getattr(torch, name) for name in NORMS}
     try:
-        vars(torch).update({name: _in_order(norm) for name, norm in own.items()})
+        vars(torch).update({name: _in_order(norm, joins_examples=NORMS[name]) for name, norm in own.items()})
         yield
     finally:
         vars(torch).update(own)
 
 
-def _in_order(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def normalized(maps: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-        made = norm(maps.contiguous() if 1 in maps.shape else maps, *arguments, **keywords)
-        if made.requires_grad:
-            made.register_hook(lambda gradient: gradient.contiguous())
+def _in_order(norm: Callable[..., Tensor], *, joins_examples: bool) -> Callable[..., Tensor]:
+    def normalized(input: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        ambiguous = 1 in input.shape
+        made = norm(input.contiguous() if ambiguous else input, *arguments, **keywords)
+        if made.requires_grad and (ambiguous or joins_examples):
+            made.register_hook(Tensor.contiguous)
         return made
 
     return normalized

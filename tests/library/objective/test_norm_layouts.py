@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from loss_landscape import HessianOperator, LossSurface, evaluate_grid, random_directions
+from loss_landscape.objective.norm_layouts import norms_in_any_layout
 
 MEAN, VARIANCE = torch.linspace(-1, 1, 6, dtype=torch.float64), torch.linspace(0.5, 2, 6, dtype=torch.float64)
 
@@ -78,3 +79,34 @@ def test_losses_gradients_and_products_are_those_of_the_norm_written_out(norm, w
     torch.testing.assert_close(HessianOperator(found) @ vector, HessianOperator(right) @ vector, rtol=1e-9, atol=1e-10)
     here, there = (evaluate_grid(surface, random_directions(surface, 1), 3, rho=0.1) for surface in surfaces)
     assert here.losses == pytest.approx(there.losses, rel=1e-10)
+
+
+class ByKeywords(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        statistics = {"running_mean": MEAN, "running_var": VARIANCE, "momentum": 0.1, "eps": 1e-5, "cudnn_enabled": False}
+        return torch.batch_norm(input=maps, weight=None, bias=None, training=False, **statistics)
+
+
+def test_norms_can_be_called_by_keywords():
+    batch = torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64), torch.arange(2)
+    surfaces = []
+    for make in (ByKeywords, BatchNormWrittenOut):
+        torch.manual_seed(0)
+        surfaces.append(LossSurface(OfPatches(make()).double(), nn.CrossEntropyLoss(), [batch]))
+    found, right = surfaces
+    assert found.loss() == pytest.approx(right.loss(), rel=1e-12)
+    torch.testing.assert_close(found.gradient(), right.gradient(), rtol=1e-10, atol=1e-12)
+
+
+def test_the_gradient_of_a_norm_whose_maps_lie_in_one_way_only_is_torchs_to_the_bit():
+    draw = torch.Generator().manual_seed(0)
+    maps, weights = (torch.randn(16, 32, 16, 16, generator=draw).to(memory_format=torch.channels_last) for _ in range(2))
+    norm = nn.BatchNorm2d(32).eval()
+
+    def slopes() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(norm(maps), list(norm.parameters()), weights.transpose(2, 3))
+
+    expected = slopes()
+    with norms_in_any_layout():
+        found = slopes()
+    assert all(map(torch.equal, found, expected))
