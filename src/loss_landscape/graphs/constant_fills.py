@@ -18,7 +18,7 @@ def take_out_forms(graph: fx.GraphModule) -> None:
     """Make constants of `zeros_like(x)` and its kind, so that what is computed of them alone hangs on no input.
 
     Masks are made so: zeros in an activation's form, into whose slices numbers are written. As a function of the activation,
-    such a mask would be made anew for each value of the inputs.
+    such a mask would be made anew for each value of the inputs. The nodes stay, without users: they may be what is asked for.
     """
     for node in list(graph.graph.nodes):
         number = _number(node)
@@ -31,7 +31,6 @@ def take_out_forms(graph: fx.GraphModule) -> None:
             )
         filled.meta = dict(node.meta)
         node.replace_all_uses_with(filled)
-        graph.graph.erase_node(node)
 
 
 def _number(node: fx.Node) -> Any:
