@@ -64,7 +64,8 @@ def custom_directions(surface: LossSurface, *vectors: VectorLike) -> Directions:
 def with_info(surface: LossSurface, vectors: Sequence[Tensor], info: DirectionInfo) -> Directions:
     """The vectors with `info` and what every kind of directions tells: norms, the origin's norm, the largest cosine."""
     made = Directions(tuple(vectors), replace(info, origin_norm=norm(surface.origin)))
-    if not all(0.0 < length < math.inf for length in made.info.norms):
+    diverged = not math.isfinite(made.info.origin_norm or 0.0)  # then its filters are too, and a plane of NaN says so
+    if 0.0 in made.info.norms or not (diverged or all(map(math.isfinite, made.info.norms))):
         raise ValueError(f"the directions have norms {list(made.info.norms)}; each must be > 0 and finite")
     return made
 
