@@ -94,14 +94,16 @@ def test_a_padding_row_stays_frozen_as_in_training_and_the_note_says_so(dtype):
 class WithTiedWords(nn.Module):
     """Next words by the embedding's own rows, of which that of the padding moves as an output alone."""
 
-    def __init__(self):
+    def __init__(self, examples_first: bool = True, as_function: bool = False):
         super().__init__()
+        self.dim, self.as_function = int(examples_first), as_function
         torch.manual_seed(0)
         self.e, self.c = nn.Embedding(9, 5, padding_idx=1), nn.Linear(5, 5)
         nn.init.normal_(self.e.weight)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return torch.tanh(self.c(self.e(ids))).mean(1) @ self.e.weight.T
+        words = F.embedding(ids, self.e.weight, padding_idx=1) if self.as_function else self.e(ids)
+        return torch.tanh(self.c(words)).mean(self.dim) @ self.e.weight.T
 
 
 @pytest.mark.parametrize("place", ["a late example", "a later batch"])
@@ -118,6 +120,22 @@ def test_padding_is_noticed_wherever_it_is(dtype, place):
     for method in ("traced", "finite_differences"):
         with pytest.raises(ValueError, match=f"not {method}: its products are not symmetric"):
             HessianOperator(surface, method=method)
+
+
+@pytest.mark.parametrize("options", [{"as_function": True}, {"examples_first": False}], ids=str)
+def test_padding_is_noticed_however_it_is_looked_up(options):
+    net, labels = WithTiedWords(**options), torch.arange(60) % 9
+    if net.as_function:
+        net.e.padding_idx = None
+    ids = torch.randint(2, 9, (60, 7), generator=torch.Generator().manual_seed(1))
+    ids[59, 2:] = 1
+    halves = zip(ids.split(30), labels.split(30), strict=True)
+    batches = [(words if net.dim else words.T, wanted) for words, wanted in halves]
+    surface = LossSurface(net, ENTROPY, batches, dtype=torch.float64)
+    assert NOT_THE_SLOPE in surface.derivative_note
+    operator = HessianOperator(surface)
+    expected = hessian_of(net, lambda net: sum(F.cross_entropy(net(words), wanted) for words, wanted in batches) / 2)
+    assert error(dense(operator), expected) < 1e-12
 
 
 @pytest.mark.parametrize("kind", [GaussNewtonOperator, EmpiricalFisherOperator])
