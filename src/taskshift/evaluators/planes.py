@@ -78,8 +78,8 @@ QUANTITIES = (
     ),
     Quantity(
         "<kind>/noise_floor",
-        "largest |L − L₆₄| over the centre, the lowest cells and 16 random ones, L₆₄ the loss in float64; absent where "
-        "`lla.dtype` is float64",
+        "largest |L − L₆₄| over the centre, the lowest cells and up to 4 random ones, of a convnet on a CPU over the centre and "
+        "the lowest alone; L₆₄ is the loss in float64; absent where `lla.dtype` is float64",
         "loss",
     ),
     Quantity("<kind>/centre_difference", "what the grid's own path gives at the centre, minus `baseline_loss`", "loss"),
