@@ -5,13 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from torch import Tensor
+from typing import Any, Protocol, runtime_checkable
 
 SEEDS = range(-(2**63), 2**63)
 """What torch and a database hold as one whole number."""
@@ -19,15 +16,22 @@ SEEDS = range(-(2**63), 2**63)
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+@runtime_checkable
+class Array(Protocol):
+    """A tensor of torch or an array, of NumPy or of another library."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def item(self) -> Any: ...
+
+
 def as_number(value: Any, name: str) -> float:
     """A real number, NaN and the infinities too, or the one entry of a tensor or an array; ValueError for anything else."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{name} must be a number, or a tensor of one entry, got {_described(value)}")
-    return float(value)
+    number = _entry(value)
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise ValueError(f"{name} must be a number, or a tensor of one entry, got {_described(number)}")
+    return float(number)
 
 
 def as_number_or_none(value: Any, name: str) -> float | None:
@@ -45,17 +49,19 @@ def as_finite(value: Any, name: str, *, above: float = -math.inf, below: float =
 
 
 def as_whole(value: Any, name: str, *, least: int, of: str) -> int:
-    """A whole number of `least` or more `of` something."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number of {least} or more {of}, got {_described(value)}")
-    return int(value)
+    """A whole number of `least` or more `of` something, or the one entry of a tensor or an array."""
+    number = _entry(value)
+    if not _is_whole(number) or number < least:
+        raise ValueError(f"{name} must be a whole number of {least} or more {of}, got {_described(number)}")
+    return int(number)
 
 
 def as_seed(value: Any) -> int:
     """A seed of random numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or int(value) not in SEEDS:
-        raise ValueError(f"seed must be a whole number from -2**63 to 2**63 - 1, got {_described(value)}")
-    return int(value)
+    number = _entry(value)
+    if not _is_whole(number) or number not in SEEDS:
+        raise ValueError(f"seed must be a whole number from -2**63 to 2**63 - 1, got {_described(number)}")
+    return int(number)
 
 
 def as_path(value: Any, name: str, *, such_as: str) -> Path:
@@ -103,9 +109,18 @@ def required_arguments(function: Callable[..., Any], name: str, *, instead: str)
     return [one.name for one in parameters if one.kind in POSITIONAL and one.default is one.empty]
 
 
+def _entry(value: Any) -> Any:
+    """The one entry of a tensor or an array as a number of Python's; anything else as it is."""
+    return value.item() if isinstance(value, Array) and math.prod(value.shape) == 1 else value
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
 def _described(value: Any) -> str:
     """A value as an error names it: one that is long by its kind and size."""
-    if isinstance(value, Tensor | np.ndarray):
-        return f"one of shape {list(value.shape)}" if value.size != 1 else f"one of {value.dtype}"
+    if isinstance(value, Array):
+        return f"one of shape {list(value.shape)}"
     said = repr(value)
     return said if len(said) <= 60 else f"a {type(value).__name__}"

@@ -37,10 +37,10 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     sync_folder(path.parent)
 
 
-def require_place(path: Path) -> None:
-    """Make the folder of `path`; OSError, as a sentence, where no file can be written there."""
+def require_place(path: Path, *, such_as: str) -> None:
+    """Make the folder of `path`; OSError, as a sentence, where no file can be written there, `such_as` being a file's name."""
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give a file in it, such as {path / 'landscape.json'}")
+        raise IsADirectoryError(f"{path} is a folder; give a file in it, such as {path / such_as}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()

@@ -71,16 +71,54 @@ def test_losses_that_come_later_are_numbers_too(recorded):
     assert writer.checkpoints() == before
 
 
+class OfAnotherLibrary:
+    """An array without dimensions that is neither torch's nor NumPy's, as JAX has them."""
+
+    shape = ()
+
+    def __init__(self, value: float):
+        self.value = value
+
+    def item(self) -> float:
+        return self.value
+
+
 def test_what_is_a_number_is_taken(tmp_path):
     """Numbers of NumPy and torch; a loss of a net that diverges; a new net where training begins anew, in an opened folder."""
     with LossLandscapeWriter(tmp_path) as writer:
         writer.record_checkpoint(user_net(), torch.tensor(0), train_loss=math.nan, val_loss=np.float32(2), learning_rate=0)
         writer.record_checkpoint(user_net(), np.int64(1), train_loss=torch.ones(1, requires_grad=True))
+        writer.add_losses(train_loss=torch.tensor(0.5, dtype=torch.bfloat16), val_loss=OfAnotherLibrary(0.25))
+        last = writer.checkpoints()[-1]
+        assert (last.epoch, last.train_loss, last.val_loss) == (1, 0.5, 0.25)
     with LossLandscapeWriter(tmp_path) as writer:
         with pytest.raises(ValueError, match="another net than that of epoch 1"):
             writer.record_checkpoint(nn.Linear(3, 2), 2)
         writer.record_checkpoint(nn.Linear(3, 2), 0)
         assert [one.epoch for one in writer.checkpoints()] == [0]
+
+
+class Renaming(nn.Linear):
+    """A net whose state dict has other names than its parameters."""
+
+    def __init__(self, num_outputs: int):
+        super().__init__(3, num_outputs)
+        self._register_state_dict_hook(lambda net, state, prefix, meta: {f"saved.{name}": one for name, one in state.items()})
+
+
+def test_a_net_is_told_from_another_by_what_it_saves(tmp_path):
+    with LossLandscapeWriter(tmp_path, auto_export=False) as writer:
+        for epoch in range(2):
+            writer.record_checkpoint(Renaming(2), epoch)
+        with pytest.raises(ValueError, match=r"another net than that of epoch 1: saved.weight was \[2, 3\] and is \[4, 3\]"):
+            writer.record_checkpoint(Renaming(4), 2)
+
+
+def test_a_damaged_checkpoint_does_not_stop_a_training(tmp_path):
+    with LossLandscapeWriter(tmp_path, auto_export=False) as writer:
+        writer.record_checkpoint(user_net(), 0).write_bytes(b"cut")
+        writer.record_checkpoint(user_net(), 1)
+        assert [one.epoch for one in writer.checkpoints()] == [0, 1]
 
 
 def writer_in(folder: Path, **options: Any) -> None:
@@ -97,7 +135,7 @@ def writer_in(folder: Path, **options: Any) -> None:
         (lambda: LossLandscapeWriter("file/exp1"), "file stands in the place of one of its folders"),
         (lambda: LossLandscapeWriter("/proc/nowhere"), "can't be written .*; name another place: '/proc/nowhere"),
         (lambda: LandscapeStorage(5), "path must be a path, such as 'landscape.duckdb', got 5"),
-        (lambda: LandscapeStorage("."), "is a folder; give a file in it"),
+        (lambda: LandscapeStorage("folder.json"), "is a folder; give a file in it, such as .*folder.json/landscape.duckdb"),
         (lambda: sample(output_path=None), "the output must be a path, such as 'landscape.json', got None"),
         (lambda: sample(output_path="."), r"\. is a folder; give a file in it, such as landscape.json"),
         (lambda: sample(output_path="folder.json"), "folder.json is a folder; give a file in it"),
@@ -128,6 +166,11 @@ def sample(**options: Any) -> None:
         (
             lambda e: e.build_surface(range_scale=math.inf),
             r"range_scale must be a finite number above 0 and below 1e\+30, got inf",
+        ),
+        (lambda e: e.build_surface(grid_size=torch.tensor(2.5)), "grid_size must be a whole number of 2 or more .*, got 2.5"),
+        (
+            lambda e: e.build_surface(grid_size=torch.ones(2).long()),
+            r"grid_size must be a whole number .*, got one of shape \[2\]",
         ),
         (lambda e: e.build(4), "a landscape has 1, 2 or 3 dimensions, got 4"),
         (
@@ -182,7 +225,11 @@ def test_a_class_in_the_place_of_a_loss_is_told():
 
 def test_a_weight_that_is_a_tensor_can_be_kept(tmp_path):
     with LossLandscapeWriter(tmp_path) as writer:
-        given = {"regularizer": lambda model: sum(p.square().sum() for p in model.parameters()), "grid_size": 2}
+        given = {
+            "regularizer": lambda model: sum(p.square().sum() for p in model.parameters()),
+            "grid_size": torch.tensor(2),
+            "max_batches": np.int64(1),
+        }
         writer.sample_landscape(user_net(), loader_of(), F.cross_entropy, regularizer_weight=torch.tensor(0.5), **given)
         assert writer.record().main_grid.info.extra["regularizer_weight"] == 0.5
 
@@ -196,8 +243,12 @@ def test_storage_says_what_it_lacks_and_what_it_cannot_hold(tmp_path):
             storage.save_fact("k", torch.ones(2))
         with pytest.raises(ValueError, match="epoch must be a finite number, got nan"):
             storage.save_checkpoint(Checkpoint(math.nan, tmp_path / "a.pt"))
+        with pytest.raises(TypeError, match="file must be a path, such as 'net.pt', got None"):
+            storage.save_checkpoint(Checkpoint(0, None))
         assert storage.facts() == {}
         assert storage.checkpoints() == []
+        storage.save_checkpoint(Checkpoint(0, "a.pt"))  # a text is a path too
+        assert [one.file.name for one in storage.checkpoints()] == ["a.pt"]
 
 
 def test_a_recorder_takes_epochs_that_are_numbers(tmp_path):
@@ -217,6 +268,7 @@ def test_a_recorder_takes_epochs_that_are_numbers(tmp_path):
         ({"hessian_every": 1.5}, "hessian_every must be a whole number of 1 or more epochs, got 1.5"),
         ({"at_end": None}, "at_end must be a list of 1d, 2d, 3d, trajectory, hessian, got None"),
         ({"at_end": "2d"}, "at_end must be a list of 1d"),
+        ({"at_end": iter(["2d"])}, "at_end must be a list of 1d"),  # which would be empty when it is read again
         ({"writer": None}, "(writer|log_dir) must be a path, such as 'runs/exp1', got None"),
         ({"regulariser": None}, "no argument 'regulariser'; did you mean regularizer"),
     ],
@@ -235,6 +287,7 @@ def test_callbacks_say_what_is_wrong_when_they_are_made(options, sentence, tmp_p
             make(**{"writer": tmp_path / "r", **options})
     with pytest.raises(ValueError, match="logged must be the names of two losses"):
         lightning_trainer.LandscapeCallback(tmp_path, nn.CrossEntropyLoss(), logged="loss")
+    lightning_trainer.LandscapeCallback(tmp_path, nn.CrossEntropyLoss(), logged=tuple(np.array(["train", "val"])))
 
 
 @pytest.fixture

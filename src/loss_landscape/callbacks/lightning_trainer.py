@@ -48,7 +48,7 @@ class LandscapeCallback(Callback):
     ):
         super().__init__()
         check_recording(writer, (every, hessian_every, at_end), loss_options)  # before a Trainer is set up
-        if not isinstance(logged, tuple | list) or [type(name) for name in logged] != [str, str]:
+        if not isinstance(logged, tuple | list) or len(logged) != 2 or not all(isinstance(name, str) for name in logged):
             raise ValueError(f"logged must be the names of two losses, such as ('train_loss', 'val_loss'), got {logged!r}")
         self._writer, self._loss_fn, self._data, self._logged = writer, loss_fn, data_loader, logged
         self._options: dict[str, Any] = {"every": every, "hessian_every": hessian_every, "at_end": at_end, **loss_options}

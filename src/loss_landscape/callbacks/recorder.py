@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack, get_args
 
@@ -155,6 +155,6 @@ def checked_schedule(
     if hessian_every is not None:
         hessian_every = as_whole(hessian_every, "hessian_every", least=1, of="epochs")
     known = get_args(Finding)
-    if isinstance(at_end, str) or not isinstance(at_end, Iterable) or any(one not in known for one in at_end):
+    if isinstance(at_end, str) or not isinstance(at_end, Collection) or any(one not in known for one in at_end):
         raise ValueError(f"at_end must be a list of {', '.join(known)}, got {at_end!r}")
     return every, hessian_every, tuple(at_end)

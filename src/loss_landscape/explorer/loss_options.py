@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from torch import Tensor, nn
 
-from loss_landscape.arguments import as_finite, require_callable_as
+from loss_landscape.arguments import as_finite, as_whole, require_callable_as
 
 ModelMode = Literal["eval", "train"]
 
@@ -50,9 +50,9 @@ class LossOptions:
     def __post_init__(self) -> None:
         if self.model_mode not in ("eval", "train"):
             raise ValueError(f"model_mode must be 'eval' or 'train', got {self.model_mode!r}")
-        count = self.max_batches
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise ValueError(f"max_batches must be 1 or more, or None for all data, got {count!r}")
+        if self.max_batches is not None:
+            count = as_whole(self.max_batches, "max_batches", least=1, of="batches, or None for all data")
+            object.__setattr__(self, "max_batches", count)
         as_finite(self.regularizer_weight, "regularizer_weight")
         for name, given in (("regularizer", "model"), ("pre_batch_hook", "batch"), ("batch_weight", "batch")):
             if getattr(self, name) is not None:

@@ -39,11 +39,11 @@ class BatchLoss:
                 "batch_loss=f(model, batch), to the Writer custom_loss_fn=, instead"
             )
         with torch.no_grad():
-            with _explained("the net, in eval mode,", inputs=batch[0]):
+            with explained("the net, in eval mode,", inputs=batch[0]):
                 net, outputs = _rehearsed_on_inputs(net, rehearsal)
             criterion = Criterion(loss_fn).prepared(outputs, copied(batch[1]))
-            explained = _explained("loss_fn(outputs, targets)", outputs=outputs, targets=batch[1])
-            with explained, DrawWatch(net.device) as drawn:
+            told = explained("loss_fn(outputs, targets)", outputs=outputs, targets=batch[1])
+            with told, DrawWatch(net.device) as drawn:
                 watch = criterion.watched(outputs, batch[1], rehearsal.outside(net))
             rehearsal.require_no_reading("loss_fn", watch)
             rules = net.rules.with_strangers(watch.strangers.values()).with_draws(drawn.sources)
@@ -52,7 +52,7 @@ class BatchLoss:
     @classmethod
     def of_function(cls, net: FunctionalNet, function: Callable[[nn.Module, Any], Tensor], rehearsal: Rehearsal) -> BatchLoss:
         """The loss `function(model, batch)`, which sees the first batch."""
-        with _explained("batch_loss(model, batch), with the net in eval mode,", batch=rehearsal.batch):
+        with explained("batch_loss(model, batch), with the net in eval mode,", batch=rehearsal.batch):
             net, custom = rehearsed_function(net, function, rehearsal)
         return cls(net, custom=custom)
 
@@ -125,8 +125,8 @@ def _rehearsed_on_inputs(net: FunctionalNet, rehearsal: Rehearsal) -> tuple[Func
 
 
 @contextlib.contextmanager
-def _explained(what: str, **given: Any) -> Iterator[None]:
-    """Turns what a user's net or loss raises for the first batch into one sentence that tells what it was given."""
+def explained(what: str, number: int = 0, **given: Any) -> Iterator[None]:
+    """Turns what a user's net or loss raises for that batch into one sentence that tells what it was given."""
     try:
         yield
     except (torch.OutOfMemoryError, NotEvaluableError):
@@ -135,7 +135,8 @@ def _explained(what: str, **given: Any) -> Iterator[None]:
         text = str(error).strip()
         first_line = text.splitlines()[0] if text else type(error).__name__
         facts = ", ".join(f"{name} {_in_words(value)}" for name, value in given.items())
-        raise ValueError(f"{what} failed on the first batch ({facts}): {first_line}") from error
+        which = f"batch {number}" if number else "the first batch"
+        raise ValueError(f"{what} failed on {which} ({facts}): {first_line}") from error
 
 
 def _kind_of(batch: Any) -> str:

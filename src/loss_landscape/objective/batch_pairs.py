@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from loss_landscape.nested import form_of, num_rows, tensors_in, with_entries
-from loss_landscape.objective.batch_loss import FAULTS, BatchLoss
+from loss_landscape.objective.batch_loss import FAULTS, BatchLoss, explained
 from loss_landscape.objective.batches import Batches
 from loss_landscape.objective.functional_net import Parameters, undisturbed
 from loss_landscape.objective.used_parameters import elsewhere
@@ -93,8 +93,9 @@ def _unknown(why: str) -> ValueError:
 def _pairs(loss: BatchLoss, batches: Batches, parameters: Parameters) -> list[_Pair]:
     found = list[_Pair]()
     one: _Seen | None = None
-    for batch in batches:
-        seen = _Seen.of(loss, parameters, batch)
+    for number, batch in enumerate(batches):
+        with explained("the net or its loss", number, batch=batch):
+            seen = _Seen.of(loss, parameters, batch)
         if one is None:
             one = seen
             continue

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from loss_landscape.arguments import as_number
-from loss_landscape.objective.batch_loss import BatchLoss
+from loss_landscape.objective.batch_loss import BatchLoss, explained
 from loss_landscape.objective.batch_pairs import denominators_by_pairs
 from loss_landscape.objective.batches import Batches
 from loss_landscape.objective.functional_net import Parameters
@@ -38,7 +38,7 @@ def batch_weights(
         return BatchWeights(shares([as_number(given(batch), "batch_weight(batch)") for batch in batches]), "batch_weight", given)
     if loss.criterion is not None and loss.criterion.reduction == "sum":
         return BatchWeights(tuple(1.0 for _ in batches), "sum over all data")
-    found = [_denominator(loss, parameters, batch) for batch in batches]
+    found = [_denominator(loss, parameters, batch, number) for number, batch in enumerate(batches)]
     known = [denominator for denominator in found if denominator is not None]
     if len(known) == len(found):
         return BatchWeights(shares(known), "the criterion's own denominator")
@@ -58,5 +58,8 @@ def shares(weights: Sequence[float]) -> tuple[float, ...]:
     return tuple(weight / total for weight in weights)
 
 
-def _denominator(loss: BatchLoss, parameters: Parameters, batch: Any) -> float | None:
-    return None if loss.criterion is None else loss.criterion.denominator(loss.outputs(parameters, batch), batch[1])
+def _denominator(loss: BatchLoss, parameters: Parameters, batch: Any, number: int) -> float | None:
+    if loss.criterion is None:
+        return None
+    with explained("the net or loss_fn", number, batch=batch):
+        return loss.criterion.denominator(loss.outputs(parameters, batch), batch[1])

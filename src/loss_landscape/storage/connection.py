@@ -37,7 +37,7 @@ class Database:
         if read_only and not self.path.exists():
             raise FileNotFoundError(f"there is no {path}")
         if not read_only or path.is_dir():
-            require_place(self.path)
+            require_place(self.path, such_as="landscape.duckdb")
         with self._explained():
             # one thread: a few thousand rows need no more, and the user's net may be at work
             self._connection = self._duckdb.connect(str(self.path), read_only=read_only, config={"threads": 1})

@@ -124,12 +124,13 @@ class LandscapeStorage:
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint's row; where training went back to an earlier epoch, what came after it is superseded."""
         as_finite(checkpoint.epoch, "epoch")  # NaN is behind every epoch, and would supersede none
+        file = as_path(checkpoint.file, "file", such_as="net.pt")
         recorded = [getattr(checkpoint, name) for name in RECORDED]
         with self._database.transaction():
             self._database.run("UPDATE checkpoints SET superseded = TRUE WHERE epoch >= ?", [checkpoint.epoch])
             self._database.run(
                 "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, FALSE, ?)",
-                [self._count("checkpoints"), checkpoint.epoch, self._relative(checkpoint.file), *recorded, now()],
+                [self._count("checkpoints"), checkpoint.epoch, self._relative(file), *recorded, now()],
             )
 
     def num_checkpoints(self) -> int:

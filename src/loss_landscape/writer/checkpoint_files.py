@@ -29,13 +29,15 @@ def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
 def require_same_net(model: nn.Module, recorded: Checkpoint) -> None:
     """Refuse a net whose parameters have other names or shapes than one `recorded` before: no path has both.
 
-    Buffers may be new. Where the file is not there any more, nothing is known of the other net.
+    Buffers may be new. Where the file is not there any more, or damaged, nothing is known of the other net.
     """
-    if not recorded.file.is_file():
+    try:
+        before = {name: list(tensor.shape) for name, tensor in read_state(recorded.file).items()}
+    except (OSError, ValueError):
         return
-    before = {name: list(tensor.shape) for name, tensor in read_state(recorded.file).items()}
     now = {name: list(tensor.shape) for name, tensor in tensors_of(model).items()}
-    moved = [name for name, _ in unwrapped(model).named_parameters() if name not in before or before[name] != now[name]]
+    buffers = {name for name, _ in unwrapped(model).named_buffers()}
+    moved = [name for name, shape in now.items() if name not in buffers and before.get(name) != shape]
     differing = [*moved, *(name for name in before if name not in now)]
     if differing:
         name = differing[0]

@@ -38,7 +38,7 @@ def writable(path: str | Path) -> Path:
     path, known = as_path(path, "the output", such_as="landscape.json"), exports()
     if path.suffix not in known and not path.is_dir():
         raise ValueError(f"{path}: the ending says what is written, and there are {', '.join(known)}")
-    require_place(path)
+    require_place(path, such_as="landscape.json")
     return path
 
 

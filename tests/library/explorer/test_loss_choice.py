@@ -100,8 +100,8 @@ def test_unknown_options_say_what_was_meant():
     ("options", "sentence"),
     [
         ({"model_mode": "evaluate"}, "model_mode must be 'eval' or 'train'"),
-        ({"max_batches": 0}, "max_batches must be 1 or more, or None"),
-        ({"max_batches": 2.5}, "max_batches must be 1 or more, or None"),
+        ({"max_batches": 0}, "max_batches must be a whole number of 1 or more batches, or None for all data, got 0"),
+        ({"max_batches": 2.5}, "max_batches must be a whole number of 1 or more batches, or None for all data, got 2.5"),
         ({"regularizer": lambda model: torch.ones(2)}, "regularizer\\(model\\) must return a scalar, got \\[2\\]"),
     ],
 )

@@ -175,6 +175,15 @@ def test_a_loss_that_fails_is_told_with_the_mode_of_the_net(net):
         LossSurface(net, batch_loss=lambda m, b: m(b[0]).values.sum(), batches=[(INPUTS, LABELS)])
 
 
+def test_a_later_batch_of_another_shape_is_told(net):
+    wrong = [(INPUTS, LABELS), (INPUTS[:, :3], LABELS)]
+    shapes = r"failed on batch 1 \(batch float32 \[21, 3\] and int64 \[21\]\): mat1 and mat2"
+    with pytest.raises(ValueError, match=f"the net or loss_fn {shapes}"):
+        LossSurface(net, nn.CrossEntropyLoss(), wrong)
+    with pytest.raises(ValueError, match=f"the net or its loss {shapes}"):
+        LossSurface(net, batch_loss=lambda m, b: F.cross_entropy(m(b[0]), b[1]), batches=wrong)
+
+
 def test_batches_that_are_none_or_never_come_are_told(net):
     with pytest.raises(ValueError, match="batch 1 is None; let the loader's collate function leave out what can't be read"):
         LossSurface(net, nn.CrossEntropyLoss(), [(INPUTS, LABELS), None])

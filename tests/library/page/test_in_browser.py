@@ -12,7 +12,7 @@ from browser import Finding, Load, Step, load_pages
 from made_pages import hostile_page, long_page, made_page, noisy_plane, unequal_page, unfinished_page
 
 from loss_landscape.page.build import write_page
-from loss_landscape.page.content import Page
+from loss_landscape.page.content import Moment, Page, RunView, SpectrumView
 from loss_landscape.page.library import LIBRARY
 
 pytestmark = pytest.mark.slow
@@ -236,6 +236,16 @@ def test_a_plane_of_a_moments_start_says_so(tmp_path):
     steps = (("settle", None), ("evaluate", TITLE), ("evaluate", choose), ("settle", None), ("evaluate", TITLE))
     [finding] = load_pages([Load(write(tmp_path, "starts", page), 1366, 768, "light", steps)], webgl=False)
     assert [finding.results[1].partition(" · ")[0], finding.results[4].partition(" · ")[0]] == ["task 1", "start of task 1"]
+
+
+def test_a_largest_eigenvalue_that_is_not_finite_is_said_to_be_none(tmp_path):
+    code = 'document.getElementById("spectrum-note").textContent'
+    views = (SpectrumView((np.nan, 2.0), (np.nan, 0.1), (False, True), threshold=8.0), SpectrumView((2.0,), (0.1,), (True,)))
+    runs = [RunView("r", moments=(Moment(0, spectrum=view),)) for view in views]
+    files = [write(tmp_path, str(number), Page("r", (run,))) for number, run in enumerate(runs)]
+    steps = (("settle", None), ("evaluate", code))
+    found = load_pages([Load(file, 1366, 768, "light", steps) for file in files], webgl=False)
+    assert [finding.results[-1] for finding in found] == ["The largest λ is not finite. 2/η = 8.", "Largest λ 2 ± 0.1."]
 
 
 def test_a_page_without_its_library_says_so(tmp_path):

@@ -21,9 +21,10 @@ function drawSpectrum() {
 
 function spectrumNote(own, run) {
   const { value, name } = own.threshold;
-  const reached = own.found.length ? `, ${(own.found[0][0] / value).toPrecision(2)} of it is reached` : "";
+  const [most, error] = own.found[0] ?? [];
+  const reached = Number.isFinite(most) ? `, ${(most / value).toPrecision(2)} of it is reached` : "";
   const edge = value === null ? "" : `${name} = ${told(value)}${reached}.`;
-  const largest = own.found.length ? `Largest λ ${told(own.found[0][0])} ± ${told(own.found[0][1], 2)}.` : "";
+  const largest = Number.isFinite(most) ? `Largest λ ${told(most)} ± ${told(error, 2)}.` : own.found.length ? "The largest λ is not finite." : "";
   const text = [largest, edge, own.note].filter(Boolean).join(" ");
   return text ? lettered(run, text) : "";
 }
