@@ -98,6 +98,28 @@ def test_what_is_a_number_is_taken(tmp_path):
         assert [one.epoch for one in writer.checkpoints()] == [0]
 
 
+def test_a_relative_folder_stays_where_it_was_when_the_training_goes_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with LossLandscapeWriter("runs") as writer:
+        writer.record_checkpoint(user_net(), 0)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        writer.record_checkpoint(user_net(), 1)
+        writer.sample_landscape(user_net(), loader_of(), F.cross_entropy, grid_size=2, mode="1d")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert (tmp_path / "runs" / "landscape.json").exists()
+    monkeypatch.chdir(tmp_path)
+    with LossLandscapeWriter("runs") as writer:
+        assert all(one.file.exists() for one in writer.checkpoints())
+
+
+def test_an_epoch_that_is_a_tensor_is_mirrored_as_a_number(tmp_path):
+    steps = []
+    with LossLandscapeWriter(tmp_path, mirror=lambda name, number, step=None: steps.append(step)) as writer:
+        writer.compute_hessian_metrics(user_net(), loader_of(), F.cross_entropy, epoch=torch.tensor(3))
+    assert {type(step) for step in steps} == {int}
+
+
 class Renaming(nn.Linear):
     """A net whose state dict has other names than its parameters."""
 

@@ -49,7 +49,7 @@ class LandscapeStorage:
     """
 
     def __init__(self, path: str | Path, *, read_only: bool = False):
-        self.path = as_path(path, "path", such_as="landscape.duckdb")
+        self.path = as_path(path, "path", such_as="landscape.duckdb").absolute()
         self._database = Database(self.path, read_only=read_only)
         try:
             bring_up_to_date(self._database, read_only=read_only)

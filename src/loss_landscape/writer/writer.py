@@ -45,7 +45,7 @@ class LossLandscapeWriter:
     """
 
     def __init__(self, log_dir: str | Path, *, seed: int = 42, auto_export: bool = True, mirror: LogFunction | None = None):
-        self.log_dir = as_path(log_dir, "log_dir", such_as="runs/exp1")
+        self.log_dir = as_path(log_dir, "log_dir", such_as="runs/exp1").absolute()  # the training may go to another folder
         self.seed, self.auto_export = as_seed(seed), auto_export
         self._mirror = Mirror(mirror)
         self.storage = LandscapeStorage(self.log_dir / "landscape.duckdb")
@@ -184,7 +184,8 @@ class LossLandscapeWriter:
         `model`, `data_loader`, `loss_fn` and the `loss_options` are as in `sample_landscape`.
         """
         with self._explorer(model, data_loader, loss_fn, loss_options) as explorer:
-            return self._told(explorer.compute_hessian_metrics(top_k=top_k, epoch=epoch), epoch)
+            metrics = explorer.compute_hessian_metrics(top_k=top_k, epoch=epoch)
+        return self._told(metrics, metrics.epoch)
 
     def get_directions(self) -> Directions:
         """The directions that the last landscape was really sampled along, for another Writer's `directions=`."""
