@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
 import pydoc
@@ -49,6 +50,7 @@ from taskshift.evaluators.evaluator import Evaluator
 from taskshift.evaluators.watcher import Watcher
 from taskshift.learners.learner import Learner
 from taskshift.recorders.recorder import Recorder
+from taskshift.run import run
 from taskshift.run_folder import read_quantities, read_rows
 from taskshift.shifts.source import Source
 from taskshift.shifts.task import TaskShift
@@ -161,6 +163,16 @@ def test_the_documents_have_commands():
 def test_taskshift_commands_exist(name):
     found = re.findall(r"^taskshift (?!train\b)(\S+)", "\n".join(commands_of(name)), re.MULTILINE)
     assert set(found) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_options_of_taskshift_commands_are_taken(name):
+    for command in set(commands_of(name)) - set(inline(name)):  # those between backticks may be a command's name alone
+        words = shlex.split(command, comments=True)
+        if words[0] == "taskshift" and words[1] != "train":
+            parser = argparse.ArgumentParser(command, allow_abbrev=False)
+            COMMANDS[words[1]][1](parser)
+            parser.parse_args(words[2:])
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -306,6 +318,13 @@ def test_python_of_experiments_runs_on_a_run_folder(tmp_path, monkeypatch, capsy
     assert set(re.findall(r"^(\w+) 0\.\d+ ± 0\.\d+$", said, re.MULTILINE)) == {"backprop", "l2"}
     assert re.search(r"^task_0001_mlp \d", said, re.MULTILINE)
     assert "metrics.jsonl row 0: epoch_loss is" in said
+
+
+def test_python_of_architecture_is_what_a_run_does():
+    [block] = [block for block in blocks_of("ARCHITECTURE.md") if block.language == "python"]
+    first, *said = [line.partition("  #")[0].strip() for line in block.text.splitlines()]
+    assert first == "job = build(config)"
+    assert [line for line in map(str.strip, inspect.getsource(run).splitlines()) if line in said] == said
 
 
 def test_api_runs_and_names_what_is_exported(tmp_path, monkeypatch):

@@ -54,7 +54,8 @@ def _facts(record: LandscapeRecord) -> str:
     count = extra.get("num_parameters")
     parts = [extra.get("model"), f"{count:,} parameters" if isinstance(count, int) else None, extra.get("loss")]
     batches = extra.get("num_batches")
-    return " · ".join(str(part) for part in [*parts, f"{batches} batches" if batches else None] if part)
+    parts.append(f"{batches} batch{'' if batches == 1 else 'es'}" if batches else None)
+    return " · ".join(str(part) for part in parts if part)
 
 
 def _moment(record: LandscapeRecord, threshold: float | None) -> Moment:

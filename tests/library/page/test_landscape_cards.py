@@ -45,6 +45,12 @@ def test_from_ten_times_the_noise_on_a_relief_is_more_than_rounding(relief, is_r
     assert any("mostly rounding" in note for note in notes_on(grid, ColourScale.of(grid.losses))) is is_rounding
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "1 batch"), (2, "2 batches"), (None, "")])
+def test_the_batches_of_a_landscape_are_counted(count, said):
+    [run] = landscape_page(LandscapeRecord({"2d": grid_of(1.0, extra={"num_batches": count})})).runs
+    assert run.facts == said
+
+
 def test_an_eigenvalues_error_is_relative_to_the_largest_of_either_sign():
     [run] = landscape_page(LandscapeRecord({"2d": grid_of(1.0)}, (PATH,), (METRICS,))).runs
     assert run.moments[0].spectrum.errors == pytest.approx((0.4, 0.08))
