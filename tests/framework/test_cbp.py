@@ -390,3 +390,19 @@ def test_where_one_is_replaced_the_first_of_the_smallest_comes_first(values):
     found, every = ranks(torch.tensor(values), at_most=1), ranks(torch.tensor(values))
     assert ((found == 0) == (every == 0)).all()
     assert (found >= 0).all()
+
+
+@pytest.mark.parametrize("accumulate", [True, False])
+def test_no_more_units_go_than_the_rate_allows_where_a_sum_is_rounded_up(accumulate):
+    """A fifth of five units is 1, and 1 and the largest number below 1 are 2 as they are added."""
+    run, [batch] = training(made, ContinualBackprop(0.2, 0, accumulate=accumulate)), batches(1)
+    almost = torch.tensor(1.0, dtype=torch.float64).nextafter(torch.tensor(0.0, dtype=torch.float64))
+    if accumulate:
+        run.state["parts"]["cbp"]["c"]["owed"].copy_(almost)
+    draws = run.draws.at(0, run.state["taken"])
+    if not accumulate:
+        draws["cbp"]["lots"] = torch.full_like(draws["cbp"]["lots"], almost)
+    state, _ = run.learner.step(run.state, batch, F.cross_entropy, draws)
+    memory = state["parts"]["cbp"]["c"]
+    assert (memory["age"] == 0).sum() == 1
+    assert not accumulate or memory["owed"] == 1, "the other one comes later"

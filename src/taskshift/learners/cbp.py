@@ -145,11 +145,12 @@ class ContinualBackprop(AfterStep):
         due = settings["replacement_rate"] * eligible.sum() + (
             before["owed"] if self.accumulate else context.draws["lots"][number]
         )
-        rank = ranks(torch.where(eligible, order, torch.inf), at_most=self.most_at_once(group.size))
-        chosen = eligible & (rank < due.floor())
+        most = self.most_at_once(group.size)
+        rank, count = ranks(torch.where(eligible, order, torch.inf), at_most=most), due.floor().clamp(max=most)  # 1 + 0.99… is 2
+        chosen = eligible & (rank < count)
         kept = {"age": age, "utility": utility, "mean": mean}
         memory = {name: torch.where(chosen, 0.0, value) for name, value in kept.items()}
-        return Choice(chosen, rank, means, memory | ({"owed": due - due.floor()} if self.accumulate else {}))
+        return Choice(chosen, rank, means, memory | ({"owed": due - count} if self.accumulate else {}))
 
     def _instantaneous(self, group: Group, net: Tensors, values: list[Tensor], means: list[Tensor]) -> Tensor:
         """The utility y of the step, [size]."""
