@@ -154,9 +154,30 @@ def test_nets_built_alike_are_traced_once(monkeypatch):
     assert len(count) == 1
 
 
-def test_one_that_only_looks_built_alike_is_found_out(caplog):
-    inputs = torch.rand(5, 4, generator=seeded())
-    assert list(of_each_layer(Bent(lambda x: x.clamp(min=0)), inputs, as_they_were)) == ["clamp"]
+@pytest.mark.parametrize("other", [F.relu, torch.sin, lambda x: x.clamp(min=0) * 2])
+def test_one_that_only_looks_built_alike_changes_nothing(other, caplog):
+    """A net's features are the same, whatever was measured before it in this process."""
+    inputs, one = torch.rand(5, 4, generator=seeded()), Bent(lambda x: x.clamp(min=0))
+    expected = [(net, list(of_each_layer(net, inputs, as_they_were))) for net in (one, Bent(other))]
+    assert expected[0][1] == ["clamp"]
     with caplog.at_level(logging.WARNING):
-        assert list(of_each_layer(Bent(F.relu), inputs, as_they_were)) == ["relu"]
+        for net, layers in [*expected, *expected]:
+            assert list(of_each_layer(net, inputs, as_they_were)) == layers
+    traced._KNOWN.clear()
+    assert list(of_each_layer(expected[1][0], inputs, as_they_were)) == expected[1][1]
+    assert caplog.text == ""
+
+
+def test_one_that_does_not_always_call_the_same_is_seen_by_names(caplog):
+    class Varying(Bent):
+        count = 0
+
+        def forward(self, x):
+            self.count += 1
+            return self.second(F.relu(self.first(x)) if self.count % 2 else F.relu(self.first(x)).clamp(min=0))
+
+    net, inputs = Varying(None), torch.rand(5, 4, generator=seeded())
+    with caplog.at_level(logging.WARNING):
+        for _ in range(5):
+            assert list(of_each_layer(net, inputs, as_they_were)) == ["relu"]
     assert "does not always call the same functions" in caplog.text

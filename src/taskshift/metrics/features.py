@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from loss_landscape.units.calls import CallWatch, Place, modules_at_work
-from taskshift.metrics.traced_features import give_up, traced_features
+from taskshift.metrics.traced_features import TracedFeatures, last_traced, traced_features
 
 RECTIFIERS = {"relu", "relu6", "leaky_relu", "prelu", "rrelu", "threshold", "elu", "selu", "celu", "softplus", "glu"}
 SMOOTH = {"gelu", "silu", "mish", "hardswish", "tanhshrink", "softshrink", "hardshrink"}
@@ -42,17 +42,23 @@ def of_each_layer(net: nn.Module, inputs: Tensor, reduce: Callable[[Features], T
 
     Features are the outputs of activations, called as modules or as functions, or written out where a trace of the net shows
     them; in a net that has none, those of its linear layers and convolutions. What the net returns is no feature. Needs no help
-    from the net; costs one forward pass, and for the first net of its kind a trace.
+    from the net; costs one forward pass, and for the first net of its kind a trace and another pass.
     """
-    known = traced_features(net, inputs, ACTIVATIONS)
-    if known is not None:
-        watch = _watched(net, inputs, _Watch(reduce, known.is_feature, known.places))
-        if watch.functions != list(known.functions):
-            give_up(net, inputs)
-        elif watch.found:
-            return watch.found
-    by_name = _watched(net, inputs, _Watch(reduce, lambda _, function: function in ACTIVATIONS))
-    return by_name.found or _watched(net, inputs, _Watch(reduce, lambda _, function: function in LAYERS)).found
+    guess = last_traced(net, inputs)
+    watch = _watched(net, inputs, _watch_of(guess, reduce))
+    known = traced_features(net, inputs, ACTIVATIONS, called=tuple(watch.functions))
+    if known is not guess:
+        watch = _watched(net, inputs, _watch_of(known, reduce))
+    if known is not None and not watch.found:
+        watch = _watched(net, inputs, _watch_of(None, reduce))
+    return watch.found or _watched(net, inputs, _Watch(reduce, lambda _, function: function in LAYERS)).found
+
+
+def _watch_of(known: TracedFeatures | None, reduce: Callable[[Features], T]) -> _Watch:
+    """By what is known of the net's calls, else by their names."""
+    if known is None:
+        return _Watch(reduce, lambda _, function: function in ACTIVATIONS)
+    return _Watch(reduce, known.is_feature, known.places)
 
 
 @torch.no_grad()

@@ -29,31 +29,42 @@ class TracedFeatures:
         return number in self.places and self.functions[number] == function
 
 
-def traced_features(net: nn.Module, inputs: Tensor, activations: Collection[str]) -> TracedFeatures | None:
-    """Where the features of a net lie, of which functions are known by name as `activations`; None where it cannot be traced.
+def last_traced(net: nn.Module, inputs: Tensor) -> TracedFeatures | None:
+    """Where the features of the last net that is built like this one lie; it may call other functions than this one."""
+    return next((known for known in reversed(_known(net, inputs).values()) if known is not None), None)
+
+
+def traced_features(
+    net: nn.Module, inputs: Tensor, activations: Collection[str], *, called: tuple[str, ...]
+) -> TracedFeatures | None:
+    """Where the features of a net that `called` these functions lie, of which some are known by name as `activations`.
 
     What these give is a feature unless something else is made of it before a weight reads it, as of the sigmoid in x · σ(x);
-    and so is what any other call makes of units alone, place by place and not linearly, that a weight reads.
+    and so is what any other call makes of units alone, place by place and not linearly, that a weight reads. None where the net
+    cannot be traced, or does not always call the same functions.
     """
+    known = _known(net, inputs)
+    if called not in known:
+        known[called] = _traced(net, inputs, activations)
+        if known[called] is not None and known[called].functions != called:
+            known.update(dict.fromkeys(known))  # nothing holds for such nets
+            _tell(net, "it does not always call the same functions")
+    return known[called]
+
+
+_KNOWN: dict[Hashable, dict[tuple[str, ...], TracedFeatures | None]] = {}
+"""Of nets that are built alike: by the functions that they call, for an activation may be any function that a net holds."""
+
+
+def _known(net: nn.Module, inputs: Tensor) -> dict[tuple[str, ...], TracedFeatures | None]:
     key = _built(net, inputs)
-    if key not in _KNOWN:
-        if len(_KNOWN) == MOST_KEPT:
-            del _KNOWN[next(iter(_KNOWN))]
-        _KNOWN[key] = _traced(net, inputs, activations)
-    return _KNOWN[key]
-
-
-def give_up(net: nn.Module, inputs: Tensor) -> None:
-    """Know from now on that such nets do not always call the functions that were traced."""
-    _KNOWN[_built(net, inputs)] = None
-    _tell(net, "it does not always call the same functions")
-
-
-_KNOWN: dict[Hashable, TracedFeatures | None] = {}
+    if key not in _KNOWN and len(_KNOWN) == MOST_KEPT:
+        del _KNOWN[next(iter(_KNOWN))]
+    return _KNOWN.setdefault(key, {})
 
 
 def _built(net: nn.Module, inputs: Tensor) -> Hashable:
-    """What nets built alike have in common; a net that differs in more is found out by the functions that it calls."""
+    """What nets built alike have in common."""
     modules = tuple((name, type(module)) for name, module in net.named_modules())
     tensors = tuple((name, tensor.shape, tensor.dtype) for name, tensor in net.state_dict().items())
     return modules, tensors, inputs.shape[1:], inputs.dtype
