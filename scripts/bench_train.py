@@ -144,7 +144,7 @@ def in_turns(runs: Mapping[str, Iterator[int]], seconds: float, repeats: int) ->
 def block(steps: Iterator[int], seconds: float) -> float:
     """Processor seconds a step, over a block of about so many seconds."""
     begin, count = time.process_time(), 0
-    while time.process_time() - begin < seconds:
+    while not count or time.process_time() - begin < seconds:  # what is set up first is no step
         count += next(steps)
     return (time.process_time() - begin) / count
 
