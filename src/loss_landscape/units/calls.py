@@ -50,8 +50,9 @@ class CallWatch(TorchFunctionMode):
     """A context that hands `see` the name and the output of each call of a torch function, outermost calls only, in their order.
 
     >>> from loss_landscape.units.calls import CallWatch
+    >>> inputs = torch.zeros(2)
     >>> with CallWatch(lambda name, output: print(name)):
-    ...     _ = nn.functional.relu(torch.zeros(2)) + 1
+    ...     _ = nn.functional.relu(inputs) + 1
     relu
     add
     """
