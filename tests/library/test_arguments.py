@@ -91,6 +91,8 @@ def test_what_is_a_number_is_taken(tmp_path):
         writer.add_losses(train_loss=torch.tensor(0.5, dtype=torch.bfloat16), val_loss=OfAnotherLibrary(0.25))
         last = writer.checkpoints()[-1]
         assert (last.epoch, last.train_loss, last.val_loss) == (1, 0.5, 0.25)
+        statistics = writer.record().metadata["training_statistics"]
+        assert (statistics["min_loss"], statistics["min_loss_epoch"]) == (0.5, 1)
     with LossLandscapeWriter(tmp_path) as writer:
         with pytest.raises(ValueError, match="another net than that of epoch 1"):
             writer.record_checkpoint(nn.Linear(3, 2), 2)

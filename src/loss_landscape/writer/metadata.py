@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -47,7 +48,7 @@ def training_statistics(checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
     losses = [(point.train_loss, point.epoch) for point in checkpoints if point.train_loss is not None]
     if not losses:
         return {}
-    lowest, epoch = min(losses)
+    lowest, epoch = min(losses, key=lambda recorded: (math.isnan(recorded[0]), recorded))  # NaN is below no number
     return {
         "initial_loss": losses[0][0],
         "final_loss": losses[-1][0],
