@@ -179,7 +179,7 @@ def test_unreadable_scratch_is_computed_again(config, left, uninterrupted, caplo
 
 def test_another_torch_is_mentioned_to_a_lone_run(config, left, monkeypatch, caplog):
     root, _ = left
-    monkeypatch.setattr("taskshift.origin.version", lambda package: "0.0.1")
+    monkeypatch.setattr("taskshift.origin._version", lambda package: "0.0.1")  # read once a process
     run_in(root, config)
     assert "this run began with other code (taskshift " in caplog.text
     assert "→ 0.0.1" in caplog.text

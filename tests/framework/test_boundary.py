@@ -246,7 +246,7 @@ def test_ctrl_c_ends_a_sweep_and_its_workers_in_a_sentence(tmp_path):
         start_new_session=True,
     )
     try:
-        assert _comes(lambda: len(list(tmp_path.glob("outputs/*/sweeps/*/*/train.log"))) == 2, 60), "two workers are at work"
+        assert _comes(lambda: len(list(tmp_path.glob("outputs/*/sweeps/*/*/train.log"))) >= 2, 60), "two workers are at work"
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: everything that the command has begun gets it
         _, said = process.communicate(timeout=30)
         assert _comes(lambda: _in_group(process.pid) == [])

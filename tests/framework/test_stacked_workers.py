@@ -60,11 +60,13 @@ def test_a_killed_workers_members_go_on_and_all_tools_read_them(tmp_path):
         launcher = subprocess.Popen(local, cwd=tmp_path, stdout=said, stderr=said)
 
     def begun():
-        """The runs that have ended a task and are at work."""
-        keys = sweep.runs() if sweep.file.exists() else {}
-        return [key for key in keys if (sweep.run_folder(key) / "checkpoints/task_0000.pt").exists()]
+        """Whether either worker has ended a task of its runs."""
+        runs = sweep.runs() if sweep.file.exists() else {}
+        return (
+            len({run["job"] for key, run in runs.items() if (sweep.run_folder(key) / "checkpoints/task_0000.pt").exists()}) == 2
+        )
 
-    [*_] = until(begun)
+    assert until(begun)
     victim = until(lambda: workers_of(launcher.pid))[0]
     os.kill(victim, signal.SIGKILL)
     launcher.wait(SECONDS)
