@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-import torch
 from torch import Tensor, nn
 
-from taskshift.learners.forward import eval_mode
+from taskshift.learners.forward import watched_pass
 
 
 def depths_of(net: nn.Module, inputs: Tensor, names: tuple[str, ...]) -> Mapping[str, float]:
@@ -48,10 +47,5 @@ def _entered(net: nn.Module, inputs: Tensor) -> list[str]:
         return lambda *_: order.setdefault(name, None)
 
     handles = [module.register_forward_pre_hook(noting(name)) for name, module in net.named_modules()]
-    try:
-        with torch.no_grad(), eval_mode(net):
-            net(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watched_pass(net, inputs, handles)
     return list(order)

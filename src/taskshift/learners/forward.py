@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from taskshift.learners.part import INPUT_OF, Tensors
 
@@ -80,6 +81,16 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def watched_pass(net: nn.Module, inputs: Tensor, handles: Iterable[RemovableHandle]) -> Tensor:
+    """The net's outputs in eval mode, without gradients; the hooks behind `handles` see the pass and are then removed."""
+    try:
+        with torch.no_grad(), eval_mode(net):
+            return net(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _keep_in(kept: dict[str, Tensor], name: str):

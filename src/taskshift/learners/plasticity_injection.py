@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from taskshift.learners.forward import eval_mode
+from taskshift.learners.forward import watched_pass
 from taskshift.learners.interventions import AtSwitch
 from taskshift.learners.part import Memory, Start, Subject, Switch
 from taskshift.learners.resets import as_at_first
@@ -155,13 +155,7 @@ def _calls(net: nn.Module, inputs: Tensor) -> tuple[list[Call], Tensor]:
     for name, module in net.named_modules():
         if name:
             handles += [module.register_forward_pre_hook(began(name)), module.register_forward_hook(ended(name))]
-    try:
-        with torch.no_grad(), eval_mode(net):
-            returned = net(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls, returned
+    return calls, watched_pass(net, inputs, handles)
 
 
 def _of_buffers(tail: Sequence[nn.Module]) -> nn.Sequential:

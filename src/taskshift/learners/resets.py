@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from taskshift.learners.eager import OF_GROUPS
-from taskshift.learners.forward import eval_mode
+from taskshift.learners.forward import watched_pass
 from taskshift.learners.interventions import AtSwitch
 from taskshift.learners.part import Memory, Slots, Start, Subject, Switch, Tensors
 
@@ -56,12 +56,7 @@ def head_of(net: nn.Module, inputs: Tensor) -> str:
         for name, module in net.named_modules()
         if name and (module._parameters or is_parametrized(module))
     ]
-    try:
-        with torch.no_grad(), eval_mode(net):
-            returned = net(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    returned = watched_pass(net, inputs, handles)
     found = [name for name, output in outputs.items() if output is returned]
     if not found:
         raise ValueError("no layer's output is the net's own, so there is no head to reset; name the layers in a part of yours")
