@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -58,76 +58,95 @@ def products(sizes: Sizes) -> Case:
 
 def eigenvalues(sizes: Sizes) -> Case:
     """Both ends of the convnet's spectrum from the net on, each round with another seed of data and net."""
-    problems = [_problem(sizes, seed) for seed in range(sizes.num_seeds)]
+    ends = _Ends(sizes)
+    return Case([ends.against_pyhessian(), ends.against_nearer_pyhessian(), ends.against_eigenthings()], len(ends.problems))
 
-    def ours(number: int) -> Eigenpairs:
-        return _pairs(HessianOperator(problems[number].surface()))
 
-    def pyhessian(number: int) -> np.ndarray:
-        return np.array(peers.pyhessian_operator(problems[number]).eigenvalues(top_n=TOP)[0])
+class _Ends:
+    """The ends of a spectrum for each seed, by ours and by the peers; what a peer is to be given is found out in its check."""
 
-    def pyhessian_nearer(number: int) -> np.ndarray:
-        return np.array(peers.pyhessian_operator(problems[number]).eigenvalues(MOST_ITERATIONS, patience(number), TOP)[0])
+    def __init__(self, sizes: Sizes):
+        self.problems = [_problem(sizes, seed) for seed in range(sizes.num_seeds)]
+        self.most_steps = sizes.most_steps
+        seeds = f"{len(self.problems)} data seeds"
+        self.work = f"top-{TOP} and bottom-{BOTTOM} eigenvalues, {CONVNET.name}, batch {sizes.batch}, {seeds}"
 
-    @cache
-    def patience(number: int) -> float:
-        """The first of ever smaller tolerances at which PyHessian's values are as near as the residual asked of ours."""
-        ours_first = ours(number).values[:TOP].numpy()
+    def ours(self, number: int) -> Eigenpairs:
+        return _pairs(HessianOperator(self.problems[number].surface()))
+
+    def pyhessian(self, number: int) -> np.ndarray:
+        return np.array(peers.pyhessian_operator(self.problems[number]).eigenvalues(top_n=TOP)[0])
+
+    def nearer_pyhessian(self, number: int) -> np.ndarray:
+        operator = peers.pyhessian_operator(self.problems[number])
+        return np.array(operator.eigenvalues(MOST_ITERATIONS, self.tolerances[number], TOP)[0])
+
+    def eigenthings(self, number: int) -> np.ndarray:
+        return peers.eigenthings_ends(self.problems[number], self.steps[number], TOP, BOTTOM)
+
+    @cached_property
+    def tolerances(self) -> list[float]:
+        """For each seed the first at which PyHessian's values are as near as the residual asked of ours."""
+        return [self._tolerance(number) for number in range(len(self.problems))]
+
+    def _tolerance(self, number: int) -> float:
+        ours_first = self.ours(number).values[:TOP].numpy()
         for tolerance in PATIENCE:
-            found = peers.pyhessian_operator(problems[number]).eigenvalues(MOST_ITERATIONS, tolerance, TOP)[0]
+            found = peers.pyhessian_operator(self.problems[number]).eigenvalues(MOST_ITERATIONS, tolerance, TOP)[0]
             if _largest_error(np.sort(found)[::-1], ours_first) <= RESIDUAL:
                 break
         return tolerance
 
-    def eigenthings(number: int) -> np.ndarray:
-        return peers.eigenthings_ends(problems[number], steps(number), TOP, BOTTOM)
+    @cached_property
+    def steps(self) -> list[tuple[int, int]]:
+        """For each seed the fewest steps at either end at which hessian-eigenthings is as near."""
+        return [peers.eigenthings_steps(problem, TOP, BOTTOM, RESIDUAL, self.most_steps) for problem in self.problems]
 
-    @cache
-    def steps(number: int) -> tuple[int, int]:
-        return peers.eigenthings_steps(problems[number], TOP, BOTTOM, RESIDUAL, sizes.most_steps)
+    @cached_property
+    def reference(self) -> tuple[np.ndarray, Eigenpairs]:
+        """The first seed's ends by scipy, and by ours."""
+        return exact_ends(self.problems[0]), self.ours(0)
 
-    @cache
-    def reference() -> tuple[np.ndarray, Eigenpairs]:
-        return exact_ends(problems[0]), ours(0)
+    def against_pyhessian(self) -> Line:
+        def remark(found: list[Eigenpairs], theirs: list[np.ndarray]) -> str:
+            error = _largest_error(np.sort(theirs[0])[::-1], self.reference[0][:TOP])
+            return f"{_products_told(found)}; the peer's {TOP} largest by size are up to {error:.2g} off"
 
-    def check() -> Agreement:
-        exact, pairs = reference()
+        sums = partial(self._arithmetic, self.pyhessian)
+        return Line(self.work, peers.PYHESSIAN, self.ours, self.pyhessian, self._check, sums, 3.0, remark)
+
+    def against_nearer_pyhessian(self) -> Line:
+        def check() -> Agreement:
+            _ = self.tolerances  # found out before anything is timed
+            return self._check()
+
+        def remark(found: list[Eigenpairs], theirs: list[np.ndarray]) -> str:
+            return f"the peer's tolerance is {', '.join(f'{tolerance:g}' for tolerance in self.tolerances)}"
+
+        work = f"{self.work}, PyHessian's within {RESIDUAL:g} of the largest"
+        sums = partial(self._arithmetic, self.nearer_pyhessian)
+        return Line(work, peers.PYHESSIAN, self.ours, self.nearer_pyhessian, check, sums, remark=remark)
+
+    def against_eigenthings(self) -> Line:
+        def check() -> Agreement:
+            _ = self.steps  # found out before anything is timed
+            return self._check()
+
+        def remark(found: list[Eigenpairs], theirs: list[np.ndarray]) -> str:
+            given = ", ".join(f"{high} + {low}" for high, low in self.steps)
+            error = _largest_error(theirs[0], self.reference[0])
+            return f"{_products_told(found)}; the peer is given the fewest steps that do, {given}, and is up to {error:.2g} off"
+
+        sums = partial(self._arithmetic, self.eigenthings)
+        return Line(self.work, peers.EIGENTHINGS, self.ours, self.eigenthings, check, sums, 2.0, remark)
+
+    def _check(self) -> Agreement:
+        exact, pairs = self.reference
         return _none_missed(pairs.values.numpy(), exact)
 
-    def check_nearer() -> Agreement:
-        for number in range(len(problems)):
-            patience(number)  # found out before anything is timed
-        return check()
-
-    def check_eigenthings() -> Agreement:
-        for number in range(len(problems)):
-            steps(number)  # found out before anything is timed
-        return check()
-
-    def arithmetic(theirs: Any) -> Arithmetic:
-        num_products = reference()[1].num_products
-        return Arithmetic(num_products * operations.hessian_product(problems[0]), operations.counted(lambda: theirs(0)))
-
-    def remark_pyhessian(found: list[Eigenpairs], theirs: list[np.ndarray]) -> str:
-        error = _largest_error(np.sort(theirs[0])[::-1], reference()[0][:TOP])
-        return f"{_products_told(found)}; the peer's {TOP} largest by size are up to {error:.2g} off"
-
-    def remark_nearer(found: list[Eigenpairs], theirs: list[np.ndarray]) -> str:
-        return f"the peer's tolerance is {', '.join(f'{patience(number):g}' for number in range(len(problems)))}"
-
-    def remark_eigenthings(found: list[Eigenpairs], theirs: list[np.ndarray]) -> str:
-        given = ", ".join(f"{high} + {low}" for high, low in map(steps, range(len(problems))))
-        error = _largest_error(theirs[0], reference()[0])
-        return f"{_products_told(found)}; the peer is given the fewest steps that do, {given}, and is up to {error:.2g} off"
-
-    work = f"top-{TOP} and bottom-{BOTTOM} eigenvalues, {CONVNET.name}, batch {sizes.batch}, {len(problems)} data seeds"
-    first = Line(work, peers.PYHESSIAN, ours, pyhessian, check, partial(arithmetic, pyhessian), 3.0, remark_pyhessian)
-    nearer = f"{work}, PyHessian's within {RESIDUAL:g} of the largest"
-    sums = partial(arithmetic, pyhessian_nearer)
-    between = Line(nearer, peers.PYHESSIAN, ours, pyhessian_nearer, check_nearer, sums, remark=remark_nearer)
-    sums = partial(arithmetic, eigenthings)
-    second = Line(work, peers.EIGENTHINGS, ours, eigenthings, check_eigenthings, sums, 2.0, remark_eigenthings)
-    return Case([first, between, second], len(problems))
+    def _arithmetic(self, theirs: Any) -> Arithmetic:
+        num_products = self.reference[1].num_products
+        return Arithmetic(num_products * operations.hessian_product(self.problems[0]), operations.counted(lambda: theirs(0)))
 
 
 def exact_ends(problem: Problem) -> np.ndarray:
